@@ -1,0 +1,171 @@
+"""The words of the product as frozen values, and the ids and times they carry.
+
+Ids are UUIDv7, strictly growing within a process, so that sorting by id is sorting by time of making. Times are RFC 3339 UTC
+text with milliseconds everywhere: in SQL, in JSON, in memory.
+"""
+
+import os
+import re
+import threading
+import time
+import uuid
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+
+MessageType = Literal["user", "assistant"]
+MessageStatus = Literal["complete", "cancelled", "interrupted"]
+RunState = Literal["queued", "building", "streaming", "done", "failed", "cancelled"]
+Door = Literal["stream", "async"]
+MultitaskStrategy = Literal["reject", "enqueue", "interrupt"]
+
+TERMINAL_STATES: frozenset[RunState] = frozenset({"done", "failed", "cancelled"})
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """One (staff, user) pair: what every query about a user's things is bound to."""
+
+    id: int
+    staff_id: str
+    user_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Staff:
+    """An AI persona. A null model, budget or output limit means the server's own."""
+
+    id: str
+    name: str
+    role: str
+    persona: str
+    model: str | None
+    context_budget_tokens: int | None
+    max_output_tokens: int | None
+    webhook_url: str | None
+    webhook_secrets: tuple[str, ...] = field(repr=False)
+    memory_enabled: bool
+    created_at: str
+    updated_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """A thread of messages in one scope."""
+
+    id: str
+    staff_id: str
+    title: str
+    user_name: str
+    is_default: bool
+    created_at: str
+    updated_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One finished turn of one side. Immutable; `turn` orders it, not its time."""
+
+    id: str
+    staff_id: str
+    conversation_id: str
+    turn: int
+    message_type: MessageType
+    content: str
+    status: MessageStatus
+    created_at: str
+    reply_to: str | None = None
+    model: str | None = None
+    stop_reason: str | None = None
+    usage: dict[str, Any] | None = None
+    feedback: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunFailure:
+    """Why a run failed, in our words: what `error` frames, problem bodies and webhooks are made from."""
+
+    code: str
+    detail: str
+    retryable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The making of one reply."""
+
+    id: str
+    staff_id: str
+    user_id: str
+    scope_id: int
+    conversation_id: str
+    user_message_id: str
+    turn: int
+    door: Door
+    state: RunState
+    partial_text: str
+    message_id: str | None
+    error: RunFailure | None
+    model: str | None
+    stop_reason: str | None
+    usage: dict[str, Any] | None
+    webhook_url: str | None
+    fence: int
+    attempts: int
+    created_at: str
+    building_at: str | None
+    streaming_at: str | None
+    first_token_at: str | None
+    finished_at: str | None
+
+    @property
+    def ended(self) -> bool:
+        return self.state in TERMINAL_STATES
+
+    @property
+    def scope(self) -> Scope:
+        return Scope(self.scope_id, self.staff_id, self.user_id)
+
+
+_lock = threading.Lock()
+_last_stamp = 0
+
+
+def make_id() -> str:
+    """A new UUIDv7 (RFC 9562) as text, greater than every one this process made before.
+
+    The 12 bits after the millisecond hold its fraction (RFC 9562, section 6.2, method 3); a stamp that would not
+    grow is pushed one step on, so ids keep their order within a millisecond and when the clock is set back.
+    """
+    global _last_stamp
+    now_ns = time.time_ns()
+    millis, rest_ns = divmod(now_ns, 1_000_000)
+    stamp = millis << 12 | rest_ns * 4096 // 1_000_000
+    with _lock:
+        stamp = _last_stamp = max(stamp, _last_stamp + 1)
+    random = int.from_bytes(os.urandom(8)) & (1 << 62) - 1
+    return str(uuid.UUID(int=stamp >> 12 << 80 | 7 << 76 | (stamp & 0xFFF) << 64 | 2 << 62 | random))
+
+
+def format_time(moment: datetime) -> str:
+    """RFC 3339 UTC text with milliseconds, e.g. 2026-11-23T08:00:00.000Z."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+
+
+def now_text(plus_s: float = 0.0) -> str:
+    """The present moment, or one `plus_s` seconds from it, as text."""
+    return format_time(datetime.now(UTC) + timedelta(seconds=plus_s))
+
+
+def parse_time(text: str) -> datetime:
+    """An aware datetime from RFC 3339 text; one without an offset is taken as UTC. Raises ValueError."""
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def clean_text(text: str) -> str:
+    """The text with lone surrogates replaced by U+FFFD: they are no Unicode, and neither UTF-8 nor SQLite takes them."""
+    return text if text.isascii() else _SURROGATE.sub("�", text)

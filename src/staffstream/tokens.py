@@ -1,0 +1,65 @@
+"""How many tokens a text is, and cutting it to a number of them.
+
+Counted with tiktoken over Claude's published vocabulary, which is bundled: `tiktoken.get_encoding` would download one, with no
+timeout. The vocabulary is the one of 2023; how far a model's own count lies from it is learned from each reply's `usage`
+(see `runs.learn_token_ratio`). Text goes in as pieces of at most 64 Ki characters: a very long run of one kind of character overflows
+tiktoken's regex engine, which raises a BaseException.
+"""
+
+import base64
+import functools
+import importlib.resources
+from collections.abc import Iterator
+
+import orjson
+import tiktoken
+
+_PIECE_CHARS = 64 * 1024
+
+
+@functools.cache
+def _encoding() -> tiktoken.Encoding:
+    source = importlib.resources.files("staffstream").joinpath("data", "claude-vocab.json")
+    vocabulary = orjson.loads(source.read_bytes())
+    _first, start, *ranks = vocabulary["bpe_ranks"].split(" ")
+    return tiktoken.Encoding(
+        name="claude",
+        pat_str=vocabulary["pat_str"],
+        mergeable_ranks={base64.b64decode(rank): int(start) + n for n, rank in enumerate(ranks)},
+        special_tokens=vocabulary["special_tokens"],
+    )
+
+
+def warm_up() -> None:
+    """Build the vocabulary now (about 50 ms) rather than at the first reply."""
+    _encoding()
+
+
+def count_tokens(text: str) -> int:
+    """The number of tokens. A text cut at a piece's edge counts at most one token more than it would whole."""
+    return sum(len(_encoding().encode_ordinary(piece)) for piece in _pieces(text))
+
+
+def trim_to_tokens(text: str, limit_tokens: int) -> str:
+    """The longest beginning of the text that counts at most `limit_tokens`; never cut inside a character."""
+    if limit_tokens <= 0:
+        return ""
+    kept: list[str] = []
+    left = limit_tokens
+    for piece in _pieces(text):
+        tokens = _encoding().encode_ordinary(piece)
+        if len(tokens) > left:
+            kept.append(_decode_whole(tokens[:left]))
+            break
+        kept.append(piece)
+        left -= len(tokens)
+    return "".join(kept)
+
+
+def _decode_whole(tokens: list[int]) -> str:
+    return _encoding().decode_bytes(tokens).decode("utf-8", errors="ignore")
+
+
+def _pieces(text: str) -> Iterator[str]:
+    for start in range(0, len(text), _PIECE_CHARS):
+        yield text[start : start + _PIECE_CHARS]
