@@ -71,7 +71,11 @@ class _PacedStream(httpx2.AsyncByteStream):
         for piece in self._answer.pieces:
             await asyncio.sleep(self._pace_s)
             yield encode_event(add_text(piece))
-        yield encode_event(stop_block()) + encode_event(finish_message(self._answer)) + encode_event(STOP_MESSAGE)
+        yield (
+            encode_event(stop_block())
+            + encode_event(finish_message(self._answer))
+            + encode_event(STOP_MESSAGE)
+        )
 
 
 def _find_error(request: httpx2.Request, raw: bytes) -> tuple[int, str, str] | None:

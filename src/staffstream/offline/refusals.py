@@ -81,10 +81,12 @@ def _check_messages(messages: Any) -> None:
         for field in message:
             _require(field in ("role", "content"), f"{where}.{field}: Extra inputs are not permitted")
         role = message.get("role")
-        _require(role in ("user", "assistant", "system"), f"{where}.role: Input should be 'user' or 'assistant'")
+        _require(
+            role in ("user", "assistant", "system"), f"{where}.role: Input should be 'user' or 'assistant'"
+        )
         _require("content" in message, f"{where}.content: Field required")
         _check_content(message["content"], where, BLOCK_TYPES)
-    _require(messages[0]["role"] == "user", "messages: first message must use the \"user\" role")
+    _require(messages[0]["role"] == "user", 'messages: first message must use the "user" role')
     _require(
         messages[-1]["role"] != "assistant",
         "This model does not support assistant message prefill. The conversation must end with a user message.",
@@ -104,26 +106,39 @@ def _check_content(content: Any, where: str, block_types: frozenset[str]) -> Non
 def _check_block(block: Any, where: str, block_types: frozenset[str]) -> None:
     _require(isinstance(block, dict), f"{where}: Input should be an object")
     kind = block.get("type")
-    _require(isinstance(kind, str) and kind in block_types, f"{where}: Input tag {kind!r} does not match any expected tag")
+    _require(
+        isinstance(kind, str) and kind in block_types,
+        f"{where}: Input tag {kind!r} does not match any expected tag",
+    )
     if "cache_control" in block:
         _check_cache_mark(block["cache_control"], where)
     if kind != "text":
         return
     for field in block:
-        _require(field in ("type", "text", "cache_control", "citations"), f"{where}.{field}: Extra inputs are not permitted")
+        _require(
+            field in ("type", "text", "cache_control", "citations"),
+            f"{where}.{field}: Extra inputs are not permitted",
+        )
     text = block.get("text")
     _require(isinstance(text, str), f"{where}.text.text: Input should be a valid string")
     if not text.strip():
-        _require(not block.get("cache_control"), f"{where}: cache_control cannot be set for empty text blocks")
+        _require(
+            not block.get("cache_control"), f"{where}: cache_control cannot be set for empty text blocks"
+        )
         raise _Refused(f"{where}: text content blocks must contain non-whitespace text")
 
 
 def _check_cache_mark(mark: Any, where: str) -> None:
     if mark is None:
         return
-    _require(isinstance(mark, dict) and mark.get("type") == "ephemeral", f"{where}.cache_control: Input should be ephemeral")
+    _require(
+        isinstance(mark, dict) and mark.get("type") == "ephemeral",
+        f"{where}.cache_control: Input should be ephemeral",
+    )
     known = set(mark) <= {"type", "ttl"} and mark.get("ttl", "5m") in ("5m", "1h")
-    _require(known, f"{where}.cache_control.ephemeral: Input should have a ttl of '5m' or '1h' and nothing else")
+    _require(
+        known, f"{where}.cache_control.ephemeral: Input should have a ttl of '5m' or '1h' and nothing else"
+    )
 
 
 def _check_cache_marks(body: Json) -> None:
@@ -143,19 +158,31 @@ def _list_blocks(body: Json) -> Iterator[Json]:
         for block in part if isinstance(part, list) else ():
             yield block
             nested = block.get("content")
-            yield from (inner for inner in (nested if isinstance(nested, list) else ()) if isinstance(inner, dict))
+            yield from (
+                inner for inner in (nested if isinstance(nested, list) else ()) if isinstance(inner, dict)
+            )
 
 
 def _check_options(body: Json) -> None:
     stops = body.get("stop_sequences", [])
     _require(isinstance(stops, list), "stop_sequences: Input should be a valid list")
     for stop in stops:
-        _require(isinstance(stop, str) and bool(stop.strip()), "stop_sequences: each must contain non-whitespace")
+        _require(
+            isinstance(stop, str) and bool(stop.strip()), "stop_sequences: each must contain non-whitespace"
+        )
     _require(isinstance(body.get("stream", False), bool), "stream: Input should be a valid boolean")
-    _require(body.get("service_tier", "auto") in ("auto", "standard_only"), "service_tier: Input should be 'auto' or 'standard_only'")
+    _require(
+        body.get("service_tier", "auto") in ("auto", "standard_only"),
+        "service_tier: Input should be 'auto' or 'standard_only'",
+    )
     metadata = body.get("metadata", {})
-    _require(isinstance(metadata, dict) and set(metadata) <= {"user_id"}, "metadata: Extra inputs are not permitted")
-    _require(isinstance(metadata.get("user_id"), str | None), "metadata.user_id: Input should be a valid string")
+    _require(
+        isinstance(metadata, dict) and set(metadata) <= {"user_id"},
+        "metadata: Extra inputs are not permitted",
+    )
+    _require(
+        isinstance(metadata.get("user_id"), str | None), "metadata.user_id: Input should be a valid string"
+    )
     tools = body.get("tools", [])
     listed = isinstance(tools, list) and all(isinstance(tool, dict) for tool in tools)
     _require(listed, "tools: Input should be a valid list of objects")
@@ -165,10 +192,16 @@ def _check_options(body: Json) -> None:
 
 def _check_thinking(thinking: Any, max_tokens: int) -> None:
     kinds = ("enabled", "adaptive", "disabled", "between_tools")
-    _require(isinstance(thinking, dict) and thinking.get("type") in kinds, f"thinking: Input should be one of {kinds}")
+    _require(
+        isinstance(thinking, dict) and thinking.get("type") in kinds,
+        f"thinking: Input should be one of {kinds}",
+    )
     if thinking["type"] == "enabled":
         budget = thinking.get("budget_tokens")
-        _require(_is_whole(budget) and budget >= 1024, "thinking.enabled.budget_tokens: Input should be at least 1024")
+        _require(
+            _is_whole(budget) and budget >= 1024,
+            "thinking.enabled.budget_tokens: Input should be at least 1024",
+        )
         _require(budget < max_tokens, "`max_tokens` must be greater than `thinking.budget_tokens`")
 
 
@@ -180,8 +213,14 @@ def _check_output_config(config: Any) -> None:
     shape = config.get("format")
     if shape is None:
         return
-    _require(isinstance(shape, dict) and shape.get("type") == "json_schema", "output_config.format: Input tag should be 'json_schema'")
-    _require(set(shape) == {"type", "schema"}, "output_config.format: a 'schema' is required, and nothing else permitted")
+    _require(
+        isinstance(shape, dict) and shape.get("type") == "json_schema",
+        "output_config.format: Input tag should be 'json_schema'",
+    )
+    _require(
+        set(shape) == {"type", "schema"},
+        "output_config.format: a 'schema' is required, and nothing else permitted",
+    )
     _check_schema(shape["schema"], shape["schema"], ())
 
 
@@ -196,8 +235,14 @@ def _check_schema(schema: Any, root: Any, refs: tuple[str, ...], depth: int = 0)
         return
     for limit in SCHEMA_LIMITS:
         _require(limit not in schema, f"output_config.format.schema: property '{limit}' is not supported")
-    _require(schema.get("minItems", 0) in (0, 1), "output_config.format.schema: 'minItems' values other than 0 or 1 are not supported")
-    _require(schema.get("format") in (None, *STRING_FORMATS), "output_config.format.schema: string format is not supported")
+    _require(
+        schema.get("minItems", 0) in (0, 1),
+        "output_config.format.schema: 'minItems' values other than 0 or 1 are not supported",
+    )
+    _require(
+        schema.get("format") in (None, *STRING_FORMATS),
+        "output_config.format.schema: string format is not supported",
+    )
     _check_schema_type(schema)
     children = [schema["items"]] if "items" in schema else []
     for word in ("anyOf", "allOf"):
