@@ -24,7 +24,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
+
+import uvloop
 
 from staffstream.offline import refuse
 from staffstream.offline.replies import write_answer
@@ -224,7 +226,7 @@ class Reply:
                 yield Wait(self.delay_s)
             if self.gate:
                 yield Hold(self.gate)
-            yield encode_piece(f"{time.monotonic_ns()} ") if self.stamp else cached_piece(piece)
+            yield _STAMPED % time.monotonic_ns() if self.stamp else cached_piece(piece)
             request.sent.add()
         if self.gate:
             yield Hold(self.gate)
@@ -249,6 +251,7 @@ def encode_piece(text: Any) -> bytes:
 
 
 cached_piece = lru_cache(maxsize=4096)(encode_piece)
+_STAMPED = encode_piece("%d ")
 
 
 def json_reply(value: Any, **options: Any) -> Reply:
@@ -412,8 +415,7 @@ class _Connection(asyncio.Protocol):
         self._writable.set()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
         self._far._connections.add(self)
 
     def data_received(self, data: bytes) -> None:
@@ -554,7 +556,7 @@ def main() -> None:
     parser.add_argument(
         "--stamp", action="store_true", help="each piece is the monotonic time in ns it was sent at"
     )
-    asyncio.run(_serve(parser.parse_args()))
+    uvloop.run(_serve(parser.parse_args()))
 
 
 if __name__ == "__main__":
