@@ -99,6 +99,7 @@ CREATE TABLE runs (
     fence            INTEGER NOT NULL DEFAULT 0, -- grows with every claim: an old owner's writes no longer match
     lease_expires_at TEXT,
     attempts         INTEGER NOT NULL DEFAULT 0,
+    delivered        INTEGER NOT NULL DEFAULT 0 CHECK (delivered IN (0, 1)), -- somebody was sent some of its text
     not_before       TEXT,                      -- a queued run that waits after a failed attempt
     created_at       TEXT NOT NULL,
     building_at      TEXT,
@@ -272,4 +273,5 @@ CREATE TABLE delivery_attempts (
     PRIMARY KEY (delivery_id, number)
 ) STRICT, WITHOUT ROWID;
 
+PRAGMA application_id = 0x53544653;
 PRAGMA user_version = 1;

@@ -1,0 +1,361 @@
+"""Claude: the only room that knows the Anthropic SDK.
+
+Requests go through the SDK's own async client; of a streamed answer we read the SDK's byte stream and parse the few events that a
+reply is made of ourselves, which costs less than half of building the SDK's event objects (bench/relay.py) and makes
+every way in which a stream can break one of our own errors. A reply counts as finished only after `message_stop`: the SDK raises
+nothing when the upstream ends cleanly without it.
+"""
+
+import asyncio
+import contextlib
+import email.utils
+import json
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+import anthropic
+import httpx2
+import orjson
+
+from staffstream.domain import clean_text
+from staffstream.errors import (
+    UpstreamBroken,
+    UpstreamError,
+    UpstreamIncomplete,
+    UpstreamKeyRefused,
+    UpstreamMalformed,
+    UpstreamOverloaded,
+    UpstreamRateLimited,
+    UpstreamRefused,
+    UpstreamTimeout,
+)
+from staffstream.timing import SilenceWatch
+
+log = logging.getLogger(__name__)
+
+_MOST_PENDING_BYTES = 32 * 1024 * 1024  # an event larger than this is no event
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One request to Claude, in the Messages API's own shapes."""
+
+    model: str
+    max_tokens: int
+    system: list[dict[str, Any]]
+    messages: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """Claude has taken the request: its `message_start`."""
+
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Thinking:
+    """A sign of life that is no text for the user: thinking, a tool call, a block of an unknown kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """Claude's `message_stop`, with what was said about the reply before it. `usage` holds token counts by name."""
+
+    stop_reason: str | None
+    usage: dict[str, int]
+
+
+Event = str | Accepted | Thinking | Finished
+"""A `str` is text for the user."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long to wait for Claude, in seconds."""
+
+    connect_s: float
+    first_event_s: float
+    silence_s: float
+
+
+class EventReader:
+    """The bytes of a Messages stream in, events out; no I/O. Raises UpstreamError on whatever cannot be a reply."""
+
+    def __init__(self) -> None:
+        self.accepted = False
+        self.finished = False
+        self._pending = b""
+        self._stop_reason: str | None = None
+        self._usage: dict[str, int] = {}
+        self._half = ""  # a high surrogate whose other half comes with the next delta
+
+    def feed(self, data: bytes) -> list[Event]:
+        """The events that these bytes complete, none after `message_stop`."""
+        self._pending += data
+        *blocks, self._pending = _split_blocks(self._pending)
+        if len(self._pending) > _MOST_PENDING_BYTES:
+            raise UpstreamMalformed
+        events: list[Event] = []
+        for block in blocks:
+            if self.finished:
+                break
+            payload = _read_data(block)
+            if payload and (event := self._read_event(payload)) is not None:
+                events.append(event)
+        return events
+
+    def end(self) -> None:
+        """The bytes are over. Raises UpstreamIncomplete when the reply is not."""
+        if not self.finished:
+            raise UpstreamIncomplete
+
+    def _read_event(self, payload: bytes) -> Event | None:
+        event = _load_object(payload)
+        kind = event.get("type")
+        if kind == "content_block_delta":
+            return self._read_delta(event)
+        if kind == "message_start":
+            return self._read_start(event)
+        if kind == "message_delta":
+            self._stop_reason = _as_text(_as_object(event.get("delta")).get("stop_reason")) or self._stop_reason
+            self._keep_usage(event.get("usage"))
+        elif kind == "message_stop":
+            if not self.accepted:
+                raise UpstreamMalformed
+            self.finished = True
+            return Finished(self._stop_reason, self._usage)
+        elif kind == "error":
+            raise _read_error(event)
+        elif kind == "content_block_start" and self.accepted:
+            block = _as_object(event.get("content_block"))
+            return (_as_text(block.get("text")) or None) if block.get("type") == "text" else Thinking()
+        return None
+
+    def _read_start(self, event: dict[str, Any]) -> Event | None:
+        message = _as_object(event.get("message"))
+        self._keep_usage(message.get("usage"))
+        if self.accepted:
+            return None
+        self.accepted = True
+        return Accepted(_as_text(message.get("model")) or "")
+
+    def _read_delta(self, event: dict[str, Any]) -> Event | None:
+        if not self.accepted:
+            raise UpstreamMalformed
+        delta = event.get("delta")
+        if not isinstance(delta, dict):
+            raise UpstreamMalformed
+        if delta.get("type") != "text_delta":
+            return Thinking()
+        text = delta.get("text")
+        if text is None:
+            return None
+        if not isinstance(text, str):
+            raise UpstreamMalformed
+        return text if text.isascii() and not self._half else self._join_halves(text)
+
+    def _join_halves(self, text: str) -> str | None:
+        """Put a character together whose surrogates came in two deltas; one without its other half is replaced."""
+        text = self._half + text
+        self._half = ""
+        if text and "\ud800" <= text[-1] <= "\udbff":
+            text, self._half = text[:-1], text[-1]
+        return clean_text(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")) or None
+
+    def _keep_usage(self, usage: object) -> None:
+        """Later counts replace earlier ones: the API's are cumulative."""
+        for name, value in _as_object(usage).items():
+            if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53:
+                self._usage[name] = value
+
+
+def _split_blocks(data: bytes) -> list[bytes]:
+    """Event blocks, the last one incomplete. LF is what Claude sends; CRLF may be a proxy's."""
+    if b"\r" in data:
+        held = b"\r" if data.endswith(b"\r") else b""  # its LF may still come
+        data = data[: len(data) - len(held)].replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        *blocks, rest = data.split(b"\n\n")
+        return [*blocks, rest + held]
+    return data.split(b"\n\n")
+
+
+def _read_data(block: bytes) -> bytes:
+    """The data of one event block; an event's name says nothing that its JSON does not."""
+    start = block.find(b"data:")
+    if start >= 0 and block.find(b"\n", start) < 0 and (start == 0 or block[start - 1] == 10):
+        return block[start + 5 :]
+    lines = [line[5:].removeprefix(b" ") for line in block.split(b"\n") if line.startswith(b"data:")]
+    return b"\n".join(lines)
+
+
+def _load_object(payload: bytes) -> dict[str, Any]:
+    try:
+        event = orjson.loads(payload)
+    except orjson.JSONDecodeError:
+        event = _load_leniently(payload)  # orjson refuses lone surrogates
+    if not isinstance(event, dict):
+        raise UpstreamMalformed
+    return event
+
+
+def _load_leniently(payload: bytes) -> Any:
+    try:
+        return json.loads(payload)
+    except (ValueError, RecursionError) as error:
+        raise UpstreamMalformed from error
+
+
+def _as_object(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _as_text(value: object) -> str:
+    return clean_text(value) if isinstance(value, str) else ""
+
+
+# ── errors ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+_BY_TYPE: dict[str, type[UpstreamError]] = {
+    "authentication_error": UpstreamKeyRefused,
+    "permission_error": UpstreamKeyRefused,
+    "billing_error": UpstreamKeyRefused,
+    "rate_limit_error": UpstreamRateLimited,
+    "overloaded_error": UpstreamOverloaded,
+    "timeout_error": UpstreamTimeout,
+    "api_error": UpstreamBroken,
+}
+_BY_STATUS: dict[int, type[UpstreamError]] = {
+    401: UpstreamKeyRefused,
+    402: UpstreamKeyRefused,
+    403: UpstreamKeyRefused,
+    408: UpstreamTimeout,
+    429: UpstreamRateLimited,
+    503: UpstreamOverloaded,
+    504: UpstreamTimeout,
+    529: UpstreamOverloaded,
+}
+
+
+def _read_error(event: dict[str, Any]) -> UpstreamError:
+    kind = _as_text(_as_object(event.get("error")).get("type"))
+    log.warning("Claude broke off its reply: %s", kind[:64])
+    return _BY_TYPE.get(kind, UpstreamRefused if kind.endswith("_error") else UpstreamBroken)()
+
+
+def _translate_status(error: anthropic.APIStatusError) -> UpstreamError:
+    status = error.status_code
+    kind = _BY_STATUS.get(status) or (UpstreamBroken if status >= 500 else UpstreamRefused)
+    log.warning("Claude answered %d %s (request %s): %.300s", status, error.type, error.request_id, error.message)
+    return kind(retry_after_s=_read_retry_after(error.response.headers))
+
+
+def _read_retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds to wait as the header asks: a number of them, or a date (RFC 9110, section 10.2.3)."""
+    value = headers.get("retry-after", "")
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+    except (TypeError, ValueError):
+        return None
+
+
+@contextlib.contextmanager
+def _translated_errors() -> Any:
+    """Whatever the SDK and the transports beneath it raise, as our own errors."""
+    try:
+        yield
+    except anthropic.APIStatusError as error:
+        raise _translate_status(error) from error
+    except (anthropic.APITimeoutError, httpx2.TimeoutException) as error:
+        raise UpstreamTimeout from error
+    except (anthropic.APIError, httpx2.HTTPError, httpx2.StreamError, aiohttp.ClientError, OSError) as error:
+        log.warning("the connection to Claude broke: %s", type(error).__name__)
+        raise UpstreamBroken from error
+
+
+# ── the client ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Claude:
+    """A far end to ask. Made by `Claude.open`, which also closes it."""
+
+    client: anthropic.AsyncAnthropic = field(repr=False)
+    limits: Limits
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def open(
+        cls,
+        limits: Limits,
+        *,
+        api_key: str | None,
+        base_url: str | None = None,
+        transport: httpx2.AsyncBaseTransport | None = None,
+    ) -> AsyncIterator["Claude"]:
+        """A client over the SDK's aiohttp transport, or over the one given.
+
+        Redirects are not followed, since they could carry the key elsewhere, and the SDK's own retries are off: it would
+        sleep through any Retry-After and could repeat half a reply.
+        """
+        options: dict[str, Any] = {
+            "follow_redirects": False,
+            "limits": httpx2.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=30),
+        }
+        http = httpx2.AsyncClient(transport=transport) if transport else anthropic.DefaultAioHttpClient(**options)
+        client = anthropic.AsyncAnthropic(
+            api_key=api_key or "", base_url=base_url, http_client=http, max_retries=0, timeout=None
+        )
+        async with client:
+            yield cls(client, limits)
+
+    async def stream_reply(self, prompt: Prompt, take: Callable[[list[Event]], None]) -> None:
+        """Ask Claude and hand every batch of events to `take` as it arrives, `Finished` last.
+
+        Returns after `Finished`. Raises an UpstreamError for every other end, among them UpstreamTimeout when nothing but pings
+        came for too long. What `take` raises goes through.
+        """
+        try:
+            async with asyncio.timeout(None) as deadline:
+                loop = asyncio.get_running_loop()
+                watch = SilenceWatch(self.limits.first_event_s, lambda: deadline.reschedule(loop.time()))
+                try:
+                    await self._relay(prompt, take, watch)
+                finally:
+                    watch.close()
+        except TimeoutError as error:
+            raise UpstreamTimeout from error
+
+    async def _relay(self, prompt: Prompt, take: Callable[[list[Event]], None], watch: SilenceWatch) -> None:
+        reader = EventReader()
+        with _translated_errors():
+            async with self.client.messages.with_streaming_response.create(
+                model=prompt.model,
+                max_tokens=prompt.max_tokens,
+                system=prompt.system,  # type: ignore[arg-type]
+                messages=prompt.messages,  # type: ignore[arg-type]
+                stream=True,
+                timeout=httpx2.Timeout(None, connect=self.limits.connect_s),
+            ) as response:
+                if not response.headers.get("content-type", "").startswith("text/event-stream"):
+                    raise UpstreamMalformed
+                async with contextlib.aclosing(response.http_response.aiter_bytes()) as chunks:
+                    async for chunk in chunks:
+                        if not (events := reader.feed(chunk)):
+                            continue
+                        if type(events[0]) is Accepted:
+                            watch.change_limit(self.limits.silence_s)
+                        else:
+                            watch.note()
+                        take(events)
+                        if reader.finished:
+                            return
+        reader.end()

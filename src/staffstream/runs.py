@@ -1,0 +1,289 @@
+"""Runs: rows in and out. A run's row is its durable state and, while it is queued, its place in the queue.
+
+The first terminal state wins: `end_run` changes a row only while it is active and still held under the same fence, and tells the
+caller whether it did. A process holds what it runs by a lease that it renews; a run whose lease ran out may be taken over under a
+higher fence, after which the old holder's writes match nothing.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from staffstream.database import Connection, Row
+from staffstream.domain import Conversation, Door, Message, Run, RunFailure, RunState, Scope, make_id, now_text
+from staffstream.errors import IdempotencyMismatch, NotFound
+
+LEASE_S = 15.0
+IDEMPOTENCY_S = 24 * 3600.0
+
+_SELECT = "SELECT runs.*, scopes.staff_id, scopes.user_id FROM runs JOIN scopes ON scopes.id = runs.scope_id"
+_ACTIVE = "('queued', 'building', 'streaming')"
+_BEGUN = "('building', 'streaming')"
+
+
+# ── asking ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def get_run(conn: Connection, scope: Scope, run_id: str) -> Run:
+    """The run. Raises NotFound, also when it is someone else's."""
+    row = conn.execute(f"{_SELECT} WHERE runs.id = ? AND runs.scope_id = ?", (run_id, scope.id)).fetchone()
+    if row is None:
+        raise NotFound("There is no run with this id.")
+    return _read_run(row)
+
+
+def find_active_runs(conn: Connection, scope: Scope, conversation_id: str) -> list[Run]:
+    """The conversation's runs that have not ended, in the order of turns: the one being made first, then the queue."""
+    rows = conn.execute(
+        f"{_SELECT} WHERE runs.conversation_id = ? AND runs.scope_id = ? AND state IN {_ACTIVE}"
+        " ORDER BY state = 'queued', runs.turn, runs.id",
+        (conversation_id, scope.id),
+    )
+    return [_read_run(row) for row in rows]
+
+
+def load_reply_text(conn: Connection, run: Run) -> str:
+    """What the run has said: its saved message's content, or the partial text so far."""
+    if run.message_id is None:
+        return run.partial_text
+    row = conn.execute(
+        "SELECT content FROM messages WHERE id = ? AND scope_id = ?", (run.message_id, run.scope_id)
+    ).fetchone()
+    return str(row["content"]) if row else ""
+
+
+def measure_queue(conn: Connection) -> tuple[int, str | None]:
+    """How many runs are queued and due, and since when the oldest of them is."""
+    row = conn.execute(
+        "SELECT count(*) AS depth, min(coalesce(not_before, created_at)) AS oldest FROM runs"
+        " WHERE state = 'queued' AND coalesce(not_before, '') <= ?",
+        (now_text(),),
+    ).fetchone()
+    return row["depth"], row["oldest"]
+
+
+# ── making and claiming ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def insert_run(
+    tx: Connection, scope: Scope, conversation: Conversation, question: Message, *, door: Door, webhook_url: str | None = None
+) -> Run:  # fmt: skip
+    """A new queued run for a question."""
+    run_id = make_id()
+    tx.execute(
+        "INSERT INTO runs (id, conversation_id, scope_id, user_message_id, turn, door, state, webhook_url, created_at)"
+        " VALUES (?, ?, ?, ?, ?, ?, 'queued', ?, ?)",
+        (run_id, conversation.id, scope.id, question.id, question.turn, door, webhook_url, now_text()),
+    )
+    return get_run(tx, scope, run_id)
+
+
+def claim_run(tx: Connection, run: Run, *, owner: str) -> Run | None:
+    """Begin a queued run for `owner`; None when it is not its conversation's turn, or somebody else has it."""
+    row = tx.execute(
+        "UPDATE runs SET state = 'building', owner = ?, fence = fence + 1, attempts = attempts + 1, lease_expires_at = ?,"
+        " building_at = ?, partial_text = '' WHERE id = ? AND state = 'queued' AND NOT EXISTS"
+        f" (SELECT 1 FROM runs AS other WHERE other.conversation_id = runs.conversation_id AND (other.state IN {_BEGUN}"
+        "  OR (other.state = 'queued' AND (other.turn, other.id) < (runs.turn, runs.id)))) RETURNING id",
+        (owner, now_text(LEASE_S), now_text(), run.id),
+    ).fetchone()
+    return get_run(tx, run.scope, run.id) if row else None
+
+
+def claim_due_runs(tx: Connection, *, owner: str, limit: int, conversation_id: str | None = None) -> list[Run]:
+    """Begin up to `limit` queued runs that are next in their conversation and due, oldest first."""
+    rows = tx.execute(
+        f"{_SELECT} WHERE state = 'queued' AND coalesce(not_before, '') <= ?1"
+        " AND (?2 IS NULL OR runs.conversation_id = ?2) AND NOT EXISTS"
+        f" (SELECT 1 FROM runs AS other WHERE other.conversation_id = runs.conversation_id AND (other.state IN {_BEGUN}"
+        "  OR (other.state = 'queued' AND (other.turn, other.id) < (runs.turn, runs.id))))"
+        " ORDER BY runs.id LIMIT ?3",
+        (now_text(), conversation_id, limit),
+    ).fetchall()
+    claimed = (claim_run(tx, _read_run(row), owner=owner) for row in rows)
+    return [run for run in claimed if run]
+
+
+def renew_leases(tx: Connection, *, owner: str) -> None:
+    """Keep what this process is running."""
+    tx.execute(
+        f"UPDATE runs SET lease_expires_at = ? WHERE owner = ? AND state IN {_BEGUN}", (now_text(LEASE_S), owner)
+    )
+
+
+# ── progress and end ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a run has reached since it was last written down."""
+
+    run_id: str
+    fence: int
+    state: RunState
+    text: str
+    streaming_at: str | None
+    first_token_at: str | None
+
+
+def save_progress(tx: Connection, changes: Iterable[Progress]) -> None:
+    """Write down how far some runs have come; one that has ended or was taken over is left alone."""
+    tx.executemany(
+        "UPDATE runs SET state = ?, partial_text = ?, streaming_at = ?, first_token_at = ?"
+        f" WHERE id = ? AND fence = ? AND state IN {_BEGUN}",
+        [(c.state, c.text, c.streaming_at, c.first_token_at, c.run_id, c.fence) for c in changes],
+    )
+
+
+def mark_delivered(tx: Connection, run: Run) -> None:
+    """Note that somebody is being sent the text of this run: it can no longer be made anew."""
+    tx.execute("UPDATE runs SET delivered = 1 WHERE id = ? AND scope_id = ?", (run.id, run.scope_id))
+
+
+def end_run(
+    tx: Connection,
+    run: Run,
+    state: RunState,
+    *,
+    message_id: str | None = None,
+    error: RunFailure | None = None,
+    model: str | None = None,
+    stop_reason: str | None = None,
+    usage: dict[str, Any] | None = None,
+    streaming_at: str | None = None,
+    first_token_at: str | None = None,
+) -> bool:
+    """Give the run its terminal state. False when it has one already or is held under another fence: then nothing was changed."""
+    cursor = tx.execute(
+        "UPDATE runs SET state = ?, message_id = ?, error = ?, model = ?, stop_reason = ?, usage = ?, partial_text = '',"
+        " streaming_at = coalesce(?, streaming_at), first_token_at = coalesce(?, first_token_at), finished_at = ?,"
+        f" lease_expires_at = NULL WHERE id = ? AND fence = ? AND state IN {_ACTIVE}",
+        (
+            state, message_id, _dump_failure(error), model, stop_reason, json.dumps(usage) if usage is not None else None,
+            streaming_at, first_token_at, now_text(), run.id, run.fence,
+        ),
+    )  # fmt: skip
+    return cursor.rowcount == 1
+
+
+def requeue_run(tx: Connection, run: Run, *, wait_s: float = 0.0) -> bool:
+    """Put a begun run back into the queue under its fence. False when it is no longer held under it."""
+    cursor = tx.execute(
+        "UPDATE runs SET state = 'queued', partial_text = '', owner = NULL, lease_expires_at = NULL, not_before = ?"
+        f" WHERE id = ? AND fence = ? AND state IN {_BEGUN}",
+        (now_text(wait_s) if wait_s else None, run.id, run.fence),
+    )
+    return cursor.rowcount == 1
+
+
+def find_abandoned_runs(conn: Connection, *, all_begun: bool) -> list[tuple[Run, bool]]:
+    """Begun runs that nobody is making any more, each with whether any of its text was delivered.
+
+    With `all_begun` (this process is alone on the file) every begun run, else those whose lease has run out.
+    """
+    rows = conn.execute(
+        f"{_SELECT} WHERE state IN {_BEGUN} AND (? OR lease_expires_at < ?)", (int(all_begun), now_text())
+    )
+    return [(_read_run(row), bool(row["delivered"])) for row in rows]
+
+
+# ── idempotency ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def find_run_by_key(conn: Connection, scope: Scope, key: str, request_hash: bytes) -> Run | None:
+    """The run that this key started within the last 24 h. Raises IdempotencyMismatch when its body was another."""
+    row = conn.execute(
+        "SELECT run_id, request_hash FROM idempotency_keys WHERE scope_id = ? AND key = ? AND created_at > ?",
+        (scope.id, key, now_text(-IDEMPOTENCY_S)),
+    ).fetchone()
+    if row is None:
+        return None
+    if row["request_hash"] != request_hash:
+        raise IdempotencyMismatch
+    return get_run(conn, scope, row["run_id"])
+
+
+def keep_key(tx: Connection, scope: Scope, key: str, request_hash: bytes, run: Run) -> None:
+    """Remember which run a key started; keys past their day are dropped on the way."""
+    tx.execute("DELETE FROM idempotency_keys WHERE created_at <= ?", (now_text(-IDEMPOTENCY_S),))
+    tx.execute(
+        "INSERT INTO idempotency_keys (scope_id, key, request_hash, run_id, created_at) VALUES (?, ?, ?, ?, ?)",
+        (scope.id, key, request_hash, run.id, now_text()),
+    )
+
+
+# ── what a run was built from ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def save_context(tx: Connection, run_id: str, record: dict[str, Any]) -> None:
+    """Keep what a run sent to Claude and why; the first record of a run's last attempt stays."""
+    tx.execute("INSERT OR REPLACE INTO run_contexts (run_id, record) VALUES (?, ?)", (run_id, json.dumps(record)))
+
+
+def load_context(conn: Connection, scope: Scope, run_id: str) -> dict[str, Any]:
+    """What a run was built from. Raises NotFound."""
+    row = conn.execute(
+        "SELECT record FROM run_contexts JOIN runs ON runs.id = run_id WHERE run_id = ? AND scope_id = ?",
+        (run_id, scope.id),
+    ).fetchone()
+    if row is None:
+        raise NotFound("There is no record of a context for this message. Only replies made here have one.")
+    record: dict[str, Any] = json.loads(row["record"])
+    return record
+
+
+# ── calibration ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+_RATIO_MEMORY = 20  # replies: how slowly an old ratio is forgotten
+
+
+def load_token_ratios(conn: Connection) -> dict[str, float]:
+    """How many tokens Claude counts for one of ours, by model."""
+    return {row["model"]: row["ratio"] for row in conn.execute("SELECT model, ratio FROM token_ratios")}
+
+
+def learn_token_ratio(tx: Connection, model: str, ratio: float) -> None:
+    """Take one reply's ratio into the model's running mean."""
+    tx.execute(
+        "INSERT INTO token_ratios (model, ratio, samples) VALUES (?1, ?2, 1) ON CONFLICT (model) DO UPDATE SET"
+        " ratio = ratio + (?2 - ratio) / min(samples + 1, ?3), samples = samples + 1",
+        (model, ratio, _RATIO_MEMORY),
+    )
+
+
+# ── rows ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _dump_failure(error: RunFailure | None) -> str | None:
+    if error is None:
+        return None
+    return json.dumps({"code": error.code, "detail": error.detail, "retryable": error.retryable})
+
+
+def _read_run(row: Row) -> Run:
+    return Run(
+        id=row["id"],
+        staff_id=row["staff_id"],
+        user_id=row["user_id"],
+        scope_id=row["scope_id"],
+        conversation_id=row["conversation_id"],
+        user_message_id=row["user_message_id"],
+        turn=row["turn"],
+        door=row["door"],
+        state=row["state"],
+        partial_text=row["partial_text"],
+        message_id=row["message_id"],
+        error=RunFailure(**json.loads(row["error"])) if row["error"] else None,
+        model=row["model"],
+        stop_reason=row["stop_reason"],
+        usage=json.loads(row["usage"]) if row["usage"] else None,
+        webhook_url=row["webhook_url"],
+        fence=row["fence"],
+        attempts=row["attempts"],
+        created_at=row["created_at"],
+        building_at=row["building_at"],
+        streaming_at=row["streaming_at"],
+        first_token_at=row["first_token_at"],
+        finished_at=row["finished_at"],
+    )

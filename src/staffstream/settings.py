@@ -1,0 +1,126 @@
+"""Every setting, read and validated once.
+
+One pydantic model is the single list: the environment (`STAFFSTREAM_…`), the command line's flags, the table in
+docs/SETTINGS.md and the validation all come from its fields. The SDK's own variables (`ANTHROPIC_API_KEY`,
+`ANTHROPIC_BASE_URL`) keep their names.
+"""
+
+import ipaddress
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+
+from staffstream.errors import SetupError
+
+ENV_PREFIX = "STAFFSTREAM_"
+
+
+class Settings(BaseModel):
+    """How one server behaves. Construct it with keyword arguments, or with `read_settings` from the environment."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8001, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    db: Path = Field(Path("staffstream.db"), description="The SQLite file. Made if absent.")
+    model: str = Field("claude-sonnet-5-5", min_length=1, description="Model of staff members that name none.")
+    background_model: str = Field(
+        "claude-haiku-5-5", min_length=1, description="Model that extracts memories and writes summaries."
+    )
+    context_budget_tokens: int = Field(
+        6000, ge=200, le=1_000_000, description="Most tokens that one prompt may take, unless the staff member says otherwise."
+    )
+    max_output_tokens: int = Field(
+        4096, ge=1, le=128_000, description="Most tokens of one reply, unless the staff member says otherwise."
+    )
+    durability: Literal["full", "normal"] = Field(
+        "full", description="SQLite's `synchronous`. `normal` may lose the last commits when the power fails."
+    )
+    auth: Literal["keys", "off"] | None = Field(
+        None, description="Who may call. Default: `off` on a loopback address, else `keys`; `off` is refused elsewhere."
+    )
+    connect_timeout_s: float = Field(10, gt=0, description="Longest wait for a connection to Claude.")
+    first_event_timeout_s: float = Field(60, gt=0, description="Longest wait for Claude to accept a request.")
+    stream_timeout_s: float = Field(
+        120, gt=0, description="Longest silence of content from Claude within a reply; its pings do not count."
+    )
+    run_timeout_s: float = Field(600, gt=0, description="Longest time that one reply may take in all.")
+    upstream_retries: int = Field(
+        2, ge=0, le=10, description="Further attempts at Claude after a transient failure before the first token."
+    )
+    upstream_retry_cap_s: float = Field(
+        20, gt=0, description="Longest wait before such an attempt, whatever Retry-After asks."
+    )
+    heartbeat_s: float = Field(15, gt=0, description="A comment line is sent after this much silence of a stream.")
+    slow_reader_s: float = Field(
+        30, gt=0, description="A reader that takes nothing for so long is let go; the reply goes on without it."
+    )
+    shutdown_grace_s: float = Field(
+        20, ge=0, description="How long running replies may go on after SIGTERM or SIGINT."
+    )
+    max_body_bytes: int = Field(1024 * 1024, ge=1024, description="Largest request body.")
+    max_import_bytes: int = Field(
+        32 * 1024 * 1024, ge=1024, description="Largest body of a conversation import or a list of memories."
+    )
+    body_timeout_s: float = Field(30, gt=0, description="Longest wait for a request's body.")
+    async_concurrency: int = Field(
+        16, ge=1, description="How many queued replies are made at the same time, in different conversations."
+    )
+    offline: bool = Field(
+        False, description="Answer with the built-in stand-in instead of Claude. Needs no key and no network."
+    )
+    offline_pace_s: float = Field(0.025, ge=0, description="The stand-in's pause between two words.")
+    anthropic_api_key: SecretStr | None = Field(None, description="Claude's key (ANTHROPIC_API_KEY).")
+    anthropic_base_url: str | None = Field(None, description="Claude's address (ANTHROPIC_BASE_URL).")
+
+    @field_validator("anthropic_api_key")
+    @classmethod
+    def _check_key(cls, key: SecretStr | None) -> SecretStr | None:
+        """Strip it, and refuse what cannot be a header: an HTTP client would put the key into its exception."""
+        text = key.get_secret_value().strip() if key else ""
+        if any(not 32 < ord(character) < 127 for character in text):
+            raise ValueError("has characters that no key has; copy it again")
+        return SecretStr(text) if text else None
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether only this machine can reach the server."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+    @property
+    def uses_keys(self) -> bool:
+        """Whether callers need a key."""
+        return self.auth == "keys" or (self.auth is None and not self.on_loopback)
+
+
+_SDK_FIELDS = {"anthropic_api_key": "ANTHROPIC_API_KEY", "anthropic_base_url": "ANTHROPIC_BASE_URL"}
+
+
+def name_variable(field: str) -> str:
+    """The environment variable of a setting."""
+    return _SDK_FIELDS.get(field, ENV_PREFIX + field.upper())
+
+
+def read_settings(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
+    """Settings from the environment, with `overrides` that are not None on top.
+
+    Raises SetupError with one line a mistake, naming the variable and what it takes, never its value.
+    """
+    environ = os.environ if environ is None else environ
+    values: dict[str, Any] = {
+        field: environ[name_variable(field)]
+        for field in Settings.model_fields
+        if environ.get(name_variable(field), "") != ""
+    }
+    values |= {field: value for field, value in overrides.items() if value is not None}
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        lines = [f"{name_variable(str(e['loc'][0]))}: {e['msg']}" for e in error.errors(include_input=False)]
+        raise SetupError("Some settings are wrong.\n  " + "\n  ".join(lines)) from None

@@ -1,0 +1,111 @@
+"""Staff members and scopes: rows in and out.
+
+Staff members are shared by all users of a server; what a user says to one hangs on the pair's scope, which is made the
+first time the two meet.
+"""
+
+import base64
+import json
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+from staffstream.database import Connection, Row
+from staffstream.domain import Scope, Staff, make_id, now_text
+from staffstream.errors import NotFound
+
+_FIELDS = (
+    "name",
+    "role",
+    "persona",
+    "model",
+    "context_budget_tokens",
+    "max_output_tokens",
+    "webhook_url",
+    "memory_enabled",
+)
+
+
+def make_webhook_secret() -> str:
+    """A new signing secret as Standard Webhooks writes it: `whsec_` and 24 random bytes in base64."""
+    return "whsec_" + base64.b64encode(secrets.token_bytes(24)).decode()
+
+
+def create_staff(tx: Connection, fields: Mapping[str, Any], *, webhook_secret: str | None = None) -> Staff:
+    """Save a new staff member; `fields` are Staff's own names, absent ones get their defaults."""
+    now = now_text()
+    values = {"role": "", "persona": "", "memory_enabled": True} | dict(fields)
+    values |= {"id": make_id(), "created_at": now, "updated_at": now}
+    values["webhook_secrets"] = json.dumps([webhook_secret or make_webhook_secret()])
+    tx.execute(
+        f"INSERT INTO staff ({', '.join(values)}) VALUES ({', '.join('?' * len(values))})", list(values.values())
+    )
+    return get_staff(tx, values["id"])
+
+
+def get_staff(conn: Connection, staff_id: str) -> Staff:
+    """The staff member. Raises NotFound."""
+    row = conn.execute("SELECT * FROM staff WHERE id = ?", (staff_id,)).fetchone()
+    if row is None:
+        raise NotFound("There is no staff member with this id.")
+    return _read_staff(row)
+
+
+def list_staff(conn: Connection) -> list[Staff]:
+    """All staff members, oldest first."""
+    return [_read_staff(row) for row in conn.execute("SELECT * FROM staff ORDER BY id")]
+
+
+def update_staff(
+    tx: Connection, staff_id: str, changes: Mapping[str, Any], *, webhook_secrets: list[str] | None = None
+) -> Staff:
+    """Change the named fields only. Raises NotFound."""
+    values = {name: changes[name] for name in _FIELDS if name in changes} | {"updated_at": now_text()}
+    if webhook_secrets is not None:
+        values["webhook_secrets"] = json.dumps(webhook_secrets)
+    tx.execute(
+        f"UPDATE staff SET {', '.join(f'{name} = ?' for name in values)} WHERE id = ?", [*values.values(), staff_id]
+    )
+    return get_staff(tx, staff_id)
+
+
+def delete_staff(tx: Connection, staff_id: str) -> None:
+    """Erase the row; what hangs on it goes with it, but for what memories.py keeps in its indexes. Raises NotFound."""
+    if tx.execute("DELETE FROM staff WHERE id = ?", (staff_id,)).rowcount == 0:
+        raise NotFound("There is no staff member with this id.")
+
+
+def _read_staff(row: Row) -> Staff:
+    return Staff(
+        id=row["id"],
+        **{name: row[name] for name in _FIELDS if name != "memory_enabled"},
+        memory_enabled=bool(row["memory_enabled"]),
+        webhook_secrets=tuple(json.loads(row["webhook_secrets"])),
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+    )
+
+
+def find_scope(conn: Connection, staff_id: str, user_id: str) -> Scope:
+    """The scope of a pair, for reading. Raises NotFound for an unknown staff member; a pair that has never met gets scope 0,
+    which holds nothing."""
+    get_staff(conn, staff_id)
+    row = conn.execute("SELECT id FROM scopes WHERE staff_id = ? AND user_id = ?", (staff_id, user_id)).fetchone()
+    return Scope(row["id"] if row else 0, staff_id, user_id)
+
+
+def ensure_scope(tx: Connection, staff_id: str, user_id: str) -> Scope:
+    """The scope of a pair, made if they meet for the first time. Raises NotFound for an unknown staff member."""
+    scope = find_scope(tx, staff_id, user_id)
+    if scope.id:
+        return scope
+    row = tx.execute(
+        "INSERT INTO scopes (staff_id, user_id) VALUES (?, ?) RETURNING id", (staff_id, user_id)
+    ).fetchone()
+    return Scope(row["id"], staff_id, user_id)
+
+
+def list_scopes(conn: Connection, staff_id: str) -> list[Scope]:
+    """All scopes of a staff member: what has to be purged before it can be erased."""
+    rows = conn.execute("SELECT id, user_id FROM scopes WHERE staff_id = ?", (staff_id,))
+    return [Scope(row["id"], staff_id, row["user_id"]) for row in rows]
