@@ -9,7 +9,7 @@ what the Messages API refuses, so that a prompt that passes here has a chance th
         gate.release(1)                             # " one" goes out; gate.open() for all the rest
         await far.left(3)                           # its client has hung up
 
-A script is a function from the request to the steps of its answer; `tests/cases.py` has one for each way in which a
+A script is a function from the request to the steps of its answer; `tests/far_end_cases.py` has one for each way in which a
 stream can go wrong. Run as a program (`python -m tests.far_end`) it feeds benches and other processes.
 """
 

@@ -1,0 +1,234 @@
+"""The scripted far end does what it says, seen through the real SDK over a real socket."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import anthropic
+import httpx2
+import pytest
+
+from tests.far_end import PIECES, FarEnd, Gate, Reply, http_error, json_reply
+from tests.far_end_cases import BROKEN, CASES, ODD, REFUSED_EARLY, Case
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+async def far() -> AsyncIterator[FarEnd]:
+    async with FarEnd() as far:
+        yield far
+
+
+@pytest.fixture(params=["httpx2", "aiohttp"])
+async def claude(far: FarEnd, request: pytest.FixtureRequest) -> AsyncIterator[anthropic.AsyncAnthropic]:
+    """The SDK on both transports that the product may use."""
+    client = anthropic.DefaultAioHttpClient() if request.param == "aiohttp" else httpx2.AsyncClient()
+    async with anthropic.AsyncAnthropic(
+        api_key="sk-ant-test", base_url=far.url, max_retries=0, http_client=client, timeout=5
+    ) as claude:
+        yield claude
+
+
+PROMPT: dict[str, Any] = {
+    "model": "claude-test",
+    "max_tokens": 100,
+    "messages": [{"role": "user", "content": "Hi"}],
+}
+
+
+@dataclass
+class Seen:
+    """What the SDK made of one stream."""
+
+    text: str = ""
+    stopped: bool = False
+    stop_reason: str | None = None
+    error: Exception | None = None
+
+
+async def _read(claude: anthropic.AsyncAnthropic, patience_s: float = 5) -> Seen:
+    """Read a stream to its `message_stop`, as much of it as comes."""
+    seen = Seen()
+    try:
+        async with asyncio.timeout(patience_s):
+            async with await claude.messages.create(stream=True, **PROMPT) as stream:
+                async for event in stream:
+                    _note(seen, event)
+                    if seen.stopped:
+                        break
+    except Exception as error:
+        seen.error = error
+    return seen
+
+
+def _note(seen: Seen, event: Any) -> None:
+    if event.type == "content_block_delta" and event.delta.type == "text_delta":
+        seen.text += event.delta.text
+    elif event.type == "message_delta":
+        seen.stop_reason = event.delta.stop_reason
+    elif event.type == "message_stop":
+        seen.stopped = True
+
+
+async def test_replies_in_order_then_by_default(far: FarEnd, claude: anthropic.AsyncAnthropic) -> None:
+    """Each chat takes the next script; when there is none left, the default."""
+    far.script(Reply(["a", "b"]), Reply(["c"], stop_reason="max_tokens"))
+    seen = [await _read(claude) for _ in range(3)]
+    assert [(each.text, each.stop_reason) for each in seen] == [
+        ("ab", "end_turn"),
+        ("c", "max_tokens"),
+        ("".join(PIECES), "end_turn"),
+    ]
+    assert all(each.stopped for each in seen)
+
+
+async def test_whole_messages(far: FarEnd, claude: anthropic.AsyncAnthropic) -> None:
+    """Without `stream` the same script comes as one message."""
+    far.script(Reply(["a", "b"]))
+    message = await claude.messages.create(**PROMPT)
+    assert (message.content[0].text, message.model) == ("ab", "claude-test")
+
+
+async def test_requests_are_recorded(far: FarEnd, claude: anthropic.AsyncAnthropic) -> None:
+    """Headers, parsed body and raw bytes of each request can be looked at."""
+    await claude.messages.create(**PROMPT)
+    request = await far.arrived(1)
+    assert request.body == {**PROMPT}
+    assert request.raw.startswith(b"{")
+    assert request.headers["anthropic-version"]
+    assert request.said == "Hi"
+
+
+async def test_a_gate_lets_out_one_piece_at_a_time(far: FarEnd, claude: anthropic.AsyncAnthropic) -> None:
+    """What has not been released has not been sent."""
+    gate = far.hold(["a", "b"])
+    async with await claude.messages.create(stream=True, **PROMPT) as stream:
+        events = aiter(stream)
+        assert [(await anext(events)).type for _ in range(2)] == ["message_start", "content_block_start"]
+        gate.release()
+        assert (await anext(events)).delta.text == "a"
+        await gate.passed(1)
+        assert far.requests[0].sent.value == 1
+        gate.open()
+        assert [event.type async for event in events][0] == "content_block_delta"
+    assert far.requests[0].answered.is_set()
+    assert not far.requests[0].left.is_set()
+
+
+async def test_the_status_line_can_be_held(far: FarEnd, claude: anthropic.AsyncAnthropic) -> None:
+    """A head gate keeps the request unanswered."""
+    gate = Gate()
+    far.script(Reply(["a"], head_gate=gate))
+    reading = asyncio.create_task(_read(claude))
+    await far.arrived(1)
+    assert not reading.done()
+    gate.release()
+    assert (await reading).text == "a"
+
+
+async def test_a_client_that_leaves_is_noticed(far: FarEnd, claude: anthropic.AsyncAnthropic) -> None:
+    """Hanging up in the middle of a reply ends its script."""
+    far.hold()
+    async with await claude.messages.create(stream=True, **PROMPT) as stream:
+        await anext(aiter(stream))
+    request = await far.left(1)
+    assert not request.answered.is_set()
+
+
+async def test_refuses_what_the_api_refuses(far: FarEnd, claude: anthropic.AsyncAnthropic) -> None:
+    """A prompt that the API would not take gets its 400, and uses up no script."""
+    far.script(Reply(["kept"]))
+    with pytest.raises(anthropic.BadRequestError) as refused:
+        await claude.messages.create(**{**PROMPT, "messages": [{"role": "user", "content": " "}]})
+    assert refused.value.type == "invalid_request_error"
+    assert len(far.refusals) == 1
+    assert (await _read(claude)).text == "kept"
+
+
+async def test_structured_output_has_scripts_of_its_own(
+    far: FarEnd, claude: anthropic.AsyncAnthropic
+) -> None:
+    """A background request does not use up a chat's script; unscripted it is answered as by the stand-in."""
+    schema = {
+        "type": "object",
+        "properties": {"n": {"type": "integer"}},
+        "required": ["n"],
+        "additionalProperties": False,
+    }
+    config: Any = {"format": {"type": "json_schema", "schema": schema}}
+    far.script(Reply(["chat"]))
+    far.script_structured(json_reply({"n": 7}))
+    scripted = await claude.messages.create(output_config=config, **PROMPT)
+    default = await claude.messages.create(output_config=config, **PROMPT)
+    assert [message.content[0].text for message in (scripted, default)] == ['{"n": 7}', '{"n":0}']
+    assert (await _read(claude)).text == "chat"
+
+
+async def test_a_broken_script_fails_its_test() -> None:
+    """What a script raises is raised when the far end closes."""
+
+    def broken(request: object) -> Any:
+        raise LookupError("the test is wrong")
+
+    with pytest.raises(LookupError):
+        async with (
+            FarEnd(broken) as far,
+            anthropic.AsyncAnthropic(api_key="k", base_url=far.url, max_retries=0) as claude,
+        ):
+            with pytest.raises(anthropic.APIConnectionError):
+                await claude.messages.create(**PROMPT)
+
+
+async def test_errors_have_the_shape_of_the_api(far: FarEnd, claude: anthropic.AsyncAnthropic) -> None:
+    """Status, type and headers of an error reach the SDK."""
+    far.script(http_error(429, "rate_limit_error", headers={"retry-after": "7"}))
+    with pytest.raises(anthropic.RateLimitError) as limited:
+        await claude.messages.create(**PROMPT)
+    assert (limited.value.type, limited.value.response.headers["retry-after"]) == ("rate_limit_error", "7")
+
+
+@pytest.mark.parametrize("name", REFUSED_EARLY)
+async def test_fails_before_the_stream(far: FarEnd, claude: anthropic.AsyncAnthropic, name: str) -> None:
+    """No text, and no end, comes from an answer that fails at its head."""
+    case = CASES[name]
+    far.script(case.script)
+    seen = await _read(claude, 0.3 if case.stalls else 5)
+    assert (seen.text, seen.stopped) == ("", False)
+    assert isinstance(seen.error, TimeoutError) == case.stalls
+
+
+@pytest.mark.parametrize("name", BROKEN)
+async def test_breaks_where_it_says(far: FarEnd, claude: anthropic.AsyncAnthropic, name: str) -> None:
+    """The text up to the break arrives, and `message_stop` does not."""
+    case = CASES[name]
+    far.script(case.script)
+    seen = await _read(claude, 0.3 if case.stalls else 5)
+    assert not seen.stopped
+    assert isinstance(seen.error, TimeoutError) == case.stalls
+    if name == "never_ends":
+        assert seen.text.startswith("OneOne")
+    else:
+        assert seen.text == case.text
+
+
+@pytest.mark.parametrize("name", [name for name, case in ODD.items() if case.ends])
+async def test_odd_replies_are_whole(far: FarEnd, claude: anthropic.AsyncAnthropic, name: str) -> None:
+    """What is odd and yet right arrives whole, with its stop reason."""
+    case = CASES[name]
+    far.script(case.script)
+    seen = await _read(claude)
+    assert seen == Seen(case.text, stopped=True, stop_reason=case.stop_reason)
+
+
+async def test_every_case_is_told_apart() -> None:
+    """No two cases share a name, and each says what is to be made of it."""
+    assert len(CASES) == len(REFUSED_EARLY) + len(BROKEN) + len(ODD)
+    assert not any(case.ends for case in [*REFUSED_EARLY.values(), *BROKEN.values()])
+    assert all(isinstance(case, Case) and case.ends is not False for case in ODD.values())
