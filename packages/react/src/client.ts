@@ -1,0 +1,182 @@
+/**
+ * The server's calls, typed, for any JavaScript: nothing here knows React.
+ *
+ *     const client = new StaffClient()
+ *     for await (const event of client.sendMessage(staffId, { content: "Hello!" })) {
+ *       if (event.type === "token") show(event.content)
+ *     }
+ *
+ * A reply is an async generator that survives dropped connections (see `follow.ts`). Leaving its loop, or aborting
+ * its signal, only stops listening: the server goes on, and `cancelRun` is what stops it.
+ */
+import {
+  DEFAULT_LIMITS,
+  type FollowLimits,
+  type FollowOptions,
+  ReplyFollower,
+  type ReplySource,
+} from "./follow.ts"
+import { type CallOptions, Http, type HttpOptions, readBody } from "./http.ts"
+import type { Feedback, Message, NewMessage, ReplyEvent, Run, RunHead } from "./types.ts"
+
+export type { ErrorFields } from "./errors.ts"
+export { StaffstreamError } from "./errors.ts"
+export type { FollowLimits, FollowOptions, Transport } from "./follow.ts"
+export type { CallOptions, HttpOptions } from "./http.ts"
+export type * from "./types.ts"
+
+export interface ClientOptions extends HttpOptions {
+  limits?: Partial<FollowLimits>
+}
+
+export interface SendOptions extends FollowOptions {
+  /** One a submission. Repeating a call under the same key never sends the message twice. Default: a new one. */
+  idempotencyKey?: string
+}
+
+export interface ListOptions {
+  conversation_id?: string | undefined
+  limit?: number
+  /** The id of the message before which to list. */
+  before?: string
+  signal?: AbortSignal
+}
+
+export class StaffClient {
+  readonly #http: Http
+  readonly #limits: FollowLimits
+  #isHeldBack = false
+
+  constructor(options: ClientOptions = {}) {
+    this.#http = new Http(options)
+    this.#limits = { ...DEFAULT_LIMITS, ...options.limits }
+  }
+
+  get baseUrl(): string {
+    return this.#http.baseUrl
+  }
+
+  /** Sends a message; its reply's events, ending in `done` or `error`. Raises `StaffstreamError` when refused. */
+  sendMessage(
+    staffId: string,
+    message: NewMessage,
+    options: SendOptions = {},
+  ): AsyncGenerator<ReplyEvent, void> {
+    const path = `${staffPath(staffId)}/messages`
+    const call = { body: message, headers: { "Idempotency-Key": options.idempotencyKey ?? makeKey() } }
+    return this.#follow(staffId, options, {
+      open: (signal, heard) =>
+        this.#http.stream("POST", `${path}/stream`, { ...call, ...toQuery(options), signal }, heard),
+      start: async signal => toHead(await this.call("POST", path, { ...call, signal })),
+    })
+  }
+
+  /** Makes another reply to the user's message behind `messageId`; events as from `sendMessage`. */
+  regenerate(
+    staffId: string,
+    messageId: string,
+    options: SendOptions = {},
+  ): AsyncGenerator<ReplyEvent, void> {
+    const path = `${staffPath(staffId)}/messages/${encodeURIComponent(messageId)}/regenerate`
+    const headers = { "Idempotency-Key": options.idempotencyKey ?? makeKey() }
+    return this.#follow(staffId, options, {
+      open: (signal, heard) =>
+        this.#http.stream("POST", path, { headers, ...toQuery(options), signal }, heard),
+      start: null,
+    })
+  }
+
+  /** Joins a run: all its text after `options.after`, then what comes, then its end. */
+  joinRun(staffId: string, runId: string, options: FollowOptions = {}): AsyncGenerator<ReplyEvent, void> {
+    return this.#follow(staffId, { ...options, runId }, { open: null, start: null })
+  }
+
+  /** Stops a run for everyone; its final state. Does nothing to one that has ended. */
+  cancelRun(staffId: string, runId: string): Promise<Run> {
+    return this.call("POST", `${runPath(staffId, runId)}/cancel`)
+  }
+
+  getRun(staffId: string, runId: string, signal?: AbortSignal): Promise<Run> {
+    return this.call("GET", runPath(staffId, runId), { signal })
+  }
+
+  getMessage(staffId: string, messageId: string, signal?: AbortSignal): Promise<Message> {
+    return this.call("GET", `${staffPath(staffId)}/messages/${encodeURIComponent(messageId)}`, { signal })
+  }
+
+  /** Finished messages, newest first, and whether there are older ones. */
+  async listMessages(
+    staffId: string,
+    { signal, ...query }: ListOptions = {},
+  ): Promise<{ messages: Message[]; hasMore: boolean }> {
+    const response = await this.#http.call("GET", `${staffPath(staffId)}/messages`, { query, signal })
+    const hasMore = /\brel="?next"?/.test(response.headers.get("Link") ?? "")
+    return { messages: await readBody<Message[]>(response), hasMore }
+  }
+
+  async sendFeedback(staffId: string, messageId: string, feedback: Feedback): Promise<void> {
+    const path = `${staffPath(staffId)}/messages/${encodeURIComponent(messageId)}/feedback`
+    await this.call("POST", path, { body: feedback })
+  }
+
+  /** Any other call of the API, by its path after `/api/v1`; the JSON it answers, or null. */
+  call<T>(method: string, path: string, options: CallOptions = {}): Promise<T> {
+    return this.#http.json<T>(method, path, options)
+  }
+
+  async *#follow(
+    staffId: string,
+    options: FollowOptions,
+    source: Pick<ReplySource, "open" | "start">,
+  ): AsyncGenerator<ReplyEvent, void> {
+    const transport = options.transport ?? "auto"
+    const follower = new ReplyFollower(
+      {
+        ...source,
+        join: (runId, after, signal, heard) =>
+          this.#http.stream(
+            "GET",
+            `${runPath(staffId, runId)}/stream`,
+            { ...toQuery(options, after), signal },
+            heard,
+          ),
+        getRun: (runId, signal) => this.getRun(staffId, runId, signal),
+        getMessage: (messageId, signal) => this.getMessage(staffId, messageId, signal),
+      },
+      this.#limits,
+      { ...options, transport: transport === "auto" && this.#isHeldBack ? "poll" : transport },
+    )
+    try {
+      yield* follower.follow()
+    } finally {
+      if (transport === "auto") this.#isHeldBack = follower.isPolling
+    }
+  }
+}
+
+/** A new idempotency key. `crypto.randomUUID` is missing on pages served over plain HTTP, so it is not used. */
+export function makeKey(): string {
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), byte =>
+    byte.toString(16).padStart(2, "0"),
+  ).join("")
+}
+
+function staffPath(staffId: string): string {
+  return `/staff/${encodeURIComponent(staffId)}`
+}
+
+function runPath(staffId: string, runId: string): string {
+  return `${staffPath(staffId)}/runs/${encodeURIComponent(runId)}`
+}
+
+function toQuery(options: FollowOptions, after: number | null = null): Pick<CallOptions, "query"> {
+  return { query: { after, events: options.withStatus ? "status" : null } }
+}
+
+function toHead(accepted: { run_id: string; message_id: string; conversation_id: string }): RunHead {
+  return {
+    runId: accepted.run_id,
+    userMessageId: accepted.message_id,
+    conversationId: accepted.conversation_id,
+  }
+}

@@ -1,0 +1,320 @@
+/**
+ * One reply from its request to its terminal event, whatever the network does in between.
+ *
+ * A stream that ends without `done` or `error` has been cut, never finished. What follows is always safe to
+ * repeat: before the run is known, the same POST under the same idempotency key; after that, a GET that joins the
+ * run from the last cursor. Where a proxy holds the tokens back, the run is polled instead. The proof of holding
+ * back is that the server's copy of the run is ahead of ours while we hear nothing.
+ */
+import { connectionLost, StaffstreamError, toStaffstreamError } from "./errors.ts"
+import type { EventStream } from "./http.ts"
+import type { Frame, Message, ReplyEvent, Run, RunHead } from "./types.ts"
+import { onWake, restUntil } from "./wake.ts"
+
+export type Transport = "stream" | "poll" | "auto"
+
+/** The calls that following needs; `StaffClient` makes them. */
+export interface ReplySource {
+  /** The first stream of a new reply: a POST that is safe to repeat. Null when the run is known already. */
+  open: ((signal: AbortSignal, heard: () => void) => Promise<EventStream>) | null
+  /** The same submission by the asynchronous call. Null where there is none. */
+  start: ((signal: AbortSignal) => Promise<RunHead>) | null
+  join(runId: string, after: number | null, signal: AbortSignal, heard: () => void): Promise<EventStream>
+  getRun(runId: string, signal: AbortSignal): Promise<Run>
+  getMessage(messageId: string, signal: AbortSignal): Promise<Message>
+}
+
+export interface FollowOptions {
+  signal?: AbortSignal | undefined
+  /** The run to join, for a source without `open`, and the cursor of what is already here. */
+  runId?: string | null | undefined
+  after?: number | null | undefined
+  transport?: Transport | undefined
+  /** Ask for `status` events: what the server is at while no text comes. */
+  withStatus?: boolean | undefined
+}
+
+/** Waits and limits, in milliseconds and attempts; all have defaults that suit a browser. */
+export interface FollowLimits {
+  /** A stream that says nothing for this long is given up; the server pings every 15 s. */
+  silenceMs: number
+  /** With transport "auto": how long a stream may be silent before the run is asked whether it moved on. */
+  probeMs: number
+  /** The rhythm of polling. */
+  pollMs: number
+  /** The first wait after a drop; it doubles up to `maxBackoffMs`. */
+  backoffMs: number
+  maxBackoffMs: number
+  /** How many drops in a row, with nothing heard between, end in an error. */
+  maxDrops: number
+}
+
+export const DEFAULT_LIMITS: FollowLimits = {
+  silenceMs: 40_000,
+  probeMs: 3_000,
+  pollMs: 1_000,
+  backoffMs: 250,
+  maxBackoffMs: 10_000,
+  maxDrops: 12,
+}
+
+/** The server's pings come this often; one missed by a second means that the line is dead. */
+const PING_MS = 16_000
+
+const HELD_BACK = new StaffstreamError("Something between holds the tokens back.", { code: "held_back" })
+
+export class ReplyFollower {
+  readonly #source: ReplySource
+  readonly #limits: FollowLimits
+  readonly #signal: AbortSignal
+  readonly #isAuto: boolean
+  #runId: string | null
+  #cursor: number | null
+  #isAccepted = false
+  #isPolling: boolean
+  #mustReset = false
+
+  constructor(source: ReplySource, limits: FollowLimits, options: FollowOptions = {}) {
+    this.#source = source
+    this.#limits = limits
+    this.#signal = options.signal ?? new AbortController().signal
+    this.#isAuto = (options.transport ?? "auto") === "auto"
+    this.#isPolling = options.transport === "poll"
+    this.#runId = options.runId ?? null
+    this.#cursor = options.after ?? null
+  }
+
+  /** True once a proxy was found to hold tokens back, so that the next reply can poll from the start. */
+  get isPolling(): boolean {
+    return this.#isPolling
+  }
+
+  /**
+   * The reply's events; the last one is `done` or `error`. Raises a `StaffstreamError` when the submission is
+   * refused or the server stays unreachable, and the signal's reason once it aborts.
+   */
+  async *follow(): AsyncGenerator<ReplyEvent, void> {
+    let drops = 0
+    for (;;) {
+      try {
+        for await (const event of this.#isPolling ? this.#poll() : this.#stream()) {
+          if (drops > 0) yield { type: "connection", state: "found", attempt: drops }
+          drops = 0
+          yield event
+          if (event.type === "done" || event.type === "error") return
+        }
+        throw connectionLost("The stream broke off before the reply was complete.")
+      } catch (thrown) {
+        const error = this.#recover(thrown)
+        if (error === null) continue
+        if (++drops > this.#limits.maxDrops) throw error
+        yield { type: "connection", state: "lost", attempt: drops }
+        await restUntil(this.#waitMs(drops, error), this.#signal)
+      }
+    }
+  }
+
+  /** Null when the next attempt may follow at once, the error when it must wait; raises what no attempt will mend. */
+  #recover(thrown: unknown): StaffstreamError | null {
+    this.#signal.throwIfAborted()
+    const error = toStaffstreamError(thrown)
+    if (error === HELD_BACK) {
+      this.#isPolling = true
+      return null
+    }
+    if (error.code === "bad_cursor" && this.#cursor !== null) {
+      // A crashed server lost the last half second of its text: what it has now is the truth.
+      this.#cursor = null
+      this.#mustReset = true
+      return null
+    }
+    const isServerTrouble = error.status >= 500 || error.status === 429 || error.status === 408
+    if (error.isConnectionLoss || (this.#runId !== null && isServerTrouble)) return error
+    throw error
+  }
+
+  #waitMs(drops: number, error: StaffstreamError): number {
+    const { backoffMs, maxBackoffMs } = this.#limits
+    const backoff = Math.min(maxBackoffMs, backoffMs * 2 ** (drops - 1)) * (0.5 + Math.random() / 2)
+    return Math.max(backoff, Math.min(error.retryAfterMs ?? 0, 60_000))
+  }
+
+  async *#stream(): AsyncGenerator<ReplyEvent, void> {
+    const line = new Line(this.#signal, this.#limits, this.#isAuto ? () => this.#isHeldBack() : null)
+    try {
+      const { head, frames } = await this.#open(line)
+      yield* this.#accept(head)
+      if (this.#mustReset) yield { type: "reset", content: "", cursor: null }
+      this.#mustReset = false
+      for await (const frame of frames) yield* this.#take(frame)
+    } catch (thrown) {
+      throw line.reason ?? thrown
+    } finally {
+      line.close()
+    }
+  }
+
+  #open(line: Line): Promise<EventStream> {
+    if (this.#runId !== null) return this.#source.join(this.#runId, this.#cursor, line.signal, line.heard)
+    if (this.#source.open !== null) return this.#source.open(line.signal, line.heard)
+    throw new TypeError("a reply needs a run to join or a message to send")
+  }
+
+  *#accept(head: RunHead): Generator<ReplyEvent, void> {
+    this.#runId ??= head.runId
+    if (this.#isAccepted || this.#runId === null) return
+    this.#isAccepted = true
+    yield { type: "accepted", ...head, runId: this.#runId }
+  }
+
+  *#take({ event, runId, cursor }: Frame): Generator<ReplyEvent, void> {
+    yield* this.#accept({ runId, userMessageId: null, conversationId: null })
+    if (event.type !== "token") {
+      yield event
+    } else if (cursor === null || this.#cursor === null || cursor > this.#cursor) {
+      this.#cursor = cursor ?? this.#cursor
+      yield { type: "token", content: event.content, cursor }
+    }
+  }
+
+  async #isHeldBack(): Promise<boolean> {
+    if (this.#runId === null && this.#source.start !== null) {
+      this.#runId = (await this.#source.start(this.#signal)).runId
+    }
+    if (this.#runId === null) return false
+    const run = await this.#source.getRun(this.#runId, this.#signal)
+    return run.cursor > (this.#cursor ?? 0) || hasEnded(run)
+  }
+
+  async *#poll(): AsyncGenerator<ReplyEvent, void> {
+    if (this.#runId === null) yield* this.#accept(await this.#start())
+    const runId = this.#runId
+    if (runId === null) throw connectionLost("The server did not name the run.")
+    for (;;) {
+      const run = await this.#source.getRun(runId, this.#signal)
+      yield* this.#accept({
+        runId,
+        userMessageId: run.user_message_id ?? null,
+        conversationId: run.conversation_id ?? null,
+      })
+      if (run.cursor !== (this.#cursor ?? 0)) {
+        this.#cursor = run.cursor
+        yield { type: "reset", content: run.partial_text, cursor: run.cursor }
+      }
+      if (hasEnded(run)) return yield* this.#end(run)
+      await restUntil(this.#limits.pollMs, this.#signal)
+    }
+  }
+
+  /** The asynchronous call; where there is none, the stream is opened just to learn its run. */
+  async #start(): Promise<RunHead> {
+    if (this.#source.start !== null) return this.#source.start(this.#signal)
+    const line = new Line(this.#signal, this.#limits, null)
+    try {
+      return (await this.#open(line)).head
+    } catch (thrown) {
+      throw line.reason ?? thrown
+    } finally {
+      line.close()
+    }
+  }
+
+  async *#end(run: Run): AsyncGenerator<ReplyEvent, void> {
+    if (run.message_id) {
+      const message = await this.#source.getMessage(run.message_id, this.#signal)
+      if (message.content !== run.partial_text) {
+        yield { type: "reset", content: message.content, cursor: run.cursor }
+      }
+    }
+    yield toTerminal(run)
+  }
+}
+
+function hasEnded(run: Run): boolean {
+  return run.state === "done" || run.state === "failed" || run.state === "cancelled"
+}
+
+function toTerminal(run: Run): ReplyEvent {
+  const messageId = run.message_id ?? null
+  if (run.state === "failed") {
+    const error = run.error ?? {
+      code: "internal_error",
+      detail: "The reply could not be made.",
+      retryable: false,
+    }
+    return { type: "error", ...error, message_id: messageId }
+  }
+  const done = { stop_reason: run.stop_reason ?? null, usage: run.usage ?? null }
+  return {
+    type: "done",
+    message_id: messageId,
+    ...done,
+    ...(run.state === "cancelled" && { cancelled: true }),
+  }
+}
+
+/** One connection. It is cut when it stays silent, when the browser woke beside it, or when it is held back. */
+class Line {
+  /** Why it was cut; null while it holds. */
+  reason: unknown = null
+  readonly #controller = new AbortController()
+  readonly #outer: AbortSignal
+  readonly #limits: FollowLimits
+  readonly #isHeldBack: (() => Promise<boolean>) | null
+  readonly #ticker: ReturnType<typeof setInterval>
+  readonly #unhook: () => void
+  #heardAt = Date.now()
+  #probeAt: number
+
+  constructor(outer: AbortSignal, limits: FollowLimits, isHeldBack: (() => Promise<boolean>) | null) {
+    this.#outer = outer
+    this.#limits = limits
+    this.#isHeldBack = isHeldBack
+    this.#probeAt = this.#heardAt + limits.probeMs
+    this.#ticker = setInterval(() => void this.#check(), Math.min(1_000, limits.probeMs / 3))
+    this.#unhook = onWake(cause => {
+      if (cause === "online" || this.#silentMs() > PING_MS) this.#cut(connectionLost("The network changed."))
+    })
+    outer.addEventListener("abort", this.#leave)
+    if (outer.aborted) this.#leave()
+  }
+
+  get signal(): AbortSignal {
+    return this.#controller.signal
+  }
+
+  readonly heard = (): void => {
+    this.#heardAt = Date.now()
+    this.#probeAt = this.#heardAt + this.#limits.probeMs
+  }
+
+  close(): void {
+    clearInterval(this.#ticker)
+    this.#unhook()
+    this.#outer.removeEventListener("abort", this.#leave)
+    this.#controller.abort()
+  }
+
+  readonly #leave = (): void => this.#cut(this.#outer.reason)
+
+  #cut(reason: unknown): void {
+    this.reason ??= reason
+    this.#controller.abort(reason)
+  }
+
+  #silentMs(): number {
+    return Date.now() - this.#heardAt
+  }
+
+  async #check(): Promise<void> {
+    if (this.#silentMs() > this.#limits.silenceMs) this.#cut(connectionLost("The stream fell silent."))
+    if (this.#isHeldBack === null || Date.now() < this.#probeAt) return
+    this.#probeAt = Date.now() + 2 * this.#silentMs()
+    const heardAt = this.#heardAt
+    // A probe that fails proves nothing; the line's own silence will end it.
+    if (!(await this.#isHeldBack().catch(() => false))) return
+    // What the run had just said may be on its way to us: give it the time that a slow network takes.
+    await new Promise(resolve => setTimeout(resolve, this.#limits.probeMs / 3))
+    if (this.#heardAt === heardAt && !this.signal.aborted) this.#cut(HELD_BACK)
+  }
+}

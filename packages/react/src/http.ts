@@ -1,0 +1,162 @@
+/**
+ * One HTTP call, or one event stream, and nothing about trying again: that is `follow.ts`.
+ *
+ * `fetch`, `baseUrl` and `headers` come through the constructor, so that a host can add its own authentication
+ * and a test its own network. Every refusal leaves as a `StaffstreamError`.
+ */
+import { createParser, type EventSourceMessage } from "eventsource-parser"
+import { connectionLost, readProblem, StaffstreamError, toStaffstreamError } from "./errors.ts"
+import type { Frame, RunHead } from "./types.ts"
+
+export interface HttpOptions {
+  /** Where the server is mounted, e.g. `https://example.org/assistant`. Default: the page's own origin. */
+  baseUrl?: string
+  /** Default: the global `fetch`, looked up at each call. */
+  fetch?: typeof globalThis.fetch
+  /** Sent with every call; a function is asked each time, so a key can be renewed. */
+  headers?: HeadersInit | (() => HeadersInit | Promise<HeadersInit>)
+  /** How long one ordinary call may take, in milliseconds. Default 30,000. */
+  timeoutMs?: number
+}
+
+export interface CallOptions {
+  body?: unknown
+  query?: Record<string, string | number | boolean | null | undefined>
+  headers?: Record<string, string>
+  signal?: AbortSignal | undefined
+}
+
+export interface EventStream {
+  head: RunHead
+  frames: AsyncGenerator<Frame, void>
+}
+
+export class Http {
+  readonly baseUrl: string
+  readonly #options: HttpOptions
+
+  constructor(options: HttpOptions = {}) {
+    this.baseUrl = (options.baseUrl ?? "").replace(/\/+$/, "")
+    this.#options = options
+  }
+
+  /** The answer to one call, whole, within the timeout. Raises `StaffstreamError` unless it is 2xx. */
+  async call(method: string, path: string, options: CallOptions = {}): Promise<Response> {
+    const timeout = AbortSignal.timeout(this.#options.timeoutMs ?? 30_000)
+    const signal = options.signal ? AbortSignal.any([options.signal, timeout]) : timeout
+    return this.#send(method, path, { ...options, signal })
+  }
+
+  /** The JSON of one call; null for an answer without a body. */
+  async json<T>(method: string, path: string, options: CallOptions = {}): Promise<T> {
+    return readBody<T>(await this.call(method, path, options))
+  }
+
+  /** An open event stream; whoever opens it ends it by `options.signal`. `heard` is called at every byte. */
+  async stream(method: string, path: string, options: CallOptions, heard: () => void): Promise<EventStream> {
+    const headers = { Accept: "text/event-stream", ...options.headers }
+    const response = await this.#send(method, path, { ...options, headers })
+    heard()
+    return { head: readHead(response), frames: readFrames(response, heard) }
+  }
+
+  async #send(method: string, path: string, options: CallOptions): Promise<Response> {
+    const fetch = this.#options.fetch ?? globalThis.fetch
+    const headers = await this.#headers(options)
+    const body = options.body === undefined ? null : JSON.stringify(options.body)
+    let response: Response
+    try {
+      const url = `${this.baseUrl}/api/v1${path}${toQuery(options.query)}`
+      response = await fetch(url, {
+        method,
+        headers,
+        body,
+        signal: options.signal ?? null,
+        cache: "no-store",
+      })
+    } catch (thrown) {
+      throw thrownBy(thrown, options.signal, "The server cannot be reached.")
+    }
+    if (!response.ok) throw await readProblem(response)
+    return response
+  }
+
+  async #headers(options: CallOptions): Promise<Headers> {
+    const own = this.#options.headers
+    const headers = new Headers(typeof own === "function" ? await own() : own)
+    if (options.body !== undefined) headers.set("Content-Type", "application/json")
+    for (const [name, value] of Object.entries(options.headers ?? {})) headers.set(name, value)
+    return headers
+  }
+}
+
+/** The JSON of an answer; null for an empty one. */
+export async function readBody<T>(response: Response): Promise<T> {
+  try {
+    const body = await response.text()
+    return (body === "" ? null : JSON.parse(body)) as T
+  } catch (thrown) {
+    if (!(thrown instanceof SyntaxError)) throw toStaffstreamError(thrown)
+    throw badResponse(response.status, thrown)
+  }
+}
+
+function readHead(response: Response): RunHead {
+  return {
+    runId: response.headers.get("X-Run-Id"),
+    userMessageId: response.headers.get("X-User-Message-Id"),
+    conversationId: response.headers.get("X-Conversation-Id"),
+  }
+}
+
+async function* readFrames(response: Response, heard: () => void): AsyncGenerator<Frame, void> {
+  if (!response.body || !/^text\/event-stream\b/i.test(response.headers.get("Content-Type") ?? "")) {
+    throw badResponse(response.status)
+  }
+  const messages: EventSourceMessage[] = []
+  const parser = createParser({ onEvent: message => messages.push(message) })
+  const decoder = new TextDecoder()
+  const reader = response.body.getReader()
+  try {
+    for (;;) {
+      const { done, value } = await reader.read()
+      if (done) return
+      heard()
+      parser.feed(decoder.decode(value, { stream: true }))
+      for (const message of messages.splice(0)) yield toFrame(message)
+    }
+  } finally {
+    // A reader whose stream has already failed rejects here with the failure that is on its way out anyway.
+    reader.cancel().catch(() => undefined)
+  }
+}
+
+function toFrame(message: EventSourceMessage): Frame {
+  const [, runId, cursor] = /^(.+):(\d+)$/.exec(message.id ?? "") ?? []
+  let event: Frame["event"]
+  try {
+    event = JSON.parse(message.data)
+  } catch (thrown) {
+    throw connectionLost("The stream was damaged on its way.", thrown)
+  }
+  return { event, runId: runId ?? null, cursor: cursor === undefined ? null : Number(cursor) }
+}
+
+function toQuery(query: CallOptions["query"]): string {
+  const pairs = Object.entries(query ?? {}).filter(([, value]) => value !== undefined && value !== null)
+  return pairs.length === 0
+    ? ""
+    : `?${new URLSearchParams(pairs.map(([name, value]) => [name, String(value)]))}`
+}
+
+/** A caller's own abort keeps its reason; a timeout and everything else is a lost connection. */
+function thrownBy(thrown: unknown, signal: AbortSignal | undefined, detail: string): unknown {
+  if (!signal?.aborted) return connectionLost(detail, thrown)
+  const isTimeout = signal.reason instanceof DOMException && signal.reason.name === "TimeoutError"
+  return isTimeout ? connectionLost("The server did not answer in time.", thrown) : signal.reason
+}
+
+function badResponse(status: number, cause?: unknown): StaffstreamError {
+  const detail = "The answer did not come from a staffstream server. Check baseUrl and any proxy between."
+  return new StaffstreamError(detail, { code: "bad_response", status, cause })
+}

@@ -1,0 +1,448 @@
+/**
+ * One conversation as a snapshot that changes at most once a frame, for any view: nothing here knows React.
+ *
+ * At most one turn is in the making. The first subscriber loads the history and takes up a reply that a reload or
+ * another tab left running; the last one to leave only ends the listening. `stop` is what stops a reply.
+ */
+import type { StaffClient } from "./client.ts"
+import { StaffstreamError, toStaffstreamError } from "./errors.ts"
+import type { Transport } from "./follow.ts"
+import { type Schedule, scheduleFrame } from "./frames.ts"
+import { type ChatMessage, hideReplaced, mergeMessages, prependMessages } from "./messages.ts"
+import { findStorage, type Pending, PendingStorage } from "./pending.ts"
+import { type Progress, type SendResult, Turn, type TurnFields } from "./turn.ts"
+import type { DoneEvent, ErrorEvent, Feedback, Message, MultitaskStrategy, ReplyEvent } from "./types.ts"
+import { onWake } from "./wake.ts"
+
+export type ChatStatus = "loading" | "ready" | "waiting" | "streaming" | "reconnecting"
+
+export interface ChatSnapshot {
+  /** Oldest first; the last may be a reply that grows. */
+  messages: readonly ChatMessage[]
+  /** `waiting`: sent, and no word yet. */
+  status: ChatStatus
+  /** True from the moment of sending until the reply has ended. */
+  isStreaming: boolean
+  error: StaffstreamError | null
+  hasOlder: boolean
+  /** Null until the server has named it. */
+  conversationId: string | null
+  /** Figures of the reply in the making, or of the last one made here. */
+  progress: Progress | null
+}
+
+export interface SendMessageOptions {
+  /** While a reply is being made, `reject` (the default) refuses; `interrupt` ends it, keeps its text, and goes on. */
+  multitask_strategy?: Exclude<MultitaskStrategy, "enqueue">
+}
+
+export interface ChatStoreOptions {
+  /** Default: the staff member's default conversation with this user. */
+  conversationId?: string | null | undefined
+  transport?: Transport | undefined
+  /** How many messages a page of history has. Default 50. */
+  pageSize?: number | undefined
+  /** Where a running reply is remembered over a reload; null for nowhere. Default: `localStorage`. */
+  storage?: Storage | null | undefined
+  /** When a changed snapshot is handed out. Default: the next animation frame. */
+  schedule?: Schedule | undefined
+}
+
+const EMPTY: ChatSnapshot = {
+  messages: [],
+  status: "loading",
+  isStreaming: false,
+  error: null,
+  hasOlder: false,
+  conversationId: null,
+  progress: null,
+}
+
+export class ChatStore {
+  readonly #client: StaffClient
+  readonly #staffId: string
+  readonly #options: ChatStoreOptions
+  readonly #storage: PendingStorage
+  readonly #listeners = new Set<() => void>()
+  #snapshot = EMPTY
+  #history: readonly ChatMessage[] = []
+  #historyVersion = 0
+  #isLoaded = false
+  #hasOlder = false
+  #conversationId: string | null
+  #turn: Turn | null = null
+  /** The last turn that did not end well, for `retry`. */
+  #failed: Turn | null = null
+  /** The reply that was left with the last subscriber, for where there is no storage. */
+  #parked: Pending | null = null
+  #progress: Progress | null = null
+  #error: StaffstreamError | null = null
+  /** The error of the last loading: the next one that succeeds takes it away. */
+  #loadError: StaffstreamError | null = null
+  #frame: Promise<void> | null = null
+  #detach: (() => void) | null = null
+
+  constructor(client: StaffClient, staffId: string, options: ChatStoreOptions = {}) {
+    this.#client = client
+    this.#staffId = staffId
+    this.#options = options
+    this.#conversationId = options.conversationId ?? null
+    const storage = options.storage === undefined ? findStorage() : options.storage
+    this.#storage = new PendingStorage(
+      storage,
+      `${client.baseUrl}|${staffId}|${options.conversationId ?? ""}`,
+    )
+  }
+
+  readonly getSnapshot = (): ChatSnapshot => this.#snapshot
+
+  /** What a server renders: an empty conversation that loads. */
+  readonly getServerSnapshot = (): ChatSnapshot => EMPTY
+
+  get isSubscribed(): boolean {
+    return this.#listeners.size > 0
+  }
+
+  /** Calls back after each change. The first subscriber starts the loading, the last one to leave ends all listening. */
+  readonly subscribe = (listener: () => void): (() => void) => {
+    this.#listeners.add(listener)
+    this.#detach ??= this.#attach()
+    return () => {
+      this.#listeners.delete(listener)
+      // React's StrictMode and a change of route subscribe again at once: wait for that.
+      setTimeout(() => this.#listeners.size === 0 && this.#detach?.(), 0)
+    }
+  }
+
+  /** Sends a message and resolves when its reply has ended, however it ended; never rejects. */
+  readonly sendMessage = async (content: string, options: SendMessageOptions = {}): Promise<SendResult> => {
+    if (content.trim() === "") return this.#refuse("missing_message", "There is nothing to send.")
+    const isInterrupting = options.multitask_strategy === "interrupt"
+    if (this.#turn !== null && !isInterrupting) return this.#refuseBusy(this.#turn)
+    if (this.#unsent?.fields.content === content) return this.retry()
+    return this.#begin({ content, strategy: options.multitask_strategy })
+  }
+
+  /** Stops the reply for everyone who follows it; what has been said stays. */
+  readonly stop = async (): Promise<void> => {
+    const turn = this.#turn
+    if (turn === null || turn.isStopping) return
+    turn.isStopping = true
+    if (turn.isAccepted) await this.#cancel(turn)
+    // Neither accepted nor reachable: there is nobody to tell.
+    else if (turn.isLost) turn.leave("stopped")
+  }
+
+  /**
+   * Takes up what failed: the same submission under its key while nobody knows whether the server has it, the same
+   * run while it may be alive, and a new reply to the same message once the run has failed.
+   */
+  readonly retry = async (): Promise<SendResult> => {
+    const failed = this.#failed
+    if (this.#turn !== null) return this.#refuseBusy(this.#turn)
+    if (failed === null) return this.#refuse("missing_message", "There is nothing to try again.")
+    if (!failed.isAccepted) return this.#make(failed.again())
+    if (failed.isLost) return this.#begin({ runId: failed.reply.id, key: failed.key })
+    return this.regenerate(failed.reply.reply_to ?? failed.fields.regenerates ?? failed.reply.id)
+  }
+
+  /** Makes another reply to the question behind `messageId`; by default to the last one. */
+  readonly regenerate = async (messageId?: string): Promise<SendResult> => {
+    if (this.#turn !== null) return this.#refuseBusy(this.#turn)
+    const regenerated = this.#history.findLast(message => !messageId || message.id === messageId)
+    const regenerates = messageId ?? regenerated?.id
+    if (regenerates === undefined) return this.#refuse("missing_message", "There is no reply to make anew.")
+    const replyTo = regenerated?.reply_to ?? regenerates
+    return this.#begin({ regenerates, replyTo })
+  }
+
+  /** Joins a run, by default the one that a reload or a lost connection left; null when there is none. */
+  readonly resume = async (runId?: string): Promise<SendResult | null> => {
+    if (this.#turn !== null) return this.#turn.result
+    if (runId !== undefined) return this.#begin({ runId })
+    const pending = this.#storage.read() ?? this.#parked
+    this.#parked = null
+    if (pending !== null) return this.#resume(pending)
+    return this.#failed?.isLost ? this.retry() : null
+  }
+
+  /** Puts the page of history before the oldest message in front of it. */
+  readonly loadOlder = async (): Promise<void> => {
+    const before = this.#history[0]?.id
+    if (before === undefined || !this.#hasOlder) return
+    await this.#load(before, (page, hasMore) => {
+      this.#history = prependMessages(this.#history, page)
+      this.#hasOlder = hasMore
+    })
+  }
+
+  /** Reads the newest page again, so that what other tabs and devices wrote is here too. */
+  readonly refresh = async (): Promise<void> => {
+    await this.#load(undefined, (page, hasMore) => {
+      this.#history = mergeMessages(this.#history, page)
+      if (this.#history.length === page.length) this.#hasOlder = hasMore
+    })
+  }
+
+  /** Rates a reply; shown at once, taken back when the server does not get it. */
+  readonly sendFeedback = async (messageId: string, feedback: Feedback): Promise<void> => {
+    const before = this.#history.find(message => message.id === messageId)?.feedback ?? null
+    this.#patch(messageId, { feedback })
+    try {
+      await this.#client.sendFeedback(this.#staffId, messageId, feedback)
+    } catch (thrown) {
+      this.#patch(messageId, { feedback: before })
+      this.#tell(toStaffstreamError(thrown))
+    }
+  }
+
+  readonly dismissError = (): void => this.#tell(null)
+
+  // ── being subscribed to ────────────────────────────────────────────────────────────────────────────────────────
+
+  #attach(): () => void {
+    const unhooks = [
+      onWake(() => void this.#catchUp()),
+      this.#storage.onChange(pending => {
+        // Until the run is known the submission is the other tab's alone.
+        if (pending === null || pending.runId !== null) void this.#catchUp()
+      }),
+    ]
+    void this.#catchUp()
+    return () => {
+      this.#detach = null
+      for (const unhook of unhooks) unhook()
+      this.#turn?.leave("detached")
+    }
+  }
+
+  /** Brings an idle store up to date: what was said elsewhere, and the reply that is being made. */
+  async #catchUp(): Promise<void> {
+    if (this.#turn !== null) return
+    await this.refresh()
+    await this.resume()
+  }
+
+  async #resume({ key, runId, content }: Pending): Promise<SendResult | null> {
+    if (runId === null) return content === null ? null : this.#begin({ key, content })
+    if (this.#history.some(message => message.id === runId)) return this.#forget(key)
+    const result = await this.#begin({ key, runId })
+    // The run went with its conversation or its database: nothing that anyone here asked for has failed.
+    if (result.error?.code === "not_found") this.#tell(null)
+    return result
+  }
+
+  #forget(key: string): null {
+    if (this.#storage.read()?.key === key) this.#storage.write(null)
+    return null
+  }
+
+  // ── one turn ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+  #begin(fields: Omit<TurnFields, "staffId" | "conversationId">): Promise<SendResult> {
+    return this.#make(new Turn({ ...fields, staffId: this.#staffId, conversationId: this.#conversationId }))
+  }
+
+  #make(turn: Turn): Promise<SendResult> {
+    if (this.#turn !== null) this.#interrupt(this.#turn)
+    this.#turn = turn
+    this.#failed = null
+    this.#error = null
+    this.#storage.write(turn.pending)
+    void this.#change()
+    turn.result = this.#follow(turn)
+      .catch(thrown => this.#giveUp(turn, thrown))
+      .then(async result => {
+        await this.#change()
+        return result
+      })
+    return turn.result
+  }
+
+  /** The server ends the interrupted run and keeps its text; until it is read from there, ours stands for it. */
+  #interrupt(turn: Turn): void {
+    turn.leave("interrupted")
+    this.#keep(turn.user, turn.reply.content === "" ? null : { ...turn.reply, status: "cancelled" })
+  }
+
+  async #follow(turn: Turn): Promise<SendResult> {
+    for await (const event of this.#events(turn)) {
+      turn.signal.throwIfAborted()
+      if (event.type === "done" || event.type === "error") return this.#settle(turn, event)
+      turn.take(event)
+      if (event.type === "accepted") this.#accept(turn, event.conversationId)
+      void this.#change()
+    }
+    throw new TypeError("a reply ended without its terminal event")
+  }
+
+  #events(turn: Turn): AsyncGenerator<ReplyEvent, void> {
+    const { content, regenerates, strategy } = turn.fields
+    const { transport } = this.#options
+    const options = { signal: turn.signal, transport, idempotencyKey: turn.key, withStatus: true }
+    if (turn.isAccepted) return this.#client.joinRun(this.#staffId, turn.reply.id, options)
+    if (regenerates) return this.#client.regenerate(this.#staffId, regenerates, options)
+    const conversationId = this.#options.conversationId
+    const message = {
+      content: content ?? "",
+      ...(conversationId && { conversation_id: conversationId }),
+      ...(strategy && { multitask_strategy: strategy }),
+    }
+    return this.#client.sendMessage(this.#staffId, message, options)
+  }
+
+  #accept(turn: Turn, conversationId: string | null): void {
+    this.#conversationId = conversationId ?? this.#conversationId
+    this.#storage.write(turn.pending)
+    if (turn.isStopping) void this.#cancel(turn)
+  }
+
+  async #cancel(turn: Turn): Promise<void> {
+    try {
+      await this.#client.cancelRun(this.#staffId, turn.reply.id)
+    } catch (thrown) {
+      turn.isStopping = false
+      this.#tell(toStaffstreamError(thrown))
+    }
+  }
+
+  /** The turn becomes history: the question, and what there is of the answer. */
+  #settle(turn: Turn, event: DoneEvent | ErrorEvent): SendResult {
+    const result = turn.end(event)
+    this.#keep(turn.user, result.message)
+    this.#close(turn, result.error)
+    return result
+  }
+
+  /** The reply did not come to its end here: refused, out of reach, or nobody listens. */
+  #giveUp(turn: Turn, thrown: unknown): SendResult {
+    if (turn.leaveCause !== null) return this.#leave(turn)
+    const error = toStaffstreamError(thrown)
+    turn.isLost = error.isConnectionLoss
+    // A run that failed before its first word was accepted all the same: its question is saved.
+    turn.isAccepted ||= error.userMessageId !== null
+    if (turn.isAccepted) {
+      turn.keepQuestion(error.userMessageId)
+      turn.reply = { ...turn.reply, reply_to: turn.reply.reply_to ?? error.userMessageId }
+      this.#keep(turn.user)
+    }
+    this.#close(turn, error)
+    if (error.code === "conversation_busy" && error.runId !== null) void this.#joinOther(error.runId, error)
+    return { status: turn.isAccepted || turn.isLost ? "failed" : "refused", message: null, error }
+  }
+
+  #leave(turn: Turn): SendResult {
+    if (turn.leaveCause === "stopped") this.#close(turn, null)
+    if (turn.leaveCause === "detached") this.#parked = turn.pending
+    if (this.#turn === turn) this.#turn = null
+    return { status: turn.leaveCause === "detached" ? "detached" : "cancelled", message: null, error: null }
+  }
+
+  /** Another tab or device is being answered here: show that, and keep saying why ours was refused. */
+  async #joinOther(runId: string, error: StaffstreamError): Promise<void> {
+    await this.refresh()
+    if (this.#turn !== null) return
+    void this.#begin({ runId })
+    this.#tell(error)
+  }
+
+  #close(turn: Turn, error: StaffstreamError | null): void {
+    this.#turn = null
+    this.#failed = error === null ? null : turn
+    this.#error = error
+    this.#progress = turn.progress
+    // A reply out of reach may still be made: the next visit looks for it.
+    if (!error?.isConnectionLoss) this.#forget(turn.key)
+  }
+
+  #keep(...messages: (ChatMessage | null)[]): void {
+    const kept = messages.filter(message => message !== null)
+    const ids = new Set(kept.map(message => message.id))
+    this.#history = [...this.#history.filter(message => !ids.has(message.id)), ...kept]
+    this.#historyVersion += 1
+  }
+
+  // ── the rest ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+  async #load(before: string | undefined, apply: (page: Message[], hasMore: boolean) => void): Promise<void> {
+    const version = this.#historyVersion
+    const query = {
+      conversation_id: this.#options.conversationId ?? undefined,
+      limit: this.#options.pageSize ?? 50,
+    }
+    try {
+      const list = { ...query, ...(before && { before }) }
+      const { messages, hasMore } = await this.#client.listMessages(this.#staffId, list)
+      // A turn ended while the page was on its way, so the page may lack it.
+      if (version !== this.#historyVersion) return this.#load(before, apply)
+      apply(messages, hasMore)
+      this.#conversationId = messages[0]?.conversation_id ?? this.#conversationId
+      if (this.#error === this.#loadError) this.#error = null
+    } catch (thrown) {
+      this.#error = this.#loadError = toStaffstreamError(thrown)
+    }
+    this.#isLoaded = true
+    await this.#change()
+  }
+
+  #patch(messageId: string, change: Partial<ChatMessage>): void {
+    this.#history = this.#history.map(known => (known.id === messageId ? { ...known, ...change } : known))
+    void this.#change()
+  }
+
+  #refuseBusy(turn: Turn): SendResult {
+    return this.#refuse("conversation_busy", "A reply is still being made.", turn.progress.runId)
+  }
+
+  #refuse(code: string, detail: string, runId: string | null = null): SendResult {
+    const error = new StaffstreamError(detail, { code, runId })
+    this.#tell(error)
+    return { status: "refused", message: null, error }
+  }
+
+  #tell(error: StaffstreamError | null): void {
+    this.#error = error
+    void this.#change()
+  }
+
+  /** A submission of which nobody knows whether the server has it. */
+  get #unsent(): Turn | null {
+    return this.#failed?.isLost && !this.#failed.isAccepted ? this.#failed : null
+  }
+
+  /** Hands out a new snapshot in the next frame, and resolves then. */
+  #change(): Promise<void> {
+    this.#frame ??= new Promise(resolve => {
+      const schedule = this.#options.schedule ?? scheduleFrame
+      schedule(() => {
+        this.#frame = null
+        this.#snapshot = this.#compose()
+        for (const listener of this.#listeners) listener()
+        resolve()
+      })
+    })
+    return this.#frame
+  }
+
+  #compose(): ChatSnapshot {
+    const turn = this.#turn
+    const making = turn?.messages ?? (this.#unsent?.user ? [this.#unsent.user] : [])
+    const ids = new Set(making.map(message => message.id))
+    const beside = this.#history.filter(message => !ids.has(message.id))
+    return {
+      messages: making.length === 0 ? hideReplaced(this.#history) : hideReplaced([...beside, ...making]),
+      status: this.#status(turn),
+      isStreaming: turn !== null,
+      error: this.#error,
+      hasOlder: this.#hasOlder,
+      conversationId: this.#conversationId,
+      progress: turn?.progress ?? this.#progress,
+    }
+  }
+
+  #status(turn: Turn | null): ChatStatus {
+    if (turn === null) return this.#isLoaded ? "ready" : "loading"
+    if (turn.isLost) return "reconnecting"
+    return turn.reply.content === "" ? "waiting" : "streaming"
+  }
+}

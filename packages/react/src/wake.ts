@@ -1,0 +1,40 @@
+/**
+ * The moments at which a connection that seems alive may be dead: the network came back, or the page did.
+ *
+ * A laptop that slept or a phone that changed network leaves sockets open that will never speak again; the
+ * browser tells by `online`, `visibilitychange` and, for a page kept in the back-forward cache, `pageshow`.
+ */
+export type WakeCause = "online" | "visible"
+
+/** Calls `listener` at each wake; returns what takes it off again. Does nothing where there is no window. */
+export function onWake(listener: (cause: WakeCause) => void): () => void {
+  if (typeof window === "undefined") return () => undefined
+  const online = () => listener("online")
+  const visible = () => document.visibilityState === "visible" && listener("visible")
+  window.addEventListener("online", online)
+  window.addEventListener("pageshow", visible)
+  document.addEventListener("visibilitychange", visible)
+  return () => {
+    window.removeEventListener("online", online)
+    window.removeEventListener("pageshow", visible)
+    document.removeEventListener("visibilitychange", visible)
+  }
+}
+
+/** Waits `waitMs`, or less when the browser wakes; without a network, until it wakes. Raises the signal's reason. */
+export async function restUntil(waitMs: number, signal: AbortSignal): Promise<void> {
+  signal.throwIfAborted()
+  await new Promise<void>((resolve, reject) => {
+    const isOffline = typeof navigator !== "undefined" && navigator.onLine === false
+    const timer = isOffline ? undefined : setTimeout(finish, waitMs)
+    const unhook = onWake(finish)
+    signal.addEventListener("abort", finish, { once: true })
+    function finish() {
+      clearTimeout(timer)
+      unhook()
+      signal.removeEventListener("abort", finish)
+      if (signal.aborted) reject(signal.reason)
+      else resolve()
+    }
+  })
+}
