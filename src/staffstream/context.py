@@ -20,6 +20,7 @@ MEMORY_SHARE = 0.25
 GRAPH_SHARE = 0.08
 
 MESSAGE_OVERHEAD_TOKENS = 4  # what the API's own framing of a message costs, rounded up
+WRAPPER_TOKENS = 16  # the tags around a summary or the recalled lines
 UNKNOWN_RATIO = 1.2  # newer models count more than the vocabulary of 2023; until a model's usage has been seen
 
 _TREATMENT = (
@@ -70,11 +71,13 @@ class _Budget:
 
     left: int
     ratio: float
-    counted: int = 0
     spent: dict[str, int] = field(default_factory=dict)
+    _counts: dict[str, int] = field(default_factory=dict)
 
     def measure(self, text: str, overhead: int = 0) -> int:
-        return math.ceil((count_tokens(text) + overhead) * self.ratio)
+        if (count := self._counts.get(text)) is None:
+            count = self._counts[text] = count_tokens(text)
+        return math.ceil((count + overhead) * self.ratio)
 
     def spend(self, section: str, tokens: int) -> None:
         self.left -= tokens
@@ -101,7 +104,8 @@ def fit_context(
     budget = _Budget(budget_tokens, ratio or UNKNOWN_RATIO)
     budget.spend("question", budget.measure(sources.question.content, MESSAGE_OVERHEAD_TOKENS))
     system = _fit_text(budget, "persona", describe_persona(sources.staff), budget.left)
-    summary = _fit_text(budget, "summary", sources.summary, min(budget.left, int(budget_tokens * SUMMARY_SHARE)))
+    summary_limit = min(budget.left, int(budget_tokens * SUMMARY_SHARE))
+    summary = _fit_text(budget, "summary", sources.summary, summary_limit)
     evidence, turns, dropped = _fit_rest(sources, budget, budget_tokens)
     prompt = Prompt(model, max_output_tokens, _write_system(system), _write_messages(summary, turns, evidence, sources.question))
     record = {
@@ -118,10 +122,11 @@ def fit_context(
 
 def _fit_text(budget: _Budget, section: str, text: str, limit: int) -> str:
     """The text, cut at its end if it is over the limit."""
-    tokens = budget.measure(text, MESSAGE_OVERHEAD_TOKENS) if text.strip() else 0
+    overhead = WRAPPER_TOKENS if section == "summary" else MESSAGE_OVERHEAD_TOKENS
+    tokens = budget.measure(text, overhead) if text.strip() else 0
     if tokens > limit:
-        text = trim_to_tokens(text, math.floor(limit / budget.ratio) - MESSAGE_OVERHEAD_TOKENS - 1)
-        tokens = budget.measure(text, MESSAGE_OVERHEAD_TOKENS) if text.strip() else 0
+        text = trim_to_tokens(text, math.floor(limit / budget.ratio) - overhead - 1)
+        tokens = budget.measure(text, overhead) if text.strip() else 0
     if not text.strip() or tokens > limit:
         return ""
     budget.spend(section, tokens)
@@ -132,7 +137,7 @@ def _fit_rest(
     sources: Sources, budget: _Budget, budget_tokens: int
 ) -> tuple[list[Evidence], list[Sequence[Message]], list[dict[str, Any]]]:
     """Evidence and recent turns. Recent turns have what the evidence's caps leave them, and then what the evidence left over."""
-    reserve = int(budget_tokens * (MEMORY_SHARE + GRAPH_SHARE)) if sources.evidence else 0
+    reserve = int(budget_tokens * (MEMORY_SHARE + GRAPH_SHARE)) + WRAPPER_TOKENS if sources.evidence else 0
     waiting = list(sources.turns)
     recent = _fit_turns(budget, waiting, keep_free=reserve)
     evidence, dropped = _fit_evidence(sources.evidence, budget, budget_tokens, {m.id for turn in recent for m in turn})
@@ -166,6 +171,8 @@ def _fit_evidence(
     caps = {"memories": int(budget_tokens * MEMORY_SHARE), "graph": int(budget_tokens * GRAPH_SHARE)}
     taken: list[Evidence] = []
     dropped: list[dict[str, Any]] = []
+    if evidence:
+        budget.spend("memories", WRAPPER_TOKENS)
     for item in evidence:
         section = _section_of(item)
         if item.source_message_id in present:

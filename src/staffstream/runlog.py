@@ -39,7 +39,8 @@ class RunLog:
         self.run_id = run_id
         self.cursor = 0
         self.phase: Phase = "building"
-        self.terminal: bytes | None = None
+        self.closed = False
+        self.terminal: bytes | None = None  # none though closed: the run goes on elsewhere
         self._parts: list[str] = []
         self._frames: list[bytes] = []
         self._ends: list[int] = []  # the cursor after each frame
@@ -75,16 +76,11 @@ class RunLog:
             self.phase = phase
             self._rouse_readers()
 
-    def close(self, terminal: bytes) -> None:
-        """End the log with its one terminal frame; a second one is ignored."""
-        if self.terminal is None:
-            self.terminal = terminal
+    def close(self, terminal: bytes | None) -> None:
+        """End the log with its one terminal frame, or without one when the run goes on elsewhere. The first call counts."""
+        if not self.closed:
+            self.closed, self.terminal = True, terminal
             self._rouse_readers()
-
-    def check_cursor(self, after: int) -> None:
-        """Raise BadCursor unless `after` lies within what was said so far."""
-        if not 0 <= after <= self.cursor:
-            raise BadCursor
 
     async def follow(self, after: int = 0, *, heartbeat_s: float, status: bool = False) -> AsyncIterator[bytes]:
         """The bytes to send to a reader that has everything up to cursor `after`, ending with the terminal frame.
@@ -101,14 +97,14 @@ class RunLog:
                     backlog += self._encode_status()
                 fresh = self._frames[index:]
                 index += len(fresh)
-                ended = self.terminal
-                data = b"".join((backlog, *fresh, ended or b""))
+                closed = self.closed
+                data = b"".join((backlog, *fresh, self.terminal or b""))
                 backlog = b""
                 if data:
                     yield data
-                if ended is not None:
+                if closed:
                     return
-                if index == len(self._frames) and self.terminal is None and await self._wait(reader):
+                if index == len(self._frames) and not self.closed and await self._wait(reader):
                     yield self._encode_status() if status else sse.PING
 
     def _start_at(self, after: int) -> tuple[bytes, int]:

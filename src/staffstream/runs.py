@@ -105,11 +105,13 @@ def claim_due_runs(tx: Connection, *, owner: str, limit: int, conversation_id: s
     return [run for run in claimed if run]
 
 
-def renew_leases(tx: Connection, *, owner: str) -> None:
-    """Keep what this process is running."""
-    tx.execute(
-        f"UPDATE runs SET lease_expires_at = ? WHERE owner = ? AND state IN {_BEGUN}", (now_text(LEASE_S), owner)
+def renew_leases(tx: Connection, *, owner: str) -> dict[str, int]:
+    """Keep what this process is running; returns the fence of each run that it still holds."""
+    rows = tx.execute(
+        f"UPDATE runs SET lease_expires_at = ? WHERE owner = ? AND state IN {_BEGUN} RETURNING id, fence",
+        (now_text(LEASE_S), owner),
     )
+    return {row["id"]: row["fence"] for row in rows}
 
 
 # ── progress and end ─────────────────────────────────────────────────────────────────────────────────────────────────

@@ -1,6 +1,6 @@
-"""The stand-in for Claude: a transport under the real SDK, so that all of the product but the model itself runs with no
-key and no network. It answers from the context it was given, by rules and always alike: memory that works can be seen to
-work, and what it cannot know it says it does not know.
+"""The stand-in for Claude: a transport under the real SDK, so that all of the product but the model itself
+runs with no key and no network. It answers from the context it was given, by rules and always alike: memory
+that works can be seen to work, and what it cannot know it says it does not know.
 """
 
 import asyncio
@@ -12,8 +12,8 @@ from typing import Any
 
 import httpx2
 
+from staffstream.offline.answers import PromptCache, write_answer
 from staffstream.offline.refusals import refuse
-from staffstream.offline.replies import write_answer
 from staffstream.offline.wire import (
     MODEL,
     PING,
@@ -39,6 +39,7 @@ class StandIn(httpx2.AsyncBaseTransport):
     def __init__(self, *, pace_s: float = 0.025) -> None:
         self._pace_s = pace_s
         self._numbers = count(1)
+        self._cache = PromptCache()
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """The reply, or the error the API would give. Raises nothing of its own."""
@@ -48,12 +49,11 @@ class StandIn(httpx2.AsyncBaseTransport):
         error = _find_error(request, raw)
         if error is not None:
             status, error_type, message = error
-            body = error_body(error_type, message, headers["request-id"])
-            return httpx2.Response(status, headers=headers, json=body)
+            return _respond(status, headers, error_body(error_type, message, headers["request-id"]))
         prompt = json.loads(raw)
-        answer = write_answer(prompt, f"msg_{serial}")
+        answer = await asyncio.to_thread(write_answer, prompt, f"msg_{serial}", self._cache)
         if not prompt.get("stream"):
-            return httpx2.Response(200, headers=headers, content=json.dumps(message_body(answer)))
+            return _respond(200, headers, message_body(answer))
         stream = _PacedStream(answer, self._pace_s)
         return httpx2.Response(200, headers=headers | {"content-type": STREAM_TYPE}, stream=stream)
 
@@ -71,11 +71,13 @@ class _PacedStream(httpx2.AsyncByteStream):
         for piece in self._answer.pieces:
             await asyncio.sleep(self._pace_s)
             yield encode_event(add_text(piece))
-        yield (
-            encode_event(stop_block())
-            + encode_event(finish_message(self._answer))
-            + encode_event(STOP_MESSAGE)
-        )
+        yield encode_event(stop_block()) + encode_event(finish_message(self._answer))
+        yield encode_event(STOP_MESSAGE)
+
+
+def _respond(status: int, headers: dict[str, str], body: dict[str, Any]) -> httpx2.Response:
+    headers = headers | {"content-type": "application/json"}
+    return httpx2.Response(status, headers=headers, content=json.dumps(body).encode())
 
 
 def _find_error(request: httpx2.Request, raw: bytes) -> tuple[int, str, str] | None:

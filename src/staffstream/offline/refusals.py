@@ -1,6 +1,6 @@
-"""What the Messages API refuses with 400, so that a prompt it would not take fails here too, where there is no key to try
-it with. The rules are those of the SDK's types and of what users of the API report; where they leave room, this is the
-stricter reading.
+"""What the Messages API refuses with 400, so that a prompt it would not take fails here too, where there is
+no key to try it with. The rules are those of the SDK's types and of what users of the API report; where they
+leave room, this is the stricter reading.
 """
 
 from collections.abc import Iterator, Mapping
@@ -9,20 +9,38 @@ from typing import Any
 Json = Mapping[str, Any]
 
 FIELDS = frozenset(
-    "cache_control container diagnostics inference_geo max_tokens messages metadata model output_config service_tier"
-    " speed stop_sequences stream system thinking tool_choice tools".split()
+    {
+        *("cache_control", "container", "diagnostics", "inference_geo", "max_tokens", "messages", "metadata"),
+        *(
+            "model",
+            "output_config",
+            "service_tier",
+            "speed",
+            "stop_sequences",
+            "stream",
+            "system",
+            "thinking",
+        ),
+        *("tool_choice", "tools"),
+    }
 )
 BLOCK_TYPES = frozenset(
-    "text image document search_result thinking redacted_thinking tool_use tool_result server_tool_use"
-    " web_search_tool_result web_fetch_tool_result code_execution_tool_result bash_code_execution_tool_result"
-    " text_editor_code_execution_tool_result tool_search_tool_result container_upload".split()
+    {
+        *("text", "image", "document", "search_result", "thinking", "redacted_thinking", "container_upload"),
+        *("tool_use", "tool_result", "server_tool_use", "web_search_tool_result", "web_fetch_tool_result"),
+        *("code_execution_tool_result", "bash_code_execution_tool_result"),
+        *("text_editor_code_execution_tool_result", "tool_search_tool_result"),
+    }
 )
-SCHEMA_TYPES = frozenset("object array string integer number boolean null".split())
+SCHEMA_TYPES = frozenset({"object", "array", "string", "integer", "number", "boolean", "null"})
 SCHEMA_LIMITS = (
-    "minimum maximum exclusiveMinimum exclusiveMaximum multipleOf minLength maxLength maxItems uniqueItems"
-    " minProperties maxProperties patternProperties propertyNames contains prefixItems oneOf not if"
-).split()
-STRING_FORMATS = frozenset("date-time time date duration email hostname uri ipv4 ipv6 uuid".split())
+    *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "minLength", "maxLength"),
+    *("maxItems", "uniqueItems", "minProperties", "maxProperties", "patternProperties", "propertyNames"),
+    *("contains", "prefixItems", "oneOf", "not", "if"),
+)
+STRING_FORMATS = frozenset(
+    {"date-time", "time", "date", "duration", "email", "hostname", "uri", "ipv4", "ipv6", "uuid"}
+)
 MAX_CACHE_MARKS = 4
 MAX_SCHEMA_DEPTH = 32
 
@@ -32,7 +50,7 @@ class _Refused(Exception):
 
 
 def refuse(body: Any) -> tuple[int, str, str] | None:
-    """Status, error type and message of the API's refusal of a parsed request body; None if it would take it."""
+    """Status, error type and message of the API's refusal of a parsed body; None if it would take it."""
     try:
         _check_body(body)
     except _Refused as refusal:
@@ -89,7 +107,8 @@ def _check_messages(messages: Any) -> None:
     _require(messages[0]["role"] == "user", 'messages: first message must use the "user" role')
     _require(
         messages[-1]["role"] != "assistant",
-        "This model does not support assistant message prefill. The conversation must end with a user message.",
+        "This model does not support assistant message prefill."
+        " The conversation must end with a user message.",
     )
 
 
@@ -152,7 +171,7 @@ def _check_cache_marks(body: Json) -> None:
 
 
 def _list_blocks(body: Json) -> Iterator[Json]:
-    """Whatever can carry a cache mark: tools, system blocks, message blocks, and the blocks of tool results."""
+    """What can carry a cache mark: tools, system blocks, message blocks, and the blocks of tool results."""
     parts = [body.get("tools"), body.get("system"), *(message["content"] for message in body["messages"])]
     for part in parts:
         for block in part if isinstance(part, list) else ():
@@ -260,7 +279,8 @@ def _check_schema_type(schema: Json) -> None:
         closed = schema.get("additionalProperties") is False
         _require(
             closed,
-            "output_config.format.schema: For 'object' type, 'additionalProperties' must be explicitly set to false",
+            "output_config.format.schema: For 'object' type, 'additionalProperties' must be explicitly set to"
+            " false",
         )
         missing = set(schema.get("required", [])) - set(schema.get("properties", {}))
         _require(not missing, "output_config.format.schema: 'required' names unknown properties")

@@ -1,5 +1,5 @@
-"""The Messages API's replies as bytes. Written by hand rather than with the SDK's own models, because the SDK is what
-reads them on the other side: what both the stand-in and the scripted far end send must not depend on it.
+"""The Messages API's replies as bytes. Written by hand rather than with the SDK's own models, because the SDK
+is what reads them on the other side: what the stand-in and the tests' far end send must not depend on it.
 """
 
 import json
@@ -26,7 +26,9 @@ class Answer:
 
 
 def encode_event(event: Mapping[str, Any]) -> bytes:
-    """One server-sent event. Lone surrogates, which UTF-8 cannot hold, go as JSON escapes, and the rest with them."""
+    """One server-sent event. Lone surrogates, which UTF-8 cannot hold, go as JSON escapes, and the rest with
+    them.
+    """
     try:
         data = json.dumps(event, separators=(",", ":"), ensure_ascii=False).encode()
     except UnicodeEncodeError:

@@ -1,0 +1,101 @@
+"""`create_app`: all rooms put together as one ASGI app with a lifespan.
+
+Served alone, the server runs the lifespan. Mounted inside a host app, the host enters it: `async with app.running(): …`.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import httpx2
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+
+from staffstream import staff, tokens, upkeep
+from staffstream.claude import Claude, Limits
+from staffstream.database import Connection, Database, Presence
+from staffstream.endpoints import ROUTES
+from staffstream.endpoints.problems import Edge, handle_own_error, handle_routing_error
+from staffstream.endpoints.service import Identify, Service, identify_local
+from staffstream.errors import SetupError, StaffstreamError
+from staffstream.offline import StandIn
+from staffstream.pipeline import Pipeline
+from staffstream.settings import Settings
+
+
+class Staffstream(Starlette):
+    """The ASGI app. `running()` is its lifespan, for a host that mounts it."""
+
+    def __init__(self, settings: Settings, identify: Identify | None) -> None:
+        self.settings = settings
+        self._identify = identify
+        super().__init__(
+            routes=ROUTES,
+            middleware=[Middleware(Edge)],
+            exception_handlers={StaffstreamError: handle_own_error, HTTPException: handle_routing_error},
+            lifespan=lambda _: self.running(),
+        )
+        self.router.redirect_slashes = False
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Open everything, serve within the block, and at its end stop what is still being made, its partial text saved.
+
+        Raises SetupError when the server cannot start as it is set up.
+        """
+        settings = self.settings
+        if not settings.offline and settings.anthropic_api_key is None:
+            raise SetupError(
+                "There is no ANTHROPIC_API_KEY. Set it, or start with --offline to try things with a stand-in for Claude."
+            )
+        await asyncio.to_thread(tokens.warm_up)
+        async with contextlib.AsyncExitStack() as stack:
+            database = await stack.enter_async_context(Database.open(settings.db, durability=settings.durability))
+            presence = stack.enter_context(contextlib.closing(Presence(settings.db)))
+            claude = await stack.enter_async_context(open_claude(settings))
+            pipeline = Pipeline(settings=settings, database=database, claude=claude)
+            await stack.enter_async_context(upkeep.keep_running(pipeline, alone=presence.alone))
+            await presence.share()
+            self.state.service = Service(settings, database, pipeline, self._identify or identify_local)
+            try:
+                yield
+            finally:
+                self.state.service = None
+
+    async def drain(self, grace_s: float) -> None:
+        """Take no new runs and give the running ones `grace_s` seconds; what is left then ends with its partial text saved."""
+        if (service := getattr(self.state, "service", None)) is not None:
+            await upkeep.drain(service.pipeline, grace_s)
+
+    async def welcome(self) -> str:
+        """The id of a staff member to talk to, made on the first start if there is none."""
+        database: Database = self.state.service.database
+        return await database.write(_ensure_first_staff)
+
+
+def create_app(settings: Settings | None = None, *, identify: Identify | None = None) -> Staffstream:
+    """An ASGI app with these settings (by default all defaults, and nothing is read from the environment).
+
+    `identify` names the user of a request, for a host that knows its users; without it the settings' `auth` decides.
+    """
+    return Staffstream(settings or Settings(), identify)
+
+
+def open_claude(settings: Settings) -> contextlib.AbstractAsyncContextManager[Claude]:
+    """Claude, or with `offline` its stand-in under the same SDK."""
+    limits = Limits(settings.connect_timeout_s, settings.first_event_timeout_s, settings.stream_timeout_s)
+    transport: httpx2.AsyncBaseTransport | None = None
+    if settings.offline:
+        transport = StandIn(pace_s=settings.offline_pace_s)
+        return Claude.open(limits, api_key="offline", base_url="http://offline.invalid", transport=transport)
+    key = settings.anthropic_api_key.get_secret_value() if settings.anthropic_api_key else None
+    return Claude.open(limits, api_key=key, base_url=settings.anthropic_base_url)
+
+
+def _ensure_first_staff(tx: Connection) -> str:
+    known = staff.list_staff(tx)
+    if known:
+        return known[0].id
+    persona = "You are warm, curious and brief. You remember what people tell you and bring it up when it helps."
+    return staff.create_staff(tx, {"name": "Ada", "role": "a personal assistant", "persona": persona}).id

@@ -1,0 +1,248 @@
+"""The command line: `staffstream serve`, `chat`, `staff`.
+
+Flags of `serve` are the settings' own names; commands that talk to a running server go through its HTTP door like everyone else.
+"""
+
+import argparse
+import asyncio
+import json
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Any, get_args
+
+import httpx
+from pydantic.fields import FieldInfo
+
+from staffstream import __version__
+from staffstream.errors import SetupError
+from staffstream.settings import Settings, name_variable, read_settings
+
+_NO_FLAG = {"anthropic_api_key"}  # a key on the command line would show in the process list
+DEFAULT_URL = "http://127.0.0.1:8001"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status: 0 fine, 1 it failed, 2 the command or the set-up is wrong."""
+    args = _make_parser().parse_args(argv)
+    try:
+        return int(args.run(args) or 0)
+    except SetupError as error:
+        print(f"staffstream: {error.detail}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def run_locally(argv: Sequence[str] | None = None) -> int:
+    """What `run.py` does: serve with a first staff member, and with the stand-in if there is no key."""
+    return main(["serve", "--first-steps", *(sys.argv[1:] if argv is None else argv)])
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="staffstream", description="AI staff members that answer in real time and remember.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_serve(commands)
+    _add_chat(commands)
+    _add_staff(commands)
+    return parser
+
+
+# ── serve ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _add_serve(commands: Any) -> None:
+    parser = commands.add_parser("serve", help="start the server")
+    for name, field in Settings.model_fields.items():
+        if name not in _NO_FLAG:
+            _add_setting(parser, name, field)
+    parser.add_argument(
+        "--first-steps",
+        action="store_true",
+        help="make a staff member on the first start, use the stand-in if there is no key, and print what to do next",
+    )
+    parser.set_defaults(run=_serve)
+
+
+def _add_setting(parser: argparse.ArgumentParser, name: str, field: FieldInfo) -> None:
+    flag = "--" + name.replace("_", "-")
+    text = f"{field.description} [{name_variable(name)}; default {_show_default(field)}]".replace("%", "%%")
+    if field.annotation is bool:
+        parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=text)
+    else:
+        choices = [choice for choice in get_args(field.annotation) if isinstance(choice, str)]
+        parser.add_argument(flag, default=None, help=text, metavar=name.upper(), choices=choices or None)
+
+
+def _show_default(field: FieldInfo) -> str:
+    return "none" if field.default is None else str(field.default)
+
+
+def _serve(args: argparse.Namespace) -> None:
+    from staffstream.server import serve
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    settings = read_settings(**{name: getattr(args, name, None) for name in Settings.model_fields})
+    if args.first_steps and settings.anthropic_api_key is None:
+        settings = settings.model_copy(update={"offline": True})
+
+    async def tell(url: str, app: Any) -> None:
+        first = await app.welcome() if args.first_steps else None
+        _print_banner(url, settings, first)
+
+    serve(settings, on_ready=tell)
+
+
+def _print_banner(url: str, settings: Settings, first_staff_id: str | None) -> None:
+    print(f"staffstream {__version__} on {url}, data in {settings.db}")
+    if settings.offline:
+        print("OFFLINE: a stand-in answers instead of Claude. Set ANTHROPIC_API_KEY for the real thing.")
+    if first_staff_id:
+        body = json.dumps({"content": "Hello! My name is Kim and I live in Bergen."})
+        print("\nTalk to a staff member:\n")
+        print(f"  curl -N -X POST {url}/api/v1/staff/{first_staff_id}/messages/stream \\")
+        print(f"    -H 'Content-Type: application/json' -d '{body}'\n")
+        print(f"or in the terminal:  staffstream chat {first_staff_id} --url {url}\n")
+    sys.stdout.flush()
+
+
+# ── commands that talk to a running server ───────────────────────────────────────────────────────────────────────────
+
+
+def _add_client_options(parser: argparse.ArgumentParser) -> None:
+    import os
+
+    parser.add_argument("--url", default=os.environ.get("STAFFSTREAM_URL", DEFAULT_URL), help="the server's address")
+    parser.add_argument(
+        "--key", default=os.environ.get("STAFFSTREAM_KEY"), help="your key, if the server asks for one [STAFFSTREAM_KEY]"
+    )
+
+
+def _open_client(args: argparse.Namespace) -> httpx.AsyncClient:
+    headers = {"Authorization": f"Bearer {args.key}"} if args.key else {}
+    return httpx.AsyncClient(
+        base_url=args.url.rstrip("/") + "/api/v1", headers=headers, timeout=httpx.Timeout(30, read=None), trust_env=False
+    )
+
+
+def _complain(response: httpx.Response) -> int:
+    """Print what the server says is wrong."""
+    try:
+        detail = response.json()["detail"]
+    except (ValueError, KeyError, TypeError):
+        detail = f"the server answered {response.status_code}"
+    print(f"staffstream: {detail}", file=sys.stderr)
+    return 1
+
+
+def _add_staff(commands: Any) -> None:
+    parser = commands.add_parser("staff", help="make and list staff members of a running server")
+    actions = parser.add_subparsers(required=True, metavar="ACTION")
+    listing = actions.add_parser("list", help="list them")
+    _add_client_options(listing)
+    listing.set_defaults(run=lambda args: _with_server(_list_staff(args), args))
+    making = actions.add_parser("create", help="make one; prints its id alone on the last line")
+    making.add_argument("name")
+    for option in ("role", "persona", "model", "webhook-url"):
+        making.add_argument(f"--{option}")
+    for option in ("context-budget-tokens", "max-output-tokens"):
+        making.add_argument(f"--{option}", type=int)
+    _add_client_options(making)
+    making.set_defaults(run=lambda args: _with_server(_create_staff(args), args))
+
+
+def _with_server(work: Any, args: argparse.Namespace) -> int:
+    try:
+        return int(asyncio.run(work))
+    except httpx.TransportError as error:
+        print(f"staffstream: no server answers at {args.url} ({type(error).__name__}). Start one, or name it with --url.",
+              file=sys.stderr)  # fmt: skip
+        return 1
+
+
+async def _list_staff(args: argparse.Namespace) -> int:
+    async with _open_client(args) as client:
+        response = await client.get("/staff")
+    if not response.is_success:
+        return _complain(response)
+    for member in response.json():
+        print("  ".join([member["id"], member["name"], member["role"]]).rstrip())
+    return 0
+
+
+async def _create_staff(args: argparse.Namespace) -> int:
+    names = ("name", "role", "persona", "model", "webhook_url", "context_budget_tokens", "max_output_tokens")
+    body = {name: value for name in names if (value := getattr(args, name)) is not None}
+    async with _open_client(args) as client:
+        response = await client.post("/staff", json=body)
+    if not response.is_success:
+        return _complain(response)
+    if args.webhook_url:
+        print(f"webhook secret (shown only now): {response.json()['webhook_secret']}")
+    print(response.json()["id"])
+    return 0
+
+
+# ── chat ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _add_chat(commands: Any) -> None:
+    parser = commands.add_parser("chat", help="talk to a staff member of a running server; Ctrl-C stops a reply, Ctrl-D ends")
+    parser.add_argument("staff", help="a staff member's id or name")
+    parser.add_argument("--conversation", help="a conversation's id; by default the default one")
+    _add_client_options(parser)
+    parser.set_defaults(run=lambda args: _with_server(_chat(args), args))
+
+
+async def _chat(args: argparse.Namespace) -> int:
+    async with _open_client(args) as client:
+        response = await client.get("/staff")
+        if not response.is_success:
+            return _complain(response)
+        members = [m for m in response.json() if args.staff in (m["id"], m["name"])]
+        if len(members) != 1:
+            wrong = "no staff member has" if not members else "several staff members have"
+            print(f"staffstream: {wrong} the id or name {args.staff!r}; see: staffstream staff list", file=sys.stderr)
+            return 1
+        while True:
+            try:
+                content = await asyncio.to_thread(input, "you> ")
+            except (EOFError, KeyboardInterrupt):
+                print()
+                return 0
+            if content.strip():
+                await _converse(client, members[0], content, args.conversation)
+
+
+async def _converse(client: httpx.AsyncClient, member: dict[str, Any], content: str, conversation: str | None) -> None:
+    """One message and its reply, printed as it comes; Ctrl-C cancels the run and not the program."""
+    body = {"content": content} | ({"conversation_id": conversation} if conversation else {})
+    path = f"/staff/{member['id']}"
+    async with client.stream("POST", f"{path}/messages/stream", json=body) as response:
+        if not response.is_success:
+            await response.aread()
+            _complain(response)
+            return
+        print(f"{member['name']}> ", end="", flush=True)
+        loop = asyncio.get_running_loop()
+        cancel = f"{path}/runs/{response.headers['x-run-id']}/cancel"
+        cancelling: set[asyncio.Task[httpx.Response]] = set()
+        loop.add_signal_handler(signal.SIGINT, lambda: cancelling.add(loop.create_task(client.post(cancel))))
+        try:
+            async for line in response.aiter_lines():
+                if line.startswith("data: "):
+                    _print_event(json.loads(line[6:]))
+        finally:
+            loop.remove_signal_handler(signal.SIGINT)
+            await asyncio.gather(*cancelling)
+
+
+def _print_event(event: dict[str, Any]) -> None:
+    if event["type"] == "token":
+        print(event["content"], end="", flush=True)
+    elif event["type"] == "error":
+        print(f"\n[{event['detail']}]")
+    elif event["type"] == "done":
+        print("\n[stopped]" if event.get("cancelled") else "")

@@ -1,0 +1,35 @@
+"""The HTTP surface: one module a resource, and here the list of all routes."""
+
+from starlette.routing import Route
+
+from staffstream.endpoints import conversations, messages, runs, staff, system
+
+_STAFF = "/api/v1/staff/{staff_id}"
+_MESSAGE = _STAFF + "/messages/{message_id}"
+_RUN = _STAFF + "/runs/{run_id}"
+_CONVERSATION = _STAFF + "/conversations/{conversation_id}"
+
+ROUTES = [
+    Route("/api/v1/staff", staff.create, methods=["POST"]),
+    Route("/api/v1/staff", staff.list_all, methods=["GET"]),
+    Route(_STAFF, staff.show, methods=["GET"]),
+    Route(_STAFF, staff.update, methods=["PATCH"]),
+    Route(_STAFF, staff.delete, methods=["DELETE"]),
+    Route(_STAFF + "/messages/stream", messages.stream, methods=["POST"]),
+    Route(_STAFF + "/messages", messages.send, methods=["POST"]),
+    Route(_STAFF + "/messages", messages.list_some, methods=["GET"]),
+    Route(_MESSAGE, messages.show, methods=["GET"]),
+    Route(_MESSAGE + "/context", messages.show_context, methods=["GET"]),
+    Route(_MESSAGE + "/feedback", messages.give_feedback, methods=["POST"]),
+    Route(_MESSAGE + "/regenerate", messages.regenerate, methods=["POST"]),
+    Route(_RUN, runs.show, methods=["GET"]),
+    Route(_RUN + "/stream", runs.join, methods=["GET"]),
+    Route(_RUN + "/cancel", runs.cancel, methods=["POST"]),
+    Route(_STAFF + "/conversations", conversations.create, methods=["POST"]),
+    Route(_STAFF + "/conversations", conversations.list_some, methods=["GET"]),
+    Route(_CONVERSATION, conversations.show, methods=["GET"]),
+    Route(_CONVERSATION, conversations.update, methods=["PATCH"]),
+    Route(_CONVERSATION, conversations.delete, methods=["DELETE"]),
+    Route("/healthz", system.health, methods=["GET"]),
+    Route("/readyz", system.ready, methods=["GET"]),
+]

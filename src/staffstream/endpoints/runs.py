@@ -1,0 +1,61 @@
+"""`/staff/{staff_id}/runs/{run_id}`: looking at a run, joining its stream, stopping it."""
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from staffstream import staff
+from staffstream.domain import Scope
+from staffstream.endpoints.responses import respond_json
+from staffstream.endpoints.service import Service, get_caller
+from staffstream.endpoints.shapes import show_run
+from staffstream.endpoints.streaming import EventStream
+from staffstream.errors import BadCursor
+
+
+async def show(request: Request) -> Response:
+    """The run's state and what it has said so far."""
+    service, scope = await _find_scope(request)
+    run, text = await service.pipeline.describe(scope, request.path_params["run_id"])
+    return respond_json(show_run(run, text), headers={} if run.ended else {"Retry-After": "1"})
+
+
+async def join(request: Request) -> EventStream:
+    """All the text after a cursor, then live, then the terminal frame."""
+    service, scope = await _find_scope(request)
+    run_id = request.path_params["run_id"]
+    after = _read_cursor(request, run_id)
+    run = await service.pipeline.check_cursor(scope, run_id, after)
+    status = "status" in request.query_params.get("events", "").split(",")
+    return EventStream(
+        service.pipeline.follow(run, after, status=status),
+        slow_reader_s=service.settings.slow_reader_s,
+        headers=[
+            (b"x-run-id", run.id.encode()),
+            (b"x-user-message-id", run.user_message_id.encode()),
+            (b"x-conversation-id", run.conversation_id.encode()),
+        ],
+    )
+
+
+async def cancel(request: Request) -> Response:
+    """Stop the run; it keeps what it has said. Idempotent."""
+    service, scope = await _find_scope(request)
+    run, text = await service.pipeline.cancel(scope, request.path_params["run_id"])
+    return respond_json(show_run(run, text))
+
+
+async def _find_scope(request: Request) -> tuple[Service, Scope]:
+    service, user_id = await get_caller(request)
+    staff_id = request.path_params["staff_id"]
+    return service, await service.database.read(lambda conn: staff.find_scope(conn, staff_id, user_id))
+
+
+def _read_cursor(request: Request, run_id: str) -> int:
+    """The cursor of `?after=` or else of Last-Event-ID, bare or as a frame's whole id; 0 without one. Raises BadCursor."""
+    value = request.query_params.get("after") or request.headers.get("last-event-id") or ""
+    if not value:
+        return 0
+    owner, _, cursor = value.rpartition(":")
+    if owner not in ("", run_id) or not (cursor.isascii() and cursor.isdigit()) or len(cursor) > 15:
+        raise BadCursor
+    return int(cursor)

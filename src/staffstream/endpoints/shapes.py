@@ -1,0 +1,229 @@
+"""The JSON that clients send and get, as pydantic models and as plain functions over the domain's values."""
+
+import base64
+import binascii
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, StrictStr
+
+from staffstream.domain import Conversation, Message, Run, Staff, format_time, parse_time
+
+# ── parts ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _check_not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("must have something in it besides white space")
+    return text
+
+
+def _check_url(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        port_is_fine = parts.port is None or parts.port > 0
+    except ValueError:
+        port_is_fine, parts = False, urlsplit("")
+    if parts.scheme not in ("http", "https") or not parts.hostname or not port_is_fine:
+        raise ValueError("must be an http or https URL")
+    if parts.username or parts.password:
+        raise ValueError("must not hold a user name or password")
+    return url
+
+
+def _check_secret(secret: str) -> str:
+    try:
+        raw = base64.b64decode(secret.removeprefix("whsec_"), validate=True)
+    except (binascii.Error, ValueError):
+        raw = b""
+    if not 24 <= len(raw) <= 64:
+        raise ValueError("must be 24 to 64 bytes in base64, with or without the prefix whsec_")
+    return "whsec_" + secret.removeprefix("whsec_")
+
+
+def _read_time(value: Any) -> Any:
+    if not isinstance(value, str):
+        raise ValueError("must be RFC 3339 text, like 2026-11-23T08:00:00.000Z")
+    try:
+        moment = parse_time(value)
+        return format_time(moment)
+    except (ValueError, OverflowError):
+        raise ValueError("must be RFC 3339 text, like 2026-11-23T08:00:00.000Z") from None
+
+
+Text = Annotated[StrictStr, AfterValidator(_check_not_blank)]
+ShortText = Annotated[StrictStr, Field(max_length=200)]
+Name = Annotated[StrictStr, Field(min_length=1, max_length=200), AfterValidator(_check_not_blank)]
+Url = Annotated[StrictStr, Field(max_length=2000), AfterValidator(_check_url)]
+Secret = Annotated[StrictStr, Field(max_length=200), AfterValidator(_check_secret)]
+Time = Annotated[str, BeforeValidator(_read_time)]
+Id = Annotated[StrictStr, Field(max_length=64)]
+Strategy = Literal["reject", "enqueue", "interrupt"]
+
+
+class Body(BaseModel):
+    """A request body: a field it does not know is a mistake, since a misspelt one would be lost silently."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+# ── staff ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class StaffChanges(Body):
+    """What PATCH may change; absent fields stay."""
+
+    name: Name | None = None
+    role: ShortText | None = None
+    persona: Annotated[StrictStr, Field(max_length=100_000)] | None = None
+    model: Annotated[StrictStr, Field(min_length=1, max_length=200)] | None = None
+    context_budget_tokens: Annotated[StrictInt, Field(ge=200, le=1_000_000)] | None = None
+    max_output_tokens: Annotated[StrictInt, Field(ge=1, le=128_000)] | None = None
+    webhook_url: Url | None = None
+    webhook_secret: Secret | None = None
+    memory_enabled: StrictBool | None = None
+
+
+class NewStaff(StaffChanges):
+    """A staff member to make. The webhook secret is made if absent."""
+
+    name: Name
+
+
+def show_staff(staff: Staff) -> dict[str, Any]:
+    """A staff member, without its secrets."""
+    return {
+        "id": staff.id,
+        "name": staff.name,
+        "role": staff.role,
+        "persona": staff.persona,
+        "model": staff.model,
+        "context_budget_tokens": staff.context_budget_tokens,
+        "max_output_tokens": staff.max_output_tokens,
+        "webhook_url": staff.webhook_url,
+        "memory_enabled": staff.memory_enabled,
+        "created_at": staff.created_at,
+        "updated_at": staff.updated_at,
+    }
+
+
+# ── messages and runs ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class NewMessage(Body):
+    """A question to a staff member."""
+
+    content: Text
+    conversation_id: Id | None = None
+    multitask_strategy: Strategy | None = None
+
+
+class NewAsyncMessage(NewMessage):
+    """A question to be answered later; its own webhook_url goes before the staff member's."""
+
+    webhook_url: Url | None = None
+
+
+class Regeneration(Body):
+    """How to ask again."""
+
+    multitask_strategy: Strategy | None = None
+
+
+class Feedback(Body):
+    """What the user thought of a reply."""
+
+    rating: Literal[1, -1]
+    comment: Annotated[StrictStr, Field(max_length=10_000)] | None = None
+
+
+class MessagePage(BaseModel):
+    """The query of a list of messages."""
+
+    conversation_id: str | None = None
+    limit: Annotated[int, Field(ge=1, le=200)] = 50
+    before: str | None = None
+
+
+class Page(BaseModel):
+    """The query of a list."""
+
+    limit: Annotated[int, Field(ge=1, le=200)] = 50
+    before: str | None = None
+
+
+def show_message(message: Message) -> dict[str, Any]:
+    """A message; what it does not have is absent."""
+    shown: dict[str, Any] = {
+        "id": message.id,
+        "staff_id": message.staff_id,
+        "conversation_id": message.conversation_id,
+        "message_type": message.message_type,
+        "content": message.content,
+        "status": message.status,
+        "created_at": message.created_at,
+    }
+    optional = ("reply_to", "model", "stop_reason", "usage", "feedback")
+    return shown | {name: value for name in optional if (value := getattr(message, name)) is not None}
+
+
+def show_run(run: Run, text: str) -> dict[str, Any]:
+    """A run and what it has said so far; `cursor` goes with `partial_text`."""
+    shown: dict[str, Any] = {
+        "id": run.id,
+        "staff_id": run.staff_id,
+        "conversation_id": run.conversation_id,
+        "user_message_id": run.user_message_id,
+        "door": run.door,
+        "state": run.state,
+        "partial_text": text,
+        "cursor": len(text),
+        "message_id": run.message_id,
+        "created_at": run.created_at,
+        "building_at": run.building_at,
+        "streaming_at": run.streaming_at,
+        "first_token_at": run.first_token_at,
+        "finished_at": run.finished_at,
+    }
+    if run.error:
+        shown["error"] = {"code": run.error.code, "detail": run.error.detail, "retryable": run.error.retryable}
+    return shown | {name: value for name in ("model", "stop_reason", "usage") if (value := getattr(run, name))}
+
+
+# ── conversations ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class PastMessage(Body):
+    """A message of a conversation to import."""
+
+    message_type: Literal["user", "assistant"]
+    content: StrictStr
+    created_at: Time
+
+
+class ConversationChanges(Body):
+    """What PATCH may change; absent fields stay."""
+
+    title: ShortText | None = None
+    user_name: ShortText | None = None
+
+
+class NewConversation(ConversationChanges):
+    """A conversation to make, with past messages to import in order."""
+
+    messages: Annotated[list[PastMessage], Field(max_length=5000)] = []
+
+
+def show_conversation(conversation: Conversation) -> dict[str, Any]:
+    """A conversation."""
+    return {
+        "id": conversation.id,
+        "staff_id": conversation.staff_id,
+        "title": conversation.title,
+        "user_name": conversation.user_name,
+        "is_default": conversation.is_default,
+        "created_at": conversation.created_at,
+        "updated_at": conversation.updated_at,
+    }
+
+

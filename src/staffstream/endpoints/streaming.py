@@ -1,0 +1,69 @@
+"""The response that carries a run's frames: starts at once, notices a reader that left or takes nothing, and never stops the run."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+from starlette.types import Receive, Scope, Send
+
+from staffstream import sse
+from staffstream.timing import SilenceWatch
+
+
+class EventStream:
+    """An ASGI response over frames.
+
+    Starlette's StreamingResponse would race the body against `receive()` in a task group of its own for each response, and Hypercorn has
+    no write timeout; this one has one timer and one watcher a response, and lets go of a reader that takes nothing for `slow_reader_s`.
+    """
+
+    def __init__(
+        self, frames: AsyncIterator[bytes], *, slow_reader_s: float, headers: list[tuple[bytes, bytes]] | None = None
+    ) -> None:
+        self._frames = frames
+        self._slow_reader_s = slow_reader_s
+        self._headers = headers or []
+        self._sending = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": write_headers(scope, self._headers)})
+        if scope["method"] == "HEAD":
+            await send({"type": "http.response.body", "body": b""})
+            return
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(None) as leave:
+                watch = SilenceWatch(
+                    self._slow_reader_s, lambda: leave.reschedule(loop.time()) if self._sending else None
+                )
+                watcher = asyncio.create_task(_leave_when_gone(receive, leave))
+                try:
+                    await self._relay(send, watch)
+                finally:
+                    watch.close()
+                    watcher.cancel()
+        except TimeoutError:
+            return  # the reader left or was let go; the run goes on
+
+    async def _relay(self, send: Send, watch: SilenceWatch) -> None:
+        async with contextlib.aclosing(self._frames) as frames:  # type: ignore[type-var]
+            async for data in frames:
+                if not data:
+                    continue
+                watch.note()
+                self._sending = True
+                await send({"type": "http.response.body", "body": data, "more_body": True})
+                self._sending = False
+        await send({"type": "http.response.body", "body": b""})
+
+
+def write_headers(scope: Scope, extra: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """The stream's headers. HTTP/2 forbids Connection; HTTP/1.1 clients were promised it."""
+    keep_alive = [(b"connection", b"keep-alive")] if scope.get("http_version") == "1.1" else []
+    return [*sse.HEADERS, *keep_alive, *extra]
+
+
+async def _leave_when_gone(receive: Receive, leave: asyncio.Timeout) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    leave.reschedule(asyncio.get_running_loop().time())

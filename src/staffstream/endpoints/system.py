@@ -1,0 +1,36 @@
+"""Health, readiness, and what the server is."""
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from staffstream.database import Connection
+from staffstream.domain import now_text
+from staffstream.endpoints.responses import respond_json
+from staffstream.endpoints.service import get_service
+from staffstream.errors import StaffstreamError
+
+
+async def health(request: Request) -> Response:
+    """The process runs."""
+    return respond_json({"status": "ok"})
+
+
+async def ready(request: Request) -> Response:
+    """Whether requests can be served: 200, or 503 with the checks that fail."""
+    service = get_service(request)
+    checks = {"draining": "ok" if not service.pipeline.draining else "draining"}
+    try:
+        await service.database.write(_touch)
+        checks["database"] = "ok"
+    except StaffstreamError as error:
+        checks["database"] = error.code
+    fine = all(value == "ok" for value in checks.values())
+    return respond_json({"status": "ok" if fine else "unavailable", "checks": checks}, 200 if fine else 503)
+
+
+def _touch(tx: Connection) -> None:
+    """Prove that a commit goes through."""
+    tx.execute(
+        "INSERT INTO meta (key, value) VALUES ('ready_at', ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+        (now_text(),),
+    )

@@ -1,0 +1,161 @@
+"""Reading a prompt as Claude would find it: who is speaking, what was just said, and what there is to answer
+from.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from html import unescape
+from typing import Any, Literal
+
+Json = Mapping[str, Any]
+Source = Literal["memory", "relation", "summary", "turn"]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One sentence to answer from. `day` is when it was said, as "1 March 2026", or empty."""
+
+    text: str
+    source: Source
+    day: str = ""
+
+
+@dataclass(frozen=True)
+class Chat:
+    """A chat request. `evidence` is in the order of trust: newest turns first, then memories, relations,
+    summary.
+    """
+
+    staff_name: str
+    said: str
+    is_first: bool
+    evidence: tuple[Evidence, ...]
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """One message of a batch that is to be learned from or summed up. `number` and `day` are as given."""
+
+    number: str
+    role: str
+    name: str
+    day: str
+    text: str
+
+
+def read_chat(prompt: Json) -> Chat:
+    """A request with no schema."""
+    messages = prompt["messages"]
+    *before, said = _list_texts(messages[-1])
+    past = [text for message in messages[:-1] if message["role"] == "user" for text in _list_texts(message)]
+    noted = [text for text in [*past[:1], *before] if _is_note(text)]
+    turns = [text for text in [*past, *before] if text not in noted]
+    return Chat(
+        staff_name=_find_name(prompt.get("system", "")),
+        said=said.strip(),
+        is_first=all(message["role"] == "user" for message in messages)
+        and not any(map(_find_summary, noted)),
+        evidence=(*_quote_turns(turns), *(each for text in noted for each in _read_note(text))),
+    )
+
+
+def read_text(prompt: Json) -> str:
+    """All that the user's messages of a request say."""
+    return "\n".join(text for message in prompt["messages"] for text in _list_texts(message))
+
+
+def read_batch(text: str) -> list[Spoken]:
+    """The `<message>` elements of a background request."""
+    found = re.findall(r"<message\s([^>]*\bn=[^>]*)>(.*?)</message>", text, re.DOTALL)
+    return [_read_spoken(_read_attributes(attributes), unescape(body)) for attributes, body in found]
+
+
+def read_summary(text: str) -> str:
+    """The text of the `<summary>` element, empty if there is none."""
+    found = _find_summary(text)
+    return unescape(found[1]).strip() if found else ""
+
+
+def split_sentences(text: str) -> Iterator[str]:
+    """The sentences of a text, each just as it stands there."""
+    for part in re.split(r"(?<=[.!?…。！？])\s+|\s*\n\s*|(?<=[。！？])", text):
+        if part and part.strip():
+            yield part.strip()
+
+
+def is_question(sentence: str) -> bool:
+    """Whether a sentence asks rather than tells."""
+    return sentence.rstrip(" \"'”’)").endswith(("?", "？")) or bool(_ASKING.match(sentence))
+
+
+_ASKING = re.compile(
+    r"(?:and |but |so |please )?(?:what|where|who|whom|whose|when|why|how|which|do|does|did|is|are|am|was|were"
+    r"|can|could|will|would|should|tell me|remind me|list|name)\b",
+    re.IGNORECASE,
+)
+
+
+def _list_texts(message: Json) -> list[str]:
+    content = message["content"]
+    if isinstance(content, str):
+        return [content]
+    return [block["text"] for block in content if block["type"] == "text"] or [""]
+
+
+def _is_note(text: str) -> bool:
+    """Whether a block was written by the server: only its first message and its last can have one."""
+    return bool(_find_summary(text) or re.match(r"\s*<recalled>.*</recalled>\s*$", text, re.DOTALL))
+
+
+def _find_summary(text: str) -> re.Match[str] | None:
+    return re.search(r"<summary>((?:(?!<summary>).)*)</summary>", text, re.DOTALL)
+
+
+def _find_name(system: str | Sequence[Json]) -> str:
+    text = system if isinstance(system, str) else " ".join(block["text"] for block in system)
+    found = re.search(r"\bYou are ([^\n,.;:!?]{1,80})", text)
+    return found[1].strip() if found else ""
+
+
+def _quote_turns(turns: Sequence[str]) -> Iterator[Evidence]:
+    for text in reversed(turns):
+        for sentence in split_sentences(text):
+            if not is_question(sentence):
+                yield Evidence(sentence, "turn")
+
+
+def _read_note(text: str) -> Iterator[Evidence]:
+    """What a summary or a recalled block says."""
+    for tag in ("memory", "relation"):
+        for attributes, body in re.findall(rf"<{tag}\b([^>]*)>(.*?)</{tag}>", text, re.DOTALL):
+            day = _write_day(_read_attributes(attributes).get("date", ""))
+            for sentence in split_sentences(unescape(body)):
+                yield Evidence(sentence, "memory" if tag == "memory" else "relation", day)
+    for sentence in split_sentences(read_summary(text)):
+        yield Evidence(sentence.removeprefix("- "), "summary")
+
+
+def _read_attributes(text: str) -> dict[str, str]:
+    return {name: unescape(value) for name, value in re.findall(r"([\w-]+)\s*=\s*\"([^\"]*)\"", text)}
+
+
+def _read_spoken(attributes: Mapping[str, str], text: str) -> Spoken:
+    number, role, name, day = (attributes.get(key, "") for key in ("n", "from", "name", "date"))
+    return Spoken(number, role, name, day, text)
+
+
+def _write_day(stamp: str) -> str:
+    """ "2026-03-01T…" as "1 March 2026"; empty if it is no date."""
+    try:
+        day = date.fromisoformat(stamp[:10])
+    except ValueError:
+        return ""
+    return f"{day.day} {_MONTHS[day.month - 1]} {day.year}"
+
+
+_MONTHS = (
+    *("January", "February", "March", "April", "May", "June"),
+    *("July", "August", "September", "October", "November", "December"),
+)

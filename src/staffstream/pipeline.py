@@ -1,0 +1,432 @@
+"""The way of one reply: accept, build, stream, finish.
+
+A run belongs to the app, never to the request that asked for it: a client that leaves does not stop it, others can join it, and
+only `cancel` (or the server's end) stops it. What a client is told has been committed before: the question before the first
+byte, the reply before the `done` frame.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+import random
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass
+
+from staffstream import conversations, runs, sse, staff
+from staffstream.active import ActiveRun, describe_failure
+from staffstream.claude import Claude
+from staffstream.context import UNKNOWN_RATIO, Context, Sources, fit_context
+from staffstream.database import Connection, Database
+from staffstream.domain import Door, Message, MessageStatus, MultitaskStrategy, Run, RunFailure, RunState, Scope, Staff, make_id
+from staffstream.errors import (
+    BadCursor,
+    Busy,
+    Conflict,
+    Draining,
+    InternalError,
+    MessageTooLong,
+    NotFound,
+    RunTimeout,
+    StaffstreamError,
+    UpstreamError,
+)
+from staffstream.runlog import encode_ended_run
+from staffstream.settings import Settings
+from staffstream.tokens import count_tokens
+
+log = logging.getLogger(__name__)
+
+START_WAIT_S = 1.0  # a response starts after this even if Claude has not accepted yet
+LOOK_AGAIN_S = 0.25  # how often a run is looked at that waits, or that another process makes
+ASYNC_ATTEMPTS = 8
+_MOST_TURNS = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a client asks for, validated. `regenerates` names an earlier message to be answered again instead of `content`."""
+
+    staff_id: str
+    user_id: str
+    content: str
+    door: Door
+    strategy: MultitaskStrategy
+    conversation_id: str | None = None
+    webhook_url: str | None = None
+    idempotency_key: str | None = None
+    request_hash: bytes = b""
+    regenerates: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Acceptance:
+    """The run that answers a question. `interrupts` is the run that has to make way for it."""
+
+    run: Run
+    interrupts: Run | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What the transaction that ended a run left: the run's row, the run that was claimed after it, what Claude's count taught."""
+
+    run: Run | None
+    claimed: list[Run]
+    ratios: dict[str, float] = dataclasses.field(default_factory=dict)
+
+
+class Pipeline:
+    """Makes replies. Its upkeep (upkeep.py) writes progress down and takes up what waits."""
+
+    def __init__(self, *, settings: Settings, database: Database, claude: Claude) -> None:
+        self.settings = settings
+        self.database = database
+        self.owner = make_id()
+        self.active: dict[str, ActiveRun] = {}
+        self.unsettled: list[Callable[[Connection], Settled]] = []  # ends that the disk has not taken yet
+        self.ratios: dict[str, float] = {}
+        self.draining = False
+        self.queue_changed = asyncio.Event()
+        self._run_begun = asyncio.Event()  # set and replaced whenever a run begins
+        self._claude = claude
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # ── 1: accept ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def accept(self, question: Question) -> Acceptance:
+        """Save the question and its run in one transaction; once this returns, both survive anything.
+
+        A stream's run begins at once if the conversation is free. Raises NotFound, Busy, Conflict, MessageTooLong,
+        IdempotencyMismatch, Draining; nothing was saved then.
+        """
+        if self.draining:
+            raise Draining
+        tokens = await _count_question(question.content)
+        return await self.database.write(lambda tx: self._accept(tx, question, tokens), then=self._begin_accepted)
+
+    def _accept(self, tx: Connection, question: Question, tokens: int) -> Acceptance:
+        scope = staff.ensure_scope(tx, question.staff_id, question.user_id)
+        key = question.idempotency_key
+        if key and (known := runs.find_run_by_key(tx, scope, key, question.request_hash)):
+            return Acceptance(known)
+        asked = _find_asked(tx, scope, question.regenerates) if question.regenerates else None
+        conversation = conversations.ensure_conversation(
+            tx, scope, asked.conversation_id if asked else question.conversation_id
+        )
+        others = runs.find_active_runs(tx, scope, conversation.id)
+        if others and question.strategy == "reject":
+            raise Busy(extra={"run_id": others[0].id})
+        if asked is None:
+            self._check_length(staff.get_staff(tx, scope.staff_id), tokens)
+            asked = conversations.append_user_message(tx, scope, conversation, question.content)
+        run = runs.insert_run(tx, scope, conversation, asked, door=question.door, webhook_url=question.webhook_url)
+        if key:
+            runs.keep_key(tx, scope, key, question.request_hash, run)
+        if question.door == "stream":
+            run = runs.claim_run(tx, run, owner=self.owner) or run
+        making = next((other for other in others if other.state != "queued"), None)
+        return Acceptance(run, making if question.strategy == "interrupt" else None)
+
+    def _check_length(self, member: Staff, tokens: int) -> None:
+        budget = member.context_budget_tokens or self.settings.context_budget_tokens
+        needed = tokens * self.ratios.get(self._model_of(member), UNKNOWN_RATIO)
+        if needed > budget:
+            raise MessageTooLong(
+                f"The message counts about {needed:.0f} tokens and the staff member's context budget is {budget}."
+                " Shorten it or raise context_budget_tokens."
+            )
+
+    def _begin_accepted(self, acceptance: Acceptance) -> None:
+        if acceptance.run.state == "building" and acceptance.run.id not in self.active:
+            self.begin([acceptance.run])
+        elif acceptance.run.state == "queued":
+            self.queue_changed.set()
+        if acceptance.interrupts:
+            self._spawn_stop(acceptance.interrupts)
+
+    def begin(self, claimed: Iterable[Run]) -> None:
+        """Make runs that this process has claimed."""
+        for run in claimed:
+            active = self.active[run.id] = ActiveRun(run)
+            task = asyncio.create_task(self._make_reply(active), name=f"run {run.id}")
+            self._keep(task)
+        self._run_begun.set()
+        self._run_begun = asyncio.Event()
+
+    async def _make_reply(self, active: ActiveRun) -> None:
+        """Steps 2 to 4. Whatever happens in 2 and 3, 4 gives the run one terminal state and one terminal frame."""
+        with active:
+            try:
+                async with asyncio.timeout(self.settings.run_timeout_s):
+                    context = await self._build(active)
+                    await self._stream(active, context)
+            except TimeoutError:
+                active.failure = RunTimeout()
+            except StaffstreamError as error:
+                active.failure = error
+            except Exception:
+                log.exception("run %s failed", active.run.id)
+                active.failure = InternalError("The server made a mistake while making this reply.")
+        await self._finish(active)
+
+    # ── 2: build ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _build(self, active: ActiveRun) -> Context:
+        """The prompt, from one snapshot of the database; no model call is on this path."""
+        active.context = await self.database.read(lambda conn: self._build_context(conn, active.run))
+        return active.context
+
+    def _build_context(self, conn: Connection, run: Run) -> Context:
+        member = staff.get_staff(conn, run.staff_id)
+        model = self._model_of(member)
+        sources = Sources(
+            staff=member,
+            question=conversations.get_message(conn, run.scope, run.user_message_id),
+            turns=conversations.load_turns(
+                conn, run.scope, run.conversation_id, after_turn=0, before_turn=run.turn, limit=_MOST_TURNS
+            ),
+        )
+        return fit_context(
+            sources,
+            model=model,
+            budget_tokens=member.context_budget_tokens or self.settings.context_budget_tokens,
+            max_output_tokens=member.max_output_tokens or self.settings.max_output_tokens,
+            ratio=self.ratios.get(model),
+        )
+
+    def _model_of(self, member: Staff) -> str:
+        return member.model or self.settings.model
+
+    # ── 3: stream ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _stream(self, active: ActiveRun, context: Context) -> None:
+        """Relay Claude's stream into the run's log, with further attempts only while nothing has been said."""
+        for attempt in range(self.settings.upstream_retries + 1):
+            try:
+                await self._claude.stream_reply(context.prompt, active.take)
+                return
+            except UpstreamError as error:
+                wait_s = max(error.retry_after_s or 0.0, random.uniform(0.5, 1.0) * 2**attempt)
+                last = attempt == self.settings.upstream_retries or wait_s > self.settings.upstream_retry_cap_s
+                if last or active.log.cursor or not error.retryable:
+                    raise
+                log.info("run %s: %s, trying again in %.1f s", active.run.id, error.code, wait_s)
+                await asyncio.sleep(wait_s)
+
+    async def wait_started(self, run: Run) -> None:
+        """Return when the response may start: Claude has accepted, or a second has passed.
+
+        Raises what made the run fail, if it failed before that with nothing said.
+        """
+        if (active := self.active.get(run.id)) is None:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(START_WAIT_S):
+                await active.started.wait()
+        if active.ended.is_set() and active.failure and not active.log.cursor:
+            raise active.failure
+
+    async def follow(self, run: Run, after: int, *, status: bool = False) -> AsyncIterator[bytes]:
+        """The frames of a run after a cursor, live while it is being made, and its terminal frame. Raises BadCursor.
+
+        Yields nothing (b"") now and then while the run waits in the queue.
+        """
+        while True:
+            begun = self._run_begun
+            if active := self.active.get(run.id):
+                if run.door == "async":
+                    await self.database.write(lambda tx: runs.mark_delivered(tx, run))
+                stream = active.log.follow(after, heartbeat_s=self.settings.heartbeat_s, status=status)
+                async with contextlib.aclosing(stream) as frames:
+                    async for data in frames:
+                        yield data
+                if active.log.terminal is not None:
+                    return
+                after = active.log.cursor
+            run, text = await self.database.read(lambda conn: _load_run(conn, run.scope, run.id))
+            if run.ended:
+                yield encode_ended_run(run.id, text, min(after, len(text)), encode_terminal(run))
+                return
+            if run.id in self.active:
+                continue
+            yield sse.encode_token(run.id, len(text), text[after:]) if len(text) > after else b""
+            after = max(after, len(text))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_AGAIN_S):
+                    await begun.wait()
+
+    async def describe(self, scope: Scope, run_id: str) -> tuple[Run, str]:
+        """A run and what it has said so far, to the last token if it is being made here. Raises NotFound."""
+        run, text = await self.database.read(lambda conn: _load_run(conn, scope, run_id))
+        active = self.active.get(run_id)
+        if active is None or run.ended:
+            return run, text
+        reached = {"state": active.state, "model": active.model, "streaming_at": active.streaming_at}
+        return dataclasses.replace(run, first_token_at=active.first_token_at, **reached), active.log.text  # type: ignore[arg-type]
+
+    async def check_cursor(self, scope: Scope, run_id: str, after: int) -> Run:
+        """The run, if `after` is one of its cursors. Raises NotFound or BadCursor."""
+        run, text = await self.describe(scope, run_id)
+        if not 0 <= after <= len(text):
+            raise BadCursor
+        return run
+
+    async def cancel(self, scope: Scope, run_id: str) -> tuple[Run, str]:
+        """Stop a run for its user and return how it ended: cancelled, or however it had ended before. Raises NotFound."""
+        run, _ = await self.database.read(lambda conn: _load_run(conn, scope, run_id))
+        await self.stop(run)
+        return await self.database.read(lambda conn: _load_run(conn, scope, run_id))
+
+    async def stop(self, run: Run) -> None:
+        """End a run, wherever it is, with what it has said so far."""
+        if active := self.active.get(run.id):
+            active.stop("user")
+            await active.ended.wait()
+        elif not run.ended:
+            await self.database.write(lambda tx: self.end_from_row(tx, run, "cancelled"), then=self._after_end)
+
+    async def stop_all(self, *, staff_id: str | None = None, conversation_id: str | None = None) -> None:
+        """End the runs being made here for a staff member or in a conversation, before it is erased."""
+        for active in list(self.active.values()):
+            if active.run.staff_id == staff_id or active.run.conversation_id == conversation_id:
+                active.stop("user")
+                await active.ended.wait()
+
+    def _spawn_stop(self, run: Run) -> None:
+        self._keep(asyncio.create_task(self.stop(run), name=f"stop {run.id}"))
+
+    # ── 4: finish ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _finish(self, active: ActiveRun) -> None:
+        """Commit the reply and the run's end together, then tell the readers."""
+        settle = self._plan_requeue(active) if self._is_made_again(active) else self._plan_end(active)
+        try:
+            settled = await self.database.write(settle, then=self._after_end)
+            terminal = encode_terminal(settled.run) if settled.run and settled.run.ended else None
+        except NotFound as error:  # its conversation was deleted under it
+            active.failure = error
+            terminal = sse.encode_error(describe_failure(error), None)
+        except Exception as error:
+            # The disk refuses the end. The readers are told so; the end itself is tried again until it is taken.
+            log.exception("run %s could not be ended yet", active.run.id)
+            active.failure = error if isinstance(error, StaffstreamError) else InternalError()
+            self.unsettled.append(self._plan_end(active))
+            terminal = sse.encode_error(describe_failure(active.failure), None)
+        self.active.pop(active.run.id, None)
+        active.close(terminal)
+
+    def _plan_end(self, active: ActiveRun) -> Callable[[Connection], Settled]:
+        """The transaction that saves the reply, ends the run, learns from Claude's count and claims the next run."""
+        run, text, finished = active.run, active.log.text, active.finished
+        state, failure = active.judge()
+        status: MessageStatus = "complete" if state == "done" else "cancelled" if state == "cancelled" else "interrupted"
+        usage = finished.usage if finished else None
+        stop_reason = finished.stop_reason if finished else None
+        said = bool(text) or state == "done"
+
+        def settle(tx: Connection) -> Settled:
+            if runs.end_run(
+                tx, run, state, message_id=run.id if said else None, error=failure, model=active.model, usage=usage,
+                stop_reason=stop_reason, streaming_at=active.streaming_at, first_token_at=active.first_token_at,
+            ):  # fmt: skip
+                if said:
+                    conversations.append_reply(
+                        tx, run, text, status=status, model=active.model, stop_reason=stop_reason, usage=usage
+                    )
+                if active.context:
+                    runs.save_context(tx, run.id, active.context.record)
+                    _learn_ratio(tx, active.context, usage)
+            ended = runs.get_run(tx, run.scope, run.id)
+            return Settled(ended, self._claim_next(tx, ended), runs.load_token_ratios(tx))
+
+        return settle
+
+    def _is_made_again(self, active: ActiveRun) -> bool:
+        """Whether an asynchronous run goes back to the queue: nobody was sent any of it, and another attempt may help."""
+        if active.run.door != "async" or active.log.reader_count or active.log.cursor or active.finished:
+            return False
+        if active.stop_cause is not None:
+            return active.stop_cause == "shutdown"
+        return active.failure is not None and active.failure.retryable and active.run.attempts < ASYNC_ATTEMPTS
+
+    def _plan_requeue(self, active: ActiveRun) -> Callable[[Connection], Settled]:
+        asked_s = (active.failure and active.failure.retry_after_s) or 0.0
+        wait_s = 0.0 if active.stop_cause else max(asked_s, random.uniform(0.8, 1.2) * 2**active.run.attempts)
+
+        def requeue(tx: Connection) -> Settled:
+            runs.requeue_run(tx, active.run, wait_s=wait_s)
+            return Settled(None, [])
+
+        return requeue
+
+    def end_from_row(self, tx: Connection, run: Run, state: RunState, failure: RunFailure | None = None) -> Settled:
+        """End a run that this process is not making, from what its row holds."""
+        run = runs.get_run(tx, run.scope, run.id)
+        text = run.partial_text
+        if runs.end_run(tx, run, state, message_id=run.id if text else None, error=failure) and text:
+            status: MessageStatus = "cancelled" if state == "cancelled" else "interrupted"
+            conversations.append_reply(tx, run, text, status=status, model=None, stop_reason=None, usage=None)
+        ended = runs.get_run(tx, run.scope, run.id)
+        return Settled(ended, self._claim_next(tx, ended))
+
+    def _claim_next(self, tx: Connection, ended: Run) -> list[Run]:
+        if self.draining or not ended.ended:
+            return []
+        return runs.claim_due_runs(tx, owner=self.owner, limit=1, conversation_id=ended.conversation_id)
+
+    def _after_end(self, settled: Settled) -> None:
+        self.ratios |= settled.ratios
+        self.begin(settled.claimed)
+        self.queue_changed.set()
+
+    def _keep(self, task: asyncio.Task[None]) -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def wait_idle(self) -> None:
+        """Return when no task of this pipeline is left; a bug in one is raised."""
+        while self._tasks:
+            await asyncio.gather(*self._tasks)
+
+
+# ── helpers ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def _count_question(content: str) -> int:
+    """Tokens of a question; a long one is counted in a thread, as nothing may hold the loop for over 10 ms."""
+    if len(content) < 20_000:
+        return count_tokens(content)
+    return await asyncio.to_thread(count_tokens, content)
+
+
+def _find_asked(tx: Connection, scope: Scope, message_id: str) -> Message:
+    """The question to be answered again: the message itself, or the one it replies to."""
+    message = conversations.get_message(tx, scope, message_id)
+    if message.reply_to:
+        message = conversations.get_message(tx, scope, message.reply_to)
+    if message.message_type != "user":
+        raise Conflict("This message answers no question, so there is nothing to answer again.")
+    return message
+
+
+def _load_run(conn: Connection, scope: Scope, run_id: str) -> tuple[Run, str]:
+    run = runs.get_run(conn, scope, run_id)
+    return run, runs.load_reply_text(conn, run)
+
+
+def _learn_ratio(tx: Connection, context: Context, usage: dict[str, int] | None) -> None:
+    """Take what Claude counted for the prompt into the model's ratio."""
+    names = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
+    counted = sum((usage or {}).get(name, 0) for name in names)
+    if counted and context.counted_tokens:
+        runs.learn_token_ratio(tx, context.prompt.model, min(3.0, max(0.5, counted / context.counted_tokens)))
+
+
+def encode_terminal(run: Run) -> bytes:
+    """The one terminal frame of a run that has ended."""
+    if run.error:
+        return sse.encode_error(run.error, run.message_id)
+    return sse.encode_done(
+        run.message_id, stop_reason=run.stop_reason, usage=run.usage, cancelled=run.state == "cancelled"
+    )

@@ -1,0 +1,129 @@
+"""What keeps runs honest while nobody looks: progress on disk, leases, the start-up sweep, the queue, the drain.
+
+A begun run that nobody makes any more is ended (`server_restart`) with its partial text saved, or, if it was asynchronous and
+nobody had been sent any of it, put back into the queue. On start-up that holds for every begun run if this process is alone on the
+file, and always for those whose lease has run out.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+
+from staffstream import runs
+from staffstream.active import describe_failure
+from staffstream.database import Connection
+from staffstream.errors import ServerRestart, Unavailable
+from staffstream.pipeline import Pipeline, Settled
+
+log = logging.getLogger(__name__)
+
+BOOKKEEPING_S = 0.5  # partial text is written down this often
+LEASE_ROUND_S = runs.LEASE_S / 3
+QUEUE_ROUND_S = 1.0  # how often the queue is looked at for what other processes left or what has fallen due
+
+
+@contextlib.asynccontextmanager
+async def keep_running(pipeline: Pipeline, *, alone: bool) -> AsyncIterator[None]:
+    """Take up what an earlier process left, then keep the books until the block ends; at its end every run is over."""
+    pipeline.ratios = await pipeline.database.read(runs.load_token_ratios)
+    await _sweep(pipeline, all_begun=alone)
+    rounds = (
+        _repeat(pipeline, _write_progress, BOOKKEEPING_S),
+        _repeat(pipeline, _keep_leases, LEASE_ROUND_S),
+        _take_up_queue(pipeline),
+    )
+    tasks = [asyncio.create_task(work) for work in rounds]
+    try:
+        yield
+    finally:
+        await drain(pipeline, 0)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await pipeline.wait_idle()
+
+
+async def drain(pipeline: Pipeline, grace_s: float) -> None:
+    """Take no new runs, give the running ones `grace_s` seconds, then end them with their partial text saved."""
+    pipeline.draining = True
+    if pipeline.active and grace_s > 0:
+        waiting = [asyncio.create_task(active.ended.wait()) for active in pipeline.active.values()]
+        await asyncio.wait(waiting, timeout=grace_s)
+        for task in waiting:
+            task.cancel()
+    for active in list(pipeline.active.values()):
+        active.stop("shutdown")
+    for active in list(pipeline.active.values()):
+        await active.ended.wait()
+
+
+async def _repeat(pipeline, work, every_s) -> None:  # type: ignore[no-untyped-def]
+    """Do a piece of upkeep for ever; trouble with the disk passes, a bug is logged, neither ends the upkeep."""
+    while True:
+        await asyncio.sleep(every_s)
+        await _attempt(pipeline, work)
+
+
+async def _attempt(pipeline, work) -> None:  # type: ignore[no-untyped-def]
+    try:
+        await work(pipeline)
+    except Unavailable as error:
+        log.warning("%s has to wait: %s", work.__name__, error.code)
+    except Exception:
+        log.exception("%s failed", work.__name__)
+
+
+async def _write_progress(pipeline: Pipeline) -> None:
+    while pipeline.unsettled:
+        await pipeline.database.write(pipeline.unsettled[0], then=pipeline._after_end)
+        pipeline.unsettled.pop(0)
+    changes = [change for active in pipeline.active.values() if (change := active.note_progress())]
+    if changes:
+        await pipeline.database.write(lambda tx: runs.save_progress(tx, changes))
+
+
+async def _keep_leases(pipeline: Pipeline) -> None:
+    held = await pipeline.database.write(lambda tx: runs.renew_leases(tx, owner=pipeline.owner))
+    for active in list(pipeline.active.values()):
+        if held.get(active.run.id) != active.run.fence:
+            active.stop("taken_over")
+    await _sweep(pipeline, all_begun=False)
+
+
+async def _sweep(pipeline: Pipeline, *, all_begun: bool) -> None:
+    """End, or put back, the begun runs that nobody is making any more."""
+
+    def sweep(tx: Connection) -> list[Settled]:
+        settled = []
+        for run, delivered in runs.find_abandoned_runs(tx, all_begun=all_begun):
+            if run.door == "async" and not delivered:
+                runs.requeue_run(tx, run)
+            else:
+                settled.append(pipeline.end_from_row(tx, run, "failed", describe_failure(ServerRestart())))
+        return settled
+
+    for settled in await pipeline.database.write(sweep):
+        pipeline.begin(settled.claimed)
+
+
+async def _take_up_queue(pipeline: Pipeline) -> None:
+    """Begin queued runs that are due, as many as there is room for, whenever the queue or the room may have changed."""
+    while True:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(QUEUE_ROUND_S):
+                await pipeline.queue_changed.wait()
+        pipeline.queue_changed.clear()
+        await _attempt(pipeline, _begin_due)
+
+
+async def _begin_due(pipeline: Pipeline) -> None:
+    making = sum(active.run.door == "async" for active in pipeline.active.values())
+    room = pipeline.settings.async_concurrency - making
+    if room <= 0 or pipeline.draining:
+        return
+    depth, _ = await pipeline.database.read(runs.measure_queue)
+    if depth:
+        await pipeline.database.write(
+            lambda tx: runs.claim_due_runs(tx, owner=pipeline.owner, limit=room), then=pipeline.begin
+        )
