@@ -1,6 +1,6 @@
-"""Claude's far end, scripted: a server on a real loopback socket that the real SDK talks to. It writes HTTP by hand,
-because a server library would repair what a test wants broken: each fault is the exact bytes on the wire. It refuses
-what the Messages API refuses, so that a prompt that passes here has a chance there.
+"""Claude's far end, scripted: a server on a real loopback socket that the real SDK talks to. It writes HTTP
+by hand, because a server library would repair what a test wants broken: each fault is the exact bytes on the
+wire. It refuses what the Messages API refuses, so that a prompt that passes here has a chance there.
 
     async with FarEnd() as far:                     # far.url goes into ANTHROPIC_BASE_URL
         far.script(Reply(["Hel", "lo"]), http_error(529))   # one a request, in order; then far.default
@@ -9,8 +9,9 @@ what the Messages API refuses, so that a prompt that passes here has a chance th
         gate.release(1)                             # " one" goes out; gate.open() for all the rest
         await far.left(3)                           # its client has hung up
 
-A script is a function from the request to the steps of its answer; `tests/far_end_cases.py` has one for each way in which a
-stream can go wrong. Run as a program (`python -m tests.far_end`) it feeds benches and other processes.
+A script is a function from the request to the steps of its answer; `tests/far_end_cases.py` has one for each
+way in which a stream can go wrong. Run as a program (`python -m tests.far_end`) it feeds benches and other
+processes.
 """
 
 import argparse
@@ -29,7 +30,7 @@ from typing import Any, cast
 import uvloop
 
 from staffstream.offline import refuse
-from staffstream.offline.replies import write_answer
+from staffstream.offline.answers import PromptCache, write_answer
 from staffstream.offline.wire import (
     PING,
     STOP_MESSAGE,
@@ -143,7 +144,7 @@ class Close:
 
 
 Step = bytes | Head | Raw | Wait | Hold | Stall | Close
-"""Bytes are a piece of the body, sent as one chunk in one write. A script that runs out of steps ends its body well."""
+"""Bytes are a piece of the body, sent as one chunk in one write. A script out of steps ends its body well."""
 
 
 @dataclass
@@ -194,9 +195,9 @@ USAGE = {
 class Reply:
     """A reply as Claude sends it.
 
-    `delay_s` is the time before each piece; `gate` is passed before each piece and before the end, `start_gate` before
-    `message_start` and `head_gate` before the status line. With `stamp` each piece is the time it was sent, in
-    nanoseconds on the monotonic clock, and a space.
+    `delay_s` is the time before each piece; `gate` is passed before each piece and before the end,
+    `start_gate` before `message_start` and `head_gate` before the status line. With `stamp` each piece is the
+    time it was sent at, in nanoseconds on the monotonic clock, and a space.
     """
 
     pieces: Iterable[str] = PIECES
@@ -291,13 +292,14 @@ def whole_steps(status: int, body: bytes, headers: Mapping[str, str]) -> list[St
 
 def answer_as_stand_in(request: Request) -> Iterable[Step]:
     """What the stand-in would say."""
-    answer = write_answer(request.body, f"msg_{request.number:024d}")
+    answer = write_answer(request.body, f"msg_{request.number:024d}", PromptCache())
     return Reply(answer.pieces, stop_reason=answer.stop_reason, usage=answer.usage)(request)
 
 
 class FarEnd:
-    """The server. Chats take the scripts given to `script` in order, then `default`; requests for structured output
-    take those given to `script_structured`, then `structured`, which is what the stand-in would answer.
+    """The server. Chats take the scripts given to `script` in order, then `default`; requests for structured
+    output take those given to `script_structured`, then `structured`, which is what the stand-in would
+    answer.
     """
 
     def __init__(

@@ -70,8 +70,8 @@ _NAME = rf"(?!(?:{_NO_NAME})\b)[A-ZÀ-ÖØ-ÞĀŁŚŠŽČΑ-ΩА-Я][\w-]*(?:['�
 _NAMES = rf"{_NAME}(?: {_NAME}){{0,3}}"
 _PETS = "dog|cat|horse|parrot|rabbit|hamster|pet"
 _KIN = (
-    r"(?i:(?:(?:older|elder|younger|little|big|best|twin) )?(?:sister|brother|mother|mum|mom|father|dad|wife|husband"
-    r"|partner|girlfriend|boyfriend|fianc[ée]e?|son|daughter|friend|boss|manager|colleague|neighbou?r|aunt|uncle"
+    r"(?i:(?:(?:older|elder|younger|little|big|best|twin) )?(?:sister|brother|mother|mum|mom|father|dad|wife"
+    r"|husband|partner|girlfriend|boyfriend|fianc[ée]e?|son|daughter|friend|boss|manager|colleague|neighbou?r|aunt|uncle"
     rf"|cousin|niece|nephew|grand(?:mother|father|ma|pa)|room-?mate|flat-?mate|teacher|doctor|dentist|{_PETS}))"
 )
 _SUBJECT = (
@@ -79,16 +79,16 @@ _SUBJECT = (
     rf"|\b(?P<owner>{_NAMES})['’]s (?P<owner_kin>{_KIN})|\b(?P<name>{_NAMES})|(?P<same>\b(?:and|but)\b))"
 )
 _ADVERBS = (
-    r"(?: (?:also|really|still|now|just|currently|recently|always|usually|actually|absolutely|only|mostly|already"
-    r"|finally|both|do))*"
+    r"(?: (?:also|really|still|now|just|currently|recently|always|usually|actually|absolutely|only|mostly"
+    r"|already|finally|both|do))*"
 )
 _JOINT = r"(?:\s+|(?=['’]))"
 _BE = r"(?:am|is|['’]m|['’]s)"
 _HAVE = r"(?:(?:have|has|['’]ve|['’]s) (?:just |recently |now )?)?"
 _END = (
-    r"(?=\s*(?:[,;:!?()\n]|\.(?:\s|$)|$)|\s+(?i:and|but|because|since|so|now|where|which|who|when|while|although"
-    r"|though|with (?:my|his|her)|right now|these days|at the moment|for (?:an?|\d+|many|some|over|about)|as an?"
-    r"|until|today|yesterday|(?:last|this|next) (?:week|month|year|summer|spring|autumn|winter))\b)"
+    r"(?=\s*(?:[,;:!?()\n]|\.(?:\s|$)|$)|\s+(?i:and|but|because|since|so|now|where|which|who|when|while"
+    r"|although|though|with (?:my|his|her)|right now|these days|at the moment|for (?:an?|\d+|many|some|over)"
+    r"|as an?|until|today|yesterday|(?:last|this|next) (?:week|month|year|summer|spring|autumn|winter))\b)"
 )
 _VALUE = rf"(?P<object>[^\s,;:.!?\n][^,;:!?\n]{{0,79}}?){_END}"
 _VERBS = (
@@ -132,7 +132,7 @@ _VERBS = (
     _Verb(
         "has",
         r"(?:have|has|['’]ve got|have got|has got)(?= (?:an?|two|three|four|five|\d+) "
-        r"(?!(?:\w+ )?(?:question|problem|idea|feeling|look|point|doubt|minute|moment|lot|bit|chat|meeting)s?\b)"
+        r"(?!(?:\w+ )?(?:question|problem|idea|feeling|look|point|doubt|minute|moment|lot|bit|meeting)s?\b)"
         r"(?!\w+ (?:called|named)\b))",
         "has",
     ),
@@ -148,9 +148,10 @@ _NAMED = (
 _NATIONALITY = re.compile(
     r"(?:.*(?:ish|ese|ian|ean|can)|German|French|Dutch|Greek|Thai|Czech|Swiss|Muslim|Hindu|Sorry|OK)$"
 )
+_NAMED_KIN = rf"(?P<kin>{_KIN}),? (?:called|named) (?P<object>{_NAMES})"
 _KIN_NAMED = (
     re.compile(rf"\b[Mm]y (?P<kin>{_KIN})(?:['’]s name)? is (?:called |named )?(?P<object>{_NAMES}){_END}"),
-    re.compile(rf"\bI(?:['’]ve| have)(?: got)? an? (?P<kin>{_KIN}),? (?:called|named) (?P<object>{_NAMES})"),
+    re.compile(rf"\bI(?:['’]ve| have)(?: got)? an? {_NAMED_KIN}"),
     re.compile(rf"\b(?P<object>{_NAMES}) is [Mm]y (?P<kin>{_KIN})\b"),
     re.compile(rf"\b(?P<object>{_NAMES}) is (?P<owner>{_NAMES})['’]s (?P<kin>{_KIN})\b"),
 )

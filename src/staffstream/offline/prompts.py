@@ -91,8 +91,8 @@ def is_question(sentence: str) -> bool:
 
 
 _ASKING = re.compile(
-    r"(?:and |but |so |please )?(?:what|where|who|whom|whose|when|why|how|which|do|does|did|is|are|am|was|were"
-    r"|can|could|will|would|should|tell me|remind me|list|name)\b",
+    r"(?:and |but |so |please )?(?:what|where|who|whom|whose|when|why|how|which|do|does|did|is|are|am|was"
+    r"|were|can|could|will|would|should|tell me|remind me|list|name)\b",
     re.IGNORECASE,
 )
 

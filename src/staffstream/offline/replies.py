@@ -80,10 +80,18 @@ def _answer(chat: Chat, said: str) -> str:
     nearest = next((each for each in chat.evidence if each.source == "memory"), None)
     if asks and nearest:
         return f"I am not sure. The nearest that I remember: {_quote(nearest)}"
+    if _ERRAND.match(said):
+        return _INABILITY
     return _IGNORANCE if asks else _HEARD
 
 
 _REMEMBER = re.compile(r"\b(?:know|remember|recall|told|learn(?:ed|t)|say|said)\b", re.IGNORECASE)
+_ERRAND = re.compile(
+    r"\W*(?:please\b|help\b|(?:can|could|will|would) you\b|write\b|explain\b)", re.IGNORECASE
+)
+_INABILITY = (
+    "That takes the real Claude, which this server has no key for. I can quote what you have told me."
+)
 _IGNORANCE = "I know nothing about that: it is not in anything you have told me."
 _HEARD = "I have read that, and have nothing of my own to add. Ask me about something you told me."
 
@@ -138,14 +146,13 @@ def _list_terms(text: str) -> set[str]:
 
 _ENDING = re.compile(r"^(.{3,}?)(?:ing|ed|es|s|e)$")
 _STOP_WORDS = frozenset(
-    re.findall(
-        r"\w+",
-        """a about again all also always am an and any are as ask at be been but by can could did do does don ever for
-        from give had has have he her here his how i if in into is it its just know last let me mean my no not now of
-        off on or our out please re recall remember said say she should so some still tell than that the their them
-        then there they this to today told too up us use very was we were what when where which who whom whose why
-        will with would yes you your""",
-    )
+    """
+    a about again all also always am an and any are as ask at be been but by can could did do does don
+    ever for from give had has have he her here his how i if in into is it its just know last let me
+    mean my no not now of off on or our out please re recall remember said say she should so some still
+    tell than that the their them then there they this to today told too up us use very was we were what
+    when where which who whom whose why will with would yes you your
+    """.split()  # noqa: SIM905 - a list of so many words reads better without quotes
 )
 _ALIKE = {
     alike: words.split()[0]
@@ -159,6 +166,7 @@ _ALIKE = {
         "colour color",
         "mother mum mom",
         "father dad",
+        "pet dog cat horse rabbit hamster",
     )
     for alike in words.split()
 }

@@ -4,7 +4,7 @@ schema, whatever it names and limits.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from staffstream.offline.facts import USER, Fact, find_facts
@@ -110,7 +110,7 @@ def _fit_string(value: Any, schema: Json, root: Json) -> str:
     return _EXAMPLES.get(schema.get("format", ""), "") if value is None else str(value)
 
 
-_FITTERS = {
+_FITTERS: dict[str, Callable[[Any, Json, Json], Any]] = {
     "object": _fit_object,
     "array": _fit_array,
     "string": _fit_string,
