@@ -74,7 +74,7 @@ export async function readProblem(response: Response): Promise<StaffstreamError>
     status: response.status,
     retryAfterMs: readRetryAfterMs(response),
     runId: text(problem.run_id) ?? response.headers.get("X-Run-Id"),
-    userMessageId: response.headers.get("X-User-Message-Id"),
+    userMessageId: text(problem.user_message_id) ?? response.headers.get("X-User-Message-Id"),
     requestId: text(problem.request_id),
   })
 }

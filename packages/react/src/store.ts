@@ -226,10 +226,7 @@ export class ChatStore {
   async #resume({ key, runId, content }: Pending): Promise<SendResult | null> {
     if (runId === null) return content === null ? null : this.#begin({ key, content })
     if (this.#history.some(message => message.id === runId)) return this.#forget(key)
-    const result = await this.#begin({ key, runId })
-    // The run went with its conversation or its database: nothing that anyone here asked for has failed.
-    if (result.error?.code === "not_found") this.#tell(null)
-    return result
+    return this.#begin({ key, runId, isRemembered: true })
   }
 
   #forget(key: string): null {
@@ -326,7 +323,8 @@ export class ChatStore {
       turn.reply = { ...turn.reply, reply_to: turn.reply.reply_to ?? error.userMessageId }
       this.#keep(turn.user)
     }
-    this.#close(turn, error)
+    // A remembered run goes with its conversation or its database: nothing that anyone here asked for has failed.
+    this.#close(turn, turn.fields.isRemembered && error.code === "not_found" ? null : error)
     if (error.code === "conversation_busy" && error.runId !== null) void this.#joinOther(error.runId, error)
     return { status: turn.isAccepted || turn.isLost ? "failed" : "refused", message: null, error }
   }

@@ -37,8 +37,9 @@ export interface TurnFields {
   /** The message whose reply is made anew, and the question that is answered. */
   regenerates?: string | null
   replyTo?: string | null
-  /** The run to join. */
+  /** The run to join, and whether a page before this one had left it. */
   runId?: string | null
+  isRemembered?: boolean
   /** The idempotency key of the submission; a retry brings its own. */
   key?: string
   strategy?: MultitaskStrategy | undefined

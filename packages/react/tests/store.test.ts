@@ -422,7 +422,11 @@ test("10,000 tokens change the snapshot at most once a frame, and all of them ar
   const frames: (() => void)[] = []
   const { store, now } = open({ schedule: callback => void frames.push(callback) })
   let changes = 0
-  leave.push(store.subscribe(() => void (changes += 1)))
+  leave.push(
+    store.subscribe(() => {
+      changes += 1
+    }),
+  )
   const sent = store.sendMessage("Count!")
   await until(() => server.runs.length)
   server.lastRun.say(...Array.from({ length: 10_000 }, (_, index) => `${index} `))
