@@ -58,9 +58,7 @@ class ActiveRun:
         if reached == self._noted:
             return None
         self._noted = reached
-        return Progress(
-            self.run.id, self.run.fence, self.state, self.log.text, self.streaming_at, self.first_token_at
-        )
+        return Progress(self.run.id, self.run.fence, self.state, self.log.text, self.streaming_at, self.first_token_at)
 
     def __enter__(self) -> None:
         """Within the block `stop` may cancel the current task; the cancellation ends with the block."""

@@ -1,6 +1,7 @@
 """`create_app`: all rooms put together as one ASGI app with a lifespan.
 
-Served alone, the server runs the lifespan. Mounted inside a host app, the host enters it: `async with app.running(): …`.
+Served alone, the server runs the lifespan. Mounted inside a host app, the host enters it: `async with app.running():
+…`.
 """
 
 import asyncio
@@ -40,7 +41,8 @@ class Staffstream(Starlette):
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Open everything, serve within the block, and at its end stop what is still being made, its partial text saved.
+        """Open everything, serve within the block, and at its end stop what is still being made, its partial text
+        saved.
 
         Raises SetupError when the server cannot start as it is set up.
         """
@@ -64,7 +66,9 @@ class Staffstream(Starlette):
                 self.state.service = None
 
     async def drain(self, grace_s: float) -> None:
-        """Take no new runs and give the running ones `grace_s` seconds; what is left then ends with its partial text saved."""
+        """Take no new runs and give the running ones `grace_s` seconds; what is left then ends with its partial text
+        saved.
+        """
         if (service := getattr(self.state, "service", None)) is not None:
             await upkeep.drain(service.pipeline, grace_s)
 

@@ -1,9 +1,9 @@
 """Claude: the only room that knows the Anthropic SDK.
 
-Requests go through the SDK's own async client; of a streamed answer we read the SDK's byte stream and parse the few events that a
-reply is made of ourselves, which costs less than half of building the SDK's event objects (bench/relay.py) and makes
-every way in which a stream can break one of our own errors. A reply counts as finished only after `message_stop`: the SDK raises
-nothing when the upstream ends cleanly without it.
+Requests go through the SDK's own async client; of a streamed answer we read the SDK's byte stream and parse the few
+events that a reply is made of ourselves, which costs less than half of building the SDK's event objects
+(bench/relay.py) and makes every way in which a stream can break one of our own errors. A reply counts as finished
+only after `message_stop`: the SDK raises nothing when the upstream ends cleanly without it.
 """
 
 import asyncio
@@ -303,8 +303,8 @@ class Claude:
     ) -> AsyncIterator["Claude"]:
         """A client over the SDK's aiohttp transport, or over the one given.
 
-        Redirects are not followed, since they could carry the key elsewhere, and the SDK's own retries are off: it would
-        sleep through any Retry-After and could repeat half a reply.
+        Redirects are not followed, since they could carry the key elsewhere, and the SDK's own retries are off: it
+        would sleep through any Retry-After and could repeat half a reply.
         """
         options: dict[str, Any] = {
             "follow_redirects": False,
@@ -320,8 +320,8 @@ class Claude:
     async def stream_reply(self, prompt: Prompt, take: Callable[[list[Event]], None]) -> None:
         """Ask Claude and hand every batch of events to `take` as it arrives, `Finished` last.
 
-        Returns after `Finished`. Raises an UpstreamError for every other end, among them UpstreamTimeout when nothing but pings
-        came for too long. What `take` raises goes through.
+        Returns after `Finished`. Raises an UpstreamError for every other end, among them UpstreamTimeout when nothing
+        but pings came for too long. What `take` raises goes through.
         """
         try:
             async with asyncio.timeout(None) as deadline:

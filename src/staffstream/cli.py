@@ -1,6 +1,7 @@
 """The command line: `staffstream serve`, `chat`, `staff`.
 
-Flags of `serve` are the settings' own names; commands that talk to a running server go through its HTTP door like everyone else.
+Flags of `serve` are the settings' own names; commands that talk to a running server go through its HTTP door like
+everyone else.
 """
 
 import argparse
@@ -41,7 +42,9 @@ def run_locally(argv: Sequence[str] | None = None) -> int:
 
 
 def _make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="staffstream", description="AI staff members that answer in real time and remember.")
+    parser = argparse.ArgumentParser(
+        prog="staffstream", description="AI staff members that answer in real time and remember."
+    )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_serve(commands)
@@ -116,14 +119,19 @@ def _add_client_options(parser: argparse.ArgumentParser) -> None:
 
     parser.add_argument("--url", default=os.environ.get("STAFFSTREAM_URL", DEFAULT_URL), help="the server's address")
     parser.add_argument(
-        "--key", default=os.environ.get("STAFFSTREAM_KEY"), help="your key, if the server asks for one [STAFFSTREAM_KEY]"
+        "--key",
+        default=os.environ.get("STAFFSTREAM_KEY"),
+        help="your key, if the server asks for one [STAFFSTREAM_KEY]",
     )
 
 
 def _open_client(args: argparse.Namespace) -> httpx.AsyncClient:
     headers = {"Authorization": f"Bearer {args.key}"} if args.key else {}
     return httpx.AsyncClient(
-        base_url=args.url.rstrip("/") + "/api/v1", headers=headers, timeout=httpx.Timeout(30, read=None), trust_env=False
+        base_url=args.url.rstrip("/") + "/api/v1",
+        headers=headers,
+        timeout=httpx.Timeout(30, read=None),
+        trust_env=False,
     )
 
 
@@ -189,7 +197,9 @@ async def _create_staff(args: argparse.Namespace) -> int:
 
 
 def _add_chat(commands: Any) -> None:
-    parser = commands.add_parser("chat", help="talk to a staff member of a running server; Ctrl-C stops a reply, Ctrl-D ends")
+    parser = commands.add_parser(
+        "chat", help="talk to a staff member of a running server; Ctrl-C stops a reply, Ctrl-D ends"
+    )
     parser.add_argument("staff", help="a staff member's id or name")
     parser.add_argument("--conversation", help="a conversation's id; by default the default one")
     _add_client_options(parser)
@@ -204,7 +214,10 @@ async def _chat(args: argparse.Namespace) -> int:
         members = [m for m in response.json() if args.staff in (m["id"], m["name"])]
         if len(members) != 1:
             wrong = "no staff member has" if not members else "several staff members have"
-            print(f"staffstream: {wrong} the id or name {args.staff!r}; see: staffstream staff list", file=sys.stderr)
+            print(
+                f"staffstream: {wrong} the id or name {args.staff!r}; see: staffstream staff list",
+                file=sys.stderr,
+            )
             return 1
         while True:
             try:

@@ -1,8 +1,9 @@
 """All sources → one prompt within the budget, and the record of why.
 
-Gathering reads one snapshot; fitting is pure. The order is made for Claude's prompt cache: what never changes first (persona), what
-changes at a compaction next (summary), then the turns, which only grow, and last the new message with what was recalled for it.
-Tokens are counted by our vocabulary and multiplied by the model's learned ratio, so `tokens` here are Claude's.
+Gathering reads one snapshot; fitting is pure. The order is made for Claude's prompt cache: what never changes first
+(persona), what changes at a compaction next (summary), then the turns, which only grow, and last the new message with
+what was recalled for it. Tokens are counted by our vocabulary and multiplied by the model's learned ratio, so
+`tokens` here are Claude's.
 """
 
 import math
@@ -91,7 +92,9 @@ class _Budget:
 
 
 def describe_persona(staff: Staff) -> str:
-    """The system text: who the staff member is, and how recalled material is to be treated. The same bytes for every reply."""
+    """The system text: who the staff member is, and how recalled material is to be treated. The same bytes for every
+    reply.
+    """
     role = f", {staff.role.strip()}" if staff.role.strip() else ""
     parts = [f"You are {staff.name.strip()}{role}.", staff.persona.strip(), _TREATMENT]
     return "\n\n".join(part for part in parts if part)
@@ -100,14 +103,21 @@ def describe_persona(staff: Staff) -> str:
 def fit_context(
     sources: Sources, *, model: str, budget_tokens: int, max_output_tokens: int, ratio: float | None
 ) -> Context:
-    """The best prompt within the budget. The question is whole, whatever else has to go; turns and evidence go in whole or not at all."""
+    """The best prompt within the budget. The question is whole, whatever else has to go; turns and evidence go in
+    whole or not at all.
+    """
     budget = _Budget(budget_tokens, ratio or UNKNOWN_RATIO)
     budget.spend("question", budget.measure(sources.question.content, MESSAGE_OVERHEAD_TOKENS))
     system = _fit_text(budget, "persona", describe_persona(sources.staff), budget.left)
     summary_limit = min(budget.left, int(budget_tokens * SUMMARY_SHARE))
     summary = _fit_text(budget, "summary", sources.summary, summary_limit)
     evidence, turns, dropped = _fit_rest(sources, budget, budget_tokens)
-    prompt = Prompt(model, max_output_tokens, _write_system(system), _write_messages(summary, turns, evidence, sources.question))
+    prompt = Prompt(
+        model,
+        max_output_tokens,
+        _write_system(system),
+        _write_messages(summary, turns, evidence, sources.question),
+    )
     record = {
         "model": model,
         "budget_tokens": budget_tokens,
@@ -136,7 +146,9 @@ def _fit_text(budget: _Budget, section: str, text: str, limit: int) -> str:
 def _fit_rest(
     sources: Sources, budget: _Budget, budget_tokens: int
 ) -> tuple[list[Evidence], list[Sequence[Message]], list[dict[str, Any]]]:
-    """Evidence and recent turns. Recent turns have what the evidence's caps leave them, and then what the evidence left over."""
+    """Evidence and recent turns. Recent turns have what the evidence's caps leave them, and then what the evidence
+    left over.
+    """
     reserve = int(budget_tokens * (MEMORY_SHARE + GRAPH_SHARE)) + WRAPPER_TOKENS if sources.evidence else 0
     waiting = list(sources.turns)
     recent = _fit_turns(budget, waiting, keep_free=reserve)
@@ -229,7 +241,9 @@ def _say(messages: list[dict[str, Any]], role: str, text: str) -> None:
 
 
 def _mark_last_answer(messages: list[dict[str, Any]]) -> None:
-    """A cache breakpoint after the last answer: everything before the new message is a prefix of the next request too."""
+    """A cache breakpoint after the last answer: everything before the new message is a prefix of the next request
+    too.
+    """
     answers = [message for message in messages if message["role"] == "assistant"]
     if answers:
         answers[-1]["content"][-1].update(_CACHED)

@@ -1,7 +1,7 @@
 """Conversations and their messages: rows in and out, in one scope at a time.
 
-Messages are immutable and ordered by (turn, id): a turn is a question with its answers, so that a question that waited in
-the queue is still followed by its own answer.
+Messages are immutable and ordered by (turn, id): a turn is a question with its answers, so that a question that
+waited in the queue is still followed by its own answer.
 """
 
 import json
@@ -10,7 +10,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from staffstream.database import Connection, Row
-from staffstream.domain import Conversation, Message, MessageStatus, MessageType, Run, Scope, make_id, now_text
+from staffstream.domain import (
+    Conversation,
+    Message,
+    MessageStatus,
+    MessageType,
+    Run,
+    Scope,
+    make_id,
+    now_text,
+)
 from staffstream.errors import BadRequest, NotFound
 
 _NO_CONVERSATION = "There is no conversation with this id."
@@ -121,7 +130,9 @@ def append_reply(
 def import_messages(
     tx: Connection, scope: Scope, conversation: Conversation, messages: Sequence[ImportedMessage]
 ) -> list[Message]:
-    """Save a past conversation's messages in order. Each question opens a turn, and each answer with no question of its own."""
+    """Save a past conversation's messages in order. Each question opens a turn, and each answer with no question of
+    its own.
+    """
     saved: list[Message] = []
     turn = _take_turns(tx, conversation.id, 0, now_text())
     question: str | None = None
@@ -131,8 +142,16 @@ def import_messages(
             turn += 1
         saved.append(
             _insert_message(
-                tx, scope, conversation.id, make_id(), turn, message.message_type, message.content, "complete",
-                message.created_at, reply_to=question if answers else None,
+                tx,
+                scope,
+                conversation.id,
+                make_id(),
+                turn,
+                message.message_type,
+                message.content,
+                "complete",
+                message.created_at,
+                reply_to=question if answers else None,
             )  # fmt: skip
         )
         question = saved[-1].id if message.message_type == "user" else None
@@ -151,7 +170,9 @@ def get_message(conn: Connection, scope: Scope, message_id: str) -> Message:
 def list_messages(
     conn: Connection, scope: Scope, conversation_id: str, *, limit: int, before: str | None = None
 ) -> list[Message]:
-    """Newest first, in the order of turns; `before` is the last id of the page before. Raises BadRequest for a strange `before`."""
+    """Newest first, in the order of turns; `before` is the last id of the page before. Raises BadRequest for a
+    strange `before`.
+    """
     edge: tuple[int, str] = (_LATER_MESSAGES, "")
     if before is not None:
         row = conn.execute(
@@ -193,7 +214,8 @@ def set_feedback(tx: Connection, scope: Scope, message_id: str, *, rating: int, 
     if get_message(tx, scope, message_id).message_type != "assistant":
         raise BadRequest("Feedback is for a staff member's replies.")
     tx.execute(
-        "UPDATE messages SET feedback_rating = ?, feedback_comment = ? WHERE id = ?", (rating, comment, message_id)
+        "UPDATE messages SET feedback_rating = ?, feedback_comment = ? WHERE id = ?",
+        (rating, comment, message_id),
     )
     return get_message(tx, scope, message_id)
 

@@ -1,10 +1,10 @@
 """The SQLite file: opening it, its one writer, its readers, its migrations.
 
-SQLite comes from `pysqlite3` everywhere: two builds of SQLite on one file in one process can lose committed data, and the
-stdlib's often cannot load extensions. Work is handed in as plain functions over a connection and run in one hop on a database
-thread: `await database.write(lambda tx: …)`. A write function is one transaction; those that wait together share one commit, a
-savepoint each, because with `synchronous=FULL` the fsync is the cost. Once handed in, a write runs whole or not at
-all, whether or not its caller still waits.
+SQLite comes from `pysqlite3` everywhere: two builds of SQLite on one file in one process can lose committed data, and
+the stdlib's often cannot load extensions. Work is handed in as plain functions over a connection and run in one hop
+on a database thread: `await database.write(lambda tx: …)`. A write function is one transaction; those that wait
+together share one commit, a savepoint each, because with `synchronous=FULL` the fsync is the cost. Once handed in, a
+write runs whole or not at all, whether or not its caller still waits.
 """
 
 import asyncio
@@ -48,7 +48,9 @@ _MOST_PER_COMMIT = 256
 
 
 def connect(path: Path | str, *, durability: str = "full", read_only: bool = False) -> Connection:
-    """An open connection with extensions and pragmas as every part of staffstream uses it, commands and tests included."""
+    """An open connection with extensions and pragmas as every part of staffstream uses it, commands and tests
+    included.
+    """
     connection: Connection = pysqlite3.connect(
         str(path), isolation_level=None, check_same_thread=False, cached_statements=512
     )
@@ -165,14 +167,14 @@ def translate_error(error: BaseException) -> BaseException:
     """What a caller should see: storage trouble as a StaffstreamError, anything else (a bug, a broken rule) as it is."""
     if not isinstance(error, pysqlite3.Error):
         return error
-    name = getattr(error, "sqlite_errorname", "") or ""
+    name: str = getattr(error, "sqlite_errorname", "") or ""
     translated: StaffstreamError | None = None
     if name.startswith("SQLITE_FULL"):
         translated = StorageFull()
     elif any(name.startswith(prefix) for prefix in _UNAVAILABLE):
         translated = StorageUnavailable()
     if translated is None:
-        return error
+        return error  # type: ignore[no-any-return]
     log.error("the database refused a transaction: %s", name, exc_info=error)
     translated.__cause__ = error
     return translated
@@ -257,9 +259,10 @@ class Database:
     async def write(self, function: Callable[[Connection], T], *, then: Callable[[T], None] | None = None) -> T:
         """Run `function` as one transaction on the writer and return what it returned, after the commit.
 
-        `then` is called with that value in the event loop right after the commit, whether or not the caller still waits: what
-        must follow a write belongs there. What the function raises is raised here and leaves no trace in the file. Raises StorageFull or StorageUnavailable
-        when the commit fails. A caller that is cancelled does not stop a write that was handed in.
+        `then` is called with that value in the event loop right after the commit, whether or not the caller still
+        waits: what must follow a write belongs there. What the function raises is raised here and leaves no trace in
+        the file. Raises StorageFull or StorageUnavailable when the commit fails. A caller that is cancelled does not
+        stop a write that was handed in.
         """
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._queue.put_nowait(_Write(function, then, future))
@@ -268,7 +271,7 @@ class Database:
     async def read(self, function: Callable[[Connection], T]) -> T:
         """Run `function` over one consistent snapshot on a reader and return what it returned."""
         reader = await self._idle.get()
-        work = asyncio.ensure_future(reader._execute(_read_snapshot, reader._conn, function))
+        work = asyncio.ensure_future(reader._execute(_read_snapshot, reader._conn, function))  # type: ignore[no-untyped-call]
         work.add_done_callback(lambda _: self._idle.put_nowait(reader))
         try:
             result: T = await asyncio.shield(work)
@@ -284,7 +287,7 @@ class Database:
                 continue
             started = time.perf_counter()
             # `_execute` is aiosqlite's one door to its thread for a whole function; a hop a statement costs 25 µs each.
-            outcomes = await self._writer._execute(_commit_batch, self._writer._conn, batch)
+            outcomes = await self._writer._execute(_commit_batch, self._writer._conn, batch)  # type: ignore[no-untyped-call]
             if self.on_commit:
                 self.on_commit(len(batch), time.perf_counter() - started)
             for write, outcome in zip(batch, outcomes, strict=True):

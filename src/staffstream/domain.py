@@ -1,7 +1,7 @@
 """The words of the product as frozen values, and the ids and times they carry.
 
-Ids are UUIDv7, strictly growing within a process, so that sorting by id is sorting by time of making. Times are RFC 3339 UTC
-text with milliseconds everywhere: in SQL, in JSON, in memory.
+Ids are UUIDv7, strictly growing within a process, so that sorting by id is sorting by time of making. Times are RFC
+3339 UTC text with milliseconds everywhere: in SQL, in JSON, in memory.
 """
 
 import os

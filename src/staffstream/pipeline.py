@@ -1,8 +1,8 @@
 """The way of one reply: accept, build, stream, finish.
 
-A run belongs to the app, never to the request that asked for it: a client that leaves does not stop it, others can join it, and
-only `cancel` (or the server's end) stops it. What a client is told has been committed before: the question before the first
-byte, the reply before the `done` frame.
+A run belongs to the app, never to the request that asked for it: a client that leaves does not stop it, others can
+join it, and only `cancel` (or the server's end) stops it. What a client is told has been committed before: the
+question before the first byte, the reply before the `done` frame.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import logging
 import random
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from dataclasses import dataclass
 
 from staffstream import conversations, runs, sse, staff
@@ -18,7 +18,18 @@ from staffstream.active import ActiveRun, describe_failure
 from staffstream.claude import Claude
 from staffstream.context import UNKNOWN_RATIO, Context, Sources, fit_context
 from staffstream.database import Connection, Database
-from staffstream.domain import Door, Message, MessageStatus, MultitaskStrategy, Run, RunFailure, RunState, Scope, Staff, make_id
+from staffstream.domain import (
+    Door,
+    Message,
+    MessageStatus,
+    MultitaskStrategy,
+    Run,
+    RunFailure,
+    RunState,
+    Scope,
+    Staff,
+    make_id,
+)
 from staffstream.errors import (
     BadCursor,
     Busy,
@@ -45,7 +56,9 @@ _MOST_TURNS = 400
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a client asks for, validated. `regenerates` names an earlier message to be answered again instead of `content`."""
+    """What a client asks for, validated. `regenerates` names an earlier message to be answered again instead of
+    `content`.
+    """
 
     staff_id: str
     user_id: str
@@ -69,7 +82,9 @@ class Acceptance:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """What the transaction that ended a run left: the run's row, the run that was claimed after it, what Claude's count taught."""
+    """What the transaction that ended a run left: the run's row, the run that was claimed after it, what Claude's
+    count taught.
+    """
 
     run: Run | None
     claimed: list[Run]
@@ -227,7 +242,7 @@ class Pipeline:
         if active.ended.is_set() and active.failure and not active.log.cursor:
             raise active.failure
 
-    async def follow(self, run: Run, after: int, *, status: bool = False) -> AsyncIterator[bytes]:
+    async def follow(self, run: Run, after: int, *, status: bool = False) -> AsyncGenerator[bytes, None]:
         """The frames of a run after a cursor, live while it is being made, and its terminal frame. Raises BadCursor.
 
         Yields nothing (b"") now and then while the run waits in the queue.
@@ -273,7 +288,9 @@ class Pipeline:
         return run
 
     async def cancel(self, scope: Scope, run_id: str) -> tuple[Run, str]:
-        """Stop a run for its user and return how it ended: cancelled, or however it had ended before. Raises NotFound."""
+        """Stop a run for its user and return how it ended: cancelled, or however it had ended before. Raises
+        NotFound.
+        """
         run, _ = await self.database.read(lambda conn: _load_run(conn, scope, run_id))
         await self.stop(run)
         return await self.database.read(lambda conn: _load_run(conn, scope, run_id))
@@ -284,7 +301,7 @@ class Pipeline:
             active.stop("user")
             await active.ended.wait()
         elif not run.ended:
-            await self.database.write(lambda tx: self.end_from_row(tx, run, "cancelled"), then=self._after_end)
+            await self.database.write(lambda tx: self.end_from_row(tx, run, "cancelled"), then=self.after_end)
 
     async def stop_all(self, *, staff_id: str | None = None, conversation_id: str | None = None) -> None:
         """End the runs being made here for a staff member or in a conversation, before it is erased."""
@@ -302,7 +319,7 @@ class Pipeline:
         """Commit the reply and the run's end together, then tell the readers."""
         settle = self._plan_requeue(active) if self._is_made_again(active) else self._plan_end(active)
         try:
-            settled = await self.database.write(settle, then=self._after_end)
+            settled = await self.database.write(settle, then=self.after_end)
             terminal = encode_terminal(settled.run) if settled.run and settled.run.ended else None
         except NotFound as error:  # its conversation was deleted under it
             active.failure = error
@@ -320,7 +337,9 @@ class Pipeline:
         """The transaction that saves the reply, ends the run, learns from Claude's count and claims the next run."""
         run, text, finished = active.run, active.log.text, active.finished
         state, failure = active.judge()
-        status: MessageStatus = "complete" if state == "done" else "cancelled" if state == "cancelled" else "interrupted"
+        status: MessageStatus = (
+            "complete" if state == "done" else "cancelled" if state == "cancelled" else "interrupted"
+        )
         usage = finished.usage if finished else None
         stop_reason = finished.stop_reason if finished else None
         said = bool(text) or state == "done"
@@ -343,7 +362,9 @@ class Pipeline:
         return settle
 
     def _is_made_again(self, active: ActiveRun) -> bool:
-        """Whether an asynchronous run goes back to the queue: nobody was sent any of it, and another attempt may help."""
+        """Whether an asynchronous run goes back to the queue: nobody was sent any of it, and another attempt may
+        help.
+        """
         if active.run.door != "async" or active.log.reader_count or active.log.cursor or active.finished:
             return False
         if active.stop_cause is not None:
@@ -375,7 +396,8 @@ class Pipeline:
             return []
         return runs.claim_due_runs(tx, owner=self.owner, limit=1, conversation_id=ended.conversation_id)
 
-    def _after_end(self, settled: Settled) -> None:
+    def after_end(self, settled: Settled) -> None:
+        """What follows the commit that ended a run."""
         self.ratios |= settled.ratios
         self.begin(settled.claimed)
         self.queue_changed.set()

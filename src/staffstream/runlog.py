@@ -1,14 +1,14 @@
 """The log of one active run: an append-only list of token frames that any number of readers follow.
 
-A reader is an index into the list, so a slow one costs nothing and never holds Claude's stream back, and a frame is encoded once
-whoever reads it. A cursor is the number of characters said so far; it can be looked up in the list while the run is
-active, and cut from the saved text when it is over.
+A reader is an index into the list, so a slow one costs nothing and never holds Claude's stream back, and a frame is
+encoded once whoever reads it. A cursor is the number of characters said so far; it can be looked up in the list while
+the run is active, and cut from the saved text when it is over.
 """
 
 import asyncio
 import contextlib
 from bisect import bisect_right
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,7 +19,7 @@ from staffstream.timing import SilenceWatch
 Phase = Literal["building", "thinking", "responding"]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Reader:
     """A follower's wake-up; `idle` is set when it was the heartbeat that woke it."""
 
@@ -77,16 +77,18 @@ class RunLog:
             self._rouse_readers()
 
     def close(self, terminal: bytes | None) -> None:
-        """End the log with its one terminal frame, or without one when the run goes on elsewhere. The first call counts."""
+        """End the log with its one terminal frame, or without one when the run goes on elsewhere. The first call
+        counts.
+        """
         if not self.closed:
             self.closed, self.terminal = True, terminal
             self._rouse_readers()
 
-    async def follow(self, after: int = 0, *, heartbeat_s: float, status: bool = False) -> AsyncIterator[bytes]:
+    async def follow(self, after: int = 0, *, heartbeat_s: float, status: bool = False) -> AsyncGenerator[bytes, None]:
         """The bytes to send to a reader that has everything up to cursor `after`, ending with the terminal frame.
 
-        All frames that wait are joined into one write. A ping is sent after `heartbeat_s` seconds of silence; with `status`, a status
-        frame at each change of phase and instead of each ping.
+        All frames that wait are joined into one write. A ping is sent after `heartbeat_s` seconds of silence; with
+        `status`, a status frame at each change of phase and instead of each ping.
         """
         backlog, index = self._start_at(after)
         told: Phase | None = None
@@ -143,7 +145,9 @@ class RunLog:
 
 
 def encode_ended_run(run_id: str, text: str, after: int, terminal: bytes) -> bytes:
-    """The same bytes for a run that is over: what was said after the cursor in one frame, then the end. Raises BadCursor."""
+    """The same bytes for a run that is over: what was said after the cursor in one frame, then the end. Raises
+    BadCursor.
+    """
     if not 0 <= after <= len(text):
         raise BadCursor
     rest = text[after:]

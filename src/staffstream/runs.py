@@ -1,8 +1,8 @@
 """Runs: rows in and out. A run's row is its durable state and, while it is queued, its place in the queue.
 
-The first terminal state wins: `end_run` changes a row only while it is active and still held under the same fence, and tells the
-caller whether it did. A process holds what it runs by a lease that it renews; a run whose lease ran out may be taken over under a
-higher fence, after which the old holder's writes match nothing.
+The first terminal state wins: `end_run` changes a row only while it is active and still held under the same fence,
+and tells the caller whether it did. A process holds what it runs by a lease that it renews; a run whose lease ran out
+may be taken over under a higher fence, after which the old holder's writes match nothing.
 """
 
 import json
@@ -11,7 +11,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from staffstream.database import Connection, Row
-from staffstream.domain import Conversation, Door, Message, Run, RunFailure, RunState, Scope, make_id, now_text
+from staffstream.domain import (
+    Conversation,
+    Door,
+    Message,
+    Run,
+    RunFailure,
+    RunState,
+    Scope,
+    make_id,
+    now_text,
+)
 from staffstream.errors import IdempotencyMismatch, NotFound
 
 LEASE_S = 15.0
@@ -156,7 +166,9 @@ def end_run(
     streaming_at: str | None = None,
     first_token_at: str | None = None,
 ) -> bool:
-    """Give the run its terminal state. False when it has one already or is held under another fence: then nothing was changed."""
+    """Give the run its terminal state. False when it has one already or is held under another fence: then nothing was
+    changed.
+    """
     cursor = tx.execute(
         "UPDATE runs SET state = ?, message_id = ?, error = ?, model = ?, stop_reason = ?, usage = ?, partial_text = '',"
         " streaming_at = coalesce(?, streaming_at), first_token_at = coalesce(?, first_token_at), finished_at = ?,"

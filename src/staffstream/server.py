@@ -1,8 +1,8 @@
 """Serving the app on Hypercorn, with a shutdown of our own.
 
-Hypercorn cuts open streams without a last frame when it stops, and on CPython 3.12 and later does not exit at all while one is open
-(hypercorn#308). So SIGTERM and SIGINT first drain the app: no new runs, the running ones get their grace and end with a terminal
-frame. Only then Hypercorn is told to stop.
+Hypercorn cuts open streams without a last frame when it stops, and on CPython 3.12 and later does not exit at all
+while one is open (hypercorn#308). So SIGTERM and SIGINT first drain the app: no new runs, the running ones get their
+grace and end with a terminal frame. Only then Hypercorn is told to stop.
 """
 
 import asyncio
@@ -69,7 +69,9 @@ def _listen(settings: Settings) -> socket.socket:
 
 
 async def _serve(
-    settings: Settings, listener: socket.socket, on_ready: Callable[[str, Staffstream], Awaitable[None]] | None
+    settings: Settings,
+    listener: socket.socket,
+    on_ready: Callable[[str, Staffstream], Awaitable[None]] | None,
 ) -> None:
     app = create_app(settings)
     stop, hurry, drained = asyncio.Event(), asyncio.Event(), asyncio.Event()

@@ -31,36 +31,48 @@ class Settings(BaseModel):
         "claude-haiku-5-5", min_length=1, description="Model that extracts memories and writes summaries."
     )
     context_budget_tokens: int = Field(
-        6000, ge=200, le=1_000_000, description="Most tokens that one prompt may take, unless the staff member says otherwise."
+        6000,
+        ge=200,
+        le=1_000_000,
+        description="Most tokens that one prompt may take, unless the staff member says otherwise.",
     )
     max_output_tokens: int = Field(
-        4096, ge=1, le=128_000, description="Most tokens of one reply, unless the staff member says otherwise."
+        4096,
+        ge=1,
+        le=128_000,
+        description="Most tokens of one reply, unless the staff member says otherwise.",
     )
     durability: Literal["full", "normal"] = Field(
         "full", description="SQLite's `synchronous`. `normal` may lose the last commits when the power fails."
     )
     auth: Literal["keys", "off"] | None = Field(
-        None, description="Who may call. Default: `off` on a loopback address, else `keys`; `off` is refused elsewhere."
+        None,
+        description="Who may call. Default: `off` on a loopback address, else `keys`; `off` is refused elsewhere.",
     )
     connect_timeout_s: float = Field(10, gt=0, description="Longest wait for a connection to Claude.")
     first_event_timeout_s: float = Field(60, gt=0, description="Longest wait for Claude to accept a request.")
     stream_timeout_s: float = Field(
-        120, gt=0, description="Longest silence of content from Claude within a reply; its pings do not count."
+        120,
+        gt=0,
+        description="Longest silence of content from Claude within a reply; its pings do not count.",
     )
     run_timeout_s: float = Field(600, gt=0, description="Longest time that one reply may take in all.")
     upstream_retries: int = Field(
-        2, ge=0, le=10, description="Further attempts at Claude after a transient failure before the first token."
+        2,
+        ge=0,
+        le=10,
+        description="Further attempts at Claude after a transient failure before the first token.",
     )
     upstream_retry_cap_s: float = Field(
         20, gt=0, description="Longest wait before such an attempt, whatever Retry-After asks."
     )
     heartbeat_s: float = Field(15, gt=0, description="A comment line is sent after this much silence of a stream.")
     slow_reader_s: float = Field(
-        30, gt=0, description="A reader that takes nothing for so long is let go; the reply goes on without it."
+        30,
+        gt=0,
+        description="A reader that takes nothing for so long is let go; the reply goes on without it.",
     )
-    shutdown_grace_s: float = Field(
-        20, ge=0, description="How long running replies may go on after SIGTERM or SIGINT."
-    )
+    shutdown_grace_s: float = Field(20, ge=0, description="How long running replies may go on after SIGTERM or SIGINT.")
     max_body_bytes: int = Field(1024 * 1024, ge=1024, description="Largest request body.")
     max_import_bytes: int = Field(
         32 * 1024 * 1024, ge=1024, description="Largest body of a conversation import or a list of memories."

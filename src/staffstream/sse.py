@@ -1,7 +1,8 @@
 """Events to bytes, as the WHATWG event-stream format has them and as the simplest client can read them.
 
-One `data: ` line an event, LF only, a blank line after. U+0085, U+2028 and U+2029 are escaped within the JSON: many clients split
-the text at whatever Unicode calls a line end (httpx's `iter_lines` among them), which would cut an event in two.
+One `data: ` line an event, LF only, a blank line after. U+0085, U+2028 and U+2029 are escaped within the JSON: many
+clients split the text at whatever Unicode calls a line end (httpx's `iter_lines` among them), which would cut an
+event in two.
 """
 
 from typing import Any
@@ -28,9 +29,7 @@ def encode_json(value: Any) -> bytes:
     if data.isascii():
         return data
     return (
-        data.replace(b"\xc2\x85", b"\\u0085")
-        .replace(b"\xe2\x80\xa8", b"\\u2028")
-        .replace(b"\xe2\x80\xa9", b"\\u2029")
+        data.replace(b"\xc2\x85", b"\\u0085").replace(b"\xe2\x80\xa8", b"\\u2028").replace(b"\xe2\x80\xa9", b"\\u2029")
     )
 
 
@@ -61,7 +60,12 @@ def encode_done(
     cancelled: bool = False,
 ) -> bytes:
     """The frame that ends a reply which is saved, or one the user cancelled."""
-    event: dict[str, Any] = {"type": "done", "message_id": message_id, "stop_reason": stop_reason, "usage": usage}
+    event: dict[str, Any] = {
+        "type": "done",
+        "message_id": message_id,
+        "stop_reason": stop_reason,
+        "usage": usage,
+    }
     if cancelled:
         event["cancelled"] = True
     return b"data: %s\n\n" % encode_json(event)
@@ -81,6 +85,4 @@ def encode_error(failure: RunFailure, message_id: str | None) -> bytes:
 
 def encode_status(phase: str, *, elapsed_ms: int, tokens: int) -> bytes:
     """An opt-in progress frame; `tokens` counts the text chunks so far."""
-    return b"data: %s\n\n" % encode_json(
-        {"type": "status", "phase": phase, "elapsed_ms": elapsed_ms, "tokens": tokens}
-    )
+    return b"data: %s\n\n" % encode_json({"type": "status", "phase": phase, "elapsed_ms": elapsed_ms, "tokens": tokens})

@@ -34,11 +34,12 @@ def make_webhook_secret() -> str:
 def create_staff(tx: Connection, fields: Mapping[str, Any], *, webhook_secret: str | None = None) -> Staff:
     """Save a new staff member; `fields` are Staff's own names, absent ones get their defaults."""
     now = now_text()
-    values = {"role": "", "persona": "", "memory_enabled": True} | dict(fields)
+    values: dict[str, Any] = {"role": "", "persona": "", "memory_enabled": True} | dict(fields)
     values |= {"id": make_id(), "created_at": now, "updated_at": now}
     values["webhook_secrets"] = json.dumps([webhook_secret or make_webhook_secret()])
     tx.execute(
-        f"INSERT INTO staff ({', '.join(values)}) VALUES ({', '.join('?' * len(values))})", list(values.values())
+        f"INSERT INTO staff ({', '.join(values)}) VALUES ({', '.join('?' * len(values))})",
+        list(values.values()),
     )
     return get_staff(tx, values["id"])
 
@@ -64,7 +65,8 @@ def update_staff(
     if webhook_secrets is not None:
         values["webhook_secrets"] = json.dumps(webhook_secrets)
     tx.execute(
-        f"UPDATE staff SET {', '.join(f'{name} = ?' for name in values)} WHERE id = ?", [*values.values(), staff_id]
+        f"UPDATE staff SET {', '.join(f'{name} = ?' for name in values)} WHERE id = ?",
+        [*values.values(), staff_id],
     )
     return get_staff(tx, staff_id)
 
@@ -87,8 +89,9 @@ def _read_staff(row: Row) -> Staff:
 
 
 def find_scope(conn: Connection, staff_id: str, user_id: str) -> Scope:
-    """The scope of a pair, for reading. Raises NotFound for an unknown staff member; a pair that has never met gets scope 0,
-    which holds nothing."""
+    """The scope of a pair, for reading. Raises NotFound for an unknown staff member; a pair that has never met gets
+    scope 0, which holds nothing.
+    """
     get_staff(conn, staff_id)
     row = conn.execute("SELECT id FROM scopes WHERE staff_id = ? AND user_id = ?", (staff_id, user_id)).fetchone()
     return Scope(row["id"] if row else 0, staff_id, user_id)

@@ -7,8 +7,8 @@ from collections.abc import Callable
 class SilenceWatch:
     """Calls `on_silence` whenever `limit_s` seconds have passed since the last `note()`.
 
-    One timer that re-arms itself: noting a sign of life is an assignment, where a timeout around every read would make and cancel
-    a timer a token.
+    One timer that re-arms itself: noting a sign of life is an assignment, where a timeout around every read would
+    make and cancel a timer a token.
     """
 
     def __init__(self, limit_s: float, on_silence: Callable[[], None]) -> None:

@@ -1,14 +1,14 @@
 """What keeps runs honest while nobody looks: progress on disk, leases, the start-up sweep, the queue, the drain.
 
-A begun run that nobody makes any more is ended (`server_restart`) with its partial text saved, or, if it was asynchronous and
-nobody had been sent any of it, put back into the queue. On start-up that holds for every begun run if this process is alone on the
-file, and always for those whose lease has run out.
+A begun run that nobody makes any more is ended (`server_restart`) with its partial text saved, or, if it was
+asynchronous and nobody had been sent any of it, put back into the queue. On start-up that holds for every begun run
+if this process is alone on the file, and always for those whose lease has run out.
 """
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from staffstream import runs
 from staffstream.active import describe_failure
@@ -17,6 +17,7 @@ from staffstream.errors import ServerRestart, Unavailable
 from staffstream.pipeline import Pipeline, Settled
 
 log = logging.getLogger(__name__)
+Work = Callable[[Pipeline], Awaitable[None]]
 
 BOOKKEEPING_S = 0.5  # partial text is written down this often
 LEASE_ROUND_S = runs.LEASE_S / 3
@@ -58,25 +59,25 @@ async def drain(pipeline: Pipeline, grace_s: float) -> None:
         await active.ended.wait()
 
 
-async def _repeat(pipeline, work, every_s) -> None:  # type: ignore[no-untyped-def]
+async def _repeat(pipeline: Pipeline, work: Work, every_s: float) -> None:
     """Do a piece of upkeep for ever; trouble with the disk passes, a bug is logged, neither ends the upkeep."""
     while True:
         await asyncio.sleep(every_s)
         await _attempt(pipeline, work)
 
 
-async def _attempt(pipeline, work) -> None:  # type: ignore[no-untyped-def]
+async def _attempt(pipeline: Pipeline, work: Work) -> None:
     try:
         await work(pipeline)
     except Unavailable as error:
-        log.warning("%s has to wait: %s", work.__name__, error.code)
+        log.warning("upkeep has to wait: %s", error.code)
     except Exception:
-        log.exception("%s failed", work.__name__)
+        log.exception("upkeep failed")
 
 
 async def _write_progress(pipeline: Pipeline) -> None:
     while pipeline.unsettled:
-        await pipeline.database.write(pipeline.unsettled[0], then=pipeline._after_end)
+        await pipeline.database.write(pipeline.unsettled[0], then=pipeline.after_end)
         pipeline.unsettled.pop(0)
     changes = [change for active in pipeline.active.values() if (change := active.note_progress())]
     if changes:

@@ -1,4 +1,6 @@
-"""What every embedder promises, and the checks on vectors: sqlite-vec takes NaN and ranks it above all real neighbours."""
+"""What every embedder promises, and the checks on vectors: sqlite-vec takes NaN and ranks it above all real
+neighbours.
+"""
 
 from collections.abc import Sequence
 from typing import Any, Literal, Protocol
@@ -10,7 +12,9 @@ Vectors = np.ndarray[Any, np.dtype[np.float32]]
 
 
 class Embedder(Protocol):
-    """Turns texts into vectors whose dot product is their likeness. The name and dimensions are stored with the vectors."""
+    """Turns texts into vectors whose dot product is their likeness. The name and dimensions are stored with the
+    vectors.
+    """
 
     @property
     def name(self) -> str: ...

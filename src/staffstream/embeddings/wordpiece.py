@@ -1,7 +1,7 @@
 """BERT's uncased WordPiece, in plain Python, giving the ids that the `tokenizers` library gives.
 
-A word's pieces are cached, since few words make most of all text. A text is cut to a bound before any work is done on it:
-the vector of a megabyte is that of its beginning.
+A word's pieces are cached, since few words make most of all text. A text is cut to a bound before any work is done on
+it: the vector of a megabyte is that of its beginning.
 """
 
 import re
@@ -22,6 +22,7 @@ class WordPiece:
 
     def __init__(self, vocabulary: Sequence[str]) -> None:
         self._ids = {piece: number for number, piece in enumerate(vocabulary)}
+        self.size = len(vocabulary)
         self.start, self.end, self.unknown = (self._ids[name] for name in ("[CLS]", "[SEP]", "[UNK]"))
         self._split_word = lru_cache(maxsize=32_768)(self._split_word_slowly)
 
@@ -59,7 +60,9 @@ def split_words(text: str) -> Iterator[str]:
         return iter(_ASCII_TOKEN.findall(text.lower().translate(_ASCII_CONTROLS)))
     cleaned = "".join(map(_clean_char, text))
     bare = "".join(char for char in unicodedata.normalize("NFD", cleaned) if unicodedata.category(char) != "Mn")
-    lowered = "".join(map(str.lower, bare))  # one by one: str.lower() of a whole word knows a final sigma, BERT does not
+    lowered = "".join(
+        map(str.lower, bare)
+    )  # one by one: str.lower() of a whole word knows a final sigma, BERT does not
     spaced = "".join(f" {char} " if _is_punctuation(char) else char for char in lowered)
     return iter(spaced.split())
 
@@ -76,8 +79,12 @@ def _clean_char(char: str) -> str:
 
 @lru_cache(maxsize=8_192)
 def _is_punctuation(char: str) -> bool:
-    return "!" <= char <= "/" or ":" <= char <= "@" or "[" <= char <= "`" or "{" <= char <= "~" or (
-        unicodedata.category(char).startswith("P")
+    return (
+        "!" <= char <= "/"
+        or ":" <= char <= "@"
+        or "[" <= char <= "`"
+        or "{" <= char <= "~"
+        or (unicodedata.category(char).startswith("P"))
     )
 
 

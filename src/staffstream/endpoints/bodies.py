@@ -31,7 +31,9 @@ async def read_body(request: Request, shape: type[T] | TypeAdapter[T], *, limit_
 
 
 def _check_media_type(request: Request) -> None:
-    """Refuse bodies that say they are something else. Browsers' fetch calls a string text/plain; the guide's own example does that."""
+    """Refuse bodies that say they are something else. Browsers' fetch calls a string text/plain; the guide's own
+    example does that.
+    """
     media_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if media_type not in ("", "application/json", "text/plain") and not media_type.endswith("+json"):
         raise UnsupportedMediaType

@@ -7,7 +7,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from staffstream import conversations, runs, staff
-from staffstream.domain import Door
+from staffstream.database import Connection
+from staffstream.domain import Conversation, Door, Message
 from staffstream.endpoints.bodies import read_body, read_query
 from staffstream.endpoints.responses import respond_json, respond_page
 from staffstream.endpoints.service import get_caller, write_path
@@ -117,8 +118,9 @@ async def list_some(request: Request) -> Response:
     staff_id = request.path_params["staff_id"]
     page = read_query(request, MessagePage)
 
-    def read(conn):  # type: ignore[no-untyped-def]
+    def read(conn: Connection) -> list[Message]:
         scope = staff.find_scope(conn, staff_id, user_id)
+        conversation: Conversation | None
         if page.conversation_id is not None:
             conversation = conversations.get_conversation(conn, scope, page.conversation_id)
         else:

@@ -1,7 +1,7 @@
 """Errors as RFC 9457 problem details, and the edge of the app where every exception ends.
 
-No text of an exception reaches a client: an error of our own tree brings its own words, anything else becomes a plain 500 under a
-request id that finds the traceback in the log.
+No text of an exception reaches a client: an error of our own tree brings its own words, anything else becomes a plain
+500 under a request id that finds the traceback in the log.
 """
 
 import logging

@@ -51,7 +51,9 @@ async def _find_scope(request: Request) -> tuple[Service, Scope]:
 
 
 def _read_cursor(request: Request, run_id: str) -> int:
-    """The cursor of `?after=` or else of Last-Event-ID, bare or as a frame's whole id; 0 without one. Raises BadCursor."""
+    """The cursor of `?after=` or else of Last-Event-ID, bare or as a frame's whole id; 0 without one. Raises
+    BadCursor.
+    """
     value = request.query_params.get("after") or request.headers.get("last-event-id") or ""
     if not value:
         return 0

@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
+from urllib.parse import quote, urlencode
 
 from starlette.requests import Request
 
@@ -48,7 +49,5 @@ async def get_caller(request: Request) -> tuple[Service, str]:
 
 def write_path(request: Request, *parts: str, query: Mapping[str, Any] | None = None) -> str:
     """A path of this API as the client sees it, under whatever prefix the app is mounted."""
-    from urllib.parse import quote, urlencode
-
     path = "/".join([request.scope.get("root_path", ""), "api/v1", *(quote(part, safe="") for part in parts)])
     return f"{path}?{urlencode(query)}" if query else path

@@ -5,7 +5,16 @@ import binascii
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, StrictStr
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+)
 
 from staffstream.domain import Conversation, Message, Run, Staff, format_time, parse_time
 
@@ -186,7 +195,11 @@ def show_run(run: Run, text: str) -> dict[str, Any]:
         "finished_at": run.finished_at,
     }
     if run.error:
-        shown["error"] = {"code": run.error.code, "detail": run.error.detail, "retryable": run.error.retryable}
+        shown["error"] = {
+            "code": run.error.code,
+            "detail": run.error.detail,
+            "retryable": run.error.retryable,
+        }
     return shown | {name: value for name in ("model", "stop_reason", "usage") if (value := getattr(run, name))}
 
 
@@ -225,5 +238,3 @@ def show_conversation(conversation: Conversation) -> dict[str, Any]:
         "created_at": conversation.created_at,
         "updated_at": conversation.updated_at,
     }
-
-

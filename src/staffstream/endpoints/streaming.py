@@ -1,8 +1,10 @@
-"""The response that carries a run's frames: starts at once, notices a reader that left or takes nothing, and never stops the run."""
+"""The response that carries a run's frames: starts at once, notices a reader that left or takes nothing, and never
+stops the run.
+"""
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from starlette.types import Receive, Scope, Send
 
@@ -13,12 +15,17 @@ from staffstream.timing import SilenceWatch
 class EventStream:
     """An ASGI response over frames.
 
-    Starlette's StreamingResponse would race the body against `receive()` in a task group of its own for each response, and Hypercorn has
-    no write timeout; this one has one timer and one watcher a response, and lets go of a reader that takes nothing for `slow_reader_s`.
+    Starlette's StreamingResponse would race the body against `receive()` in a task group of its own for each
+    response, and Hypercorn has no write timeout; this one has one timer and one watcher a response, and lets go of a
+    reader that takes nothing for `slow_reader_s`.
     """
 
     def __init__(
-        self, frames: AsyncIterator[bytes], *, slow_reader_s: float, headers: list[tuple[bytes, bytes]] | None = None
+        self,
+        frames: AsyncGenerator[bytes, None],
+        *,
+        slow_reader_s: float,
+        headers: list[tuple[bytes, bytes]] | None = None,
     ) -> None:
         self._frames = frames
         self._slow_reader_s = slow_reader_s
@@ -46,7 +53,7 @@ class EventStream:
             return  # the reader left or was let go; the run goes on
 
     async def _relay(self, send: Send, watch: SilenceWatch) -> None:
-        async with contextlib.aclosing(self._frames) as frames:  # type: ignore[type-var]
+        async with contextlib.aclosing(self._frames) as frames:
             async for data in frames:
                 if not data:
                     continue

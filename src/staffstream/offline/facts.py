@@ -137,9 +137,7 @@ _VERBS = (
         "has",
     ),
 )
-_COMPILED = [
-    (verb, re.compile(rf"{_SUBJECT}{_ADVERBS}{_JOINT}(?i:{verb.pattern})\s*{_VALUE}")) for verb in _VERBS
-]
+_COMPILED = [(verb, re.compile(rf"{_SUBJECT}{_ADVERBS}{_JOINT}(?i:{verb.pattern})\s*{_VALUE}")) for verb in _VERBS]
 _NAMED = (
     re.compile(rf"\b(?i:my (?:full |first )?name(?: is|['’]s)) (?P<object>{_NAMES}|[\w-]+)"),
     re.compile(rf"\b(?:[Cc]all me|I(?: am|['’]m) called|I go by) (?P<object>{_NAMES})"),
@@ -159,9 +157,7 @@ _OF = re.compile(
     rf"(?:\b[Mm]y|\b(?P<owner>{_NAMES})['’]s) (?P<key>[a-z][\w-]*(?: [\w-]+){{0,2}}?) (?:is|are)"
     rf" (?:on (?=the \d|\d))?{_VALUE}"
 )
-_NO_KEY = re.compile(
-    rf"(?i:name|question|point|problem|guess|answer|opinion|idea|plan|bad|apologies|turn|{_KIN})$"
-)
+_NO_KEY = re.compile(rf"(?i:name|question|point|problem|guess|answer|opinion|idea|plan|bad|apologies|turn|{_KIN})$")
 _NO_VALUE = re.compile(
     r"(?i:that|not|to|very|so|too|really|just|quite|almost|the (?:same|best|fact|only)|in|at|here|there)\b"
 )
@@ -187,9 +183,7 @@ def _find_kin(sentence: str) -> Iterator[Fact]:
     for pattern in _KIN_NAMED:
         for found in pattern.finditer(sentence):
             if not _NATIONALITY.match(found["object"]):
-                yield _make_kin(
-                    found.groupdict().get("owner") or USER, found["kin"], found["object"], sentence
-                )
+                yield _make_kin(found.groupdict().get("owner") or USER, found["kin"], found["object"], sentence)
 
 
 def _make_kin(owner: str, kin: str, name: str, sentence: str) -> Fact:
@@ -210,9 +204,7 @@ def _find_belongings(sentence: str) -> Iterator[Fact]:
 
 
 def _find_statements(sentence: str) -> Iterator[Fact]:
-    matches = [
-        (found.start(), verb, found) for verb, pattern in _COMPILED for found in pattern.finditer(sentence)
-    ]
+    matches = [(found.start(), verb, found) for verb, pattern in _COMPILED for found in pattern.finditer(sentence)]
     subject = ""
     for _, verb, found in sorted(matches, key=lambda match: match[0]):
         if found["kin_name"]:

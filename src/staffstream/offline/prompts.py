@@ -55,8 +55,7 @@ def read_chat(prompt: Json) -> Chat:
     return Chat(
         staff_name=_find_name(prompt.get("system", "")),
         said=said.strip(),
-        is_first=all(message["role"] == "user" for message in messages)
-        and not any(map(_find_summary, noted)),
+        is_first=all(message["role"] == "user" for message in messages) and not any(map(_find_summary, noted)),
         evidence=(*_quote_turns(turns), *(each for text in noted for each in _read_note(text))),
     )
 

@@ -99,16 +99,13 @@ def _check_messages(messages: Any) -> None:
         for field in message:
             _require(field in ("role", "content"), f"{where}.{field}: Extra inputs are not permitted")
         role = message.get("role")
-        _require(
-            role in ("user", "assistant", "system"), f"{where}.role: Input should be 'user' or 'assistant'"
-        )
+        _require(role in ("user", "assistant", "system"), f"{where}.role: Input should be 'user' or 'assistant'")
         _require("content" in message, f"{where}.content: Field required")
         _check_content(message["content"], where, BLOCK_TYPES)
     _require(messages[0]["role"] == "user", 'messages: first message must use the "user" role')
     _require(
         messages[-1]["role"] != "assistant",
-        "This model does not support assistant message prefill."
-        " The conversation must end with a user message.",
+        "This model does not support assistant message prefill. The conversation must end with a user message.",
     )
 
 
@@ -141,9 +138,7 @@ def _check_block(block: Any, where: str, block_types: frozenset[str]) -> None:
     text = block.get("text")
     _require(isinstance(text, str), f"{where}.text.text: Input should be a valid string")
     if not text.strip():
-        _require(
-            not block.get("cache_control"), f"{where}: cache_control cannot be set for empty text blocks"
-        )
+        _require(not block.get("cache_control"), f"{where}: cache_control cannot be set for empty text blocks")
         raise _Refused(f"{where}: text content blocks must contain non-whitespace text")
 
 
@@ -155,9 +150,7 @@ def _check_cache_mark(mark: Any, where: str) -> None:
         f"{where}.cache_control: Input should be ephemeral",
     )
     known = set(mark) <= {"type", "ttl"} and mark.get("ttl", "5m") in ("5m", "1h")
-    _require(
-        known, f"{where}.cache_control.ephemeral: Input should have a ttl of '5m' or '1h' and nothing else"
-    )
+    _require(known, f"{where}.cache_control.ephemeral: Input should have a ttl of '5m' or '1h' and nothing else")
 
 
 def _check_cache_marks(body: Json) -> None:
@@ -177,18 +170,14 @@ def _list_blocks(body: Json) -> Iterator[Json]:
         for block in part if isinstance(part, list) else ():
             yield block
             nested = block.get("content")
-            yield from (
-                inner for inner in (nested if isinstance(nested, list) else ()) if isinstance(inner, dict)
-            )
+            yield from (inner for inner in (nested if isinstance(nested, list) else ()) if isinstance(inner, dict))
 
 
 def _check_options(body: Json) -> None:
     stops = body.get("stop_sequences", [])
     _require(isinstance(stops, list), "stop_sequences: Input should be a valid list")
     for stop in stops:
-        _require(
-            isinstance(stop, str) and bool(stop.strip()), "stop_sequences: each must contain non-whitespace"
-        )
+        _require(isinstance(stop, str) and bool(stop.strip()), "stop_sequences: each must contain non-whitespace")
     _require(isinstance(body.get("stream", False), bool), "stream: Input should be a valid boolean")
     _require(
         body.get("service_tier", "auto") in ("auto", "standard_only"),
@@ -199,9 +188,7 @@ def _check_options(body: Json) -> None:
         isinstance(metadata, dict) and set(metadata) <= {"user_id"},
         "metadata: Extra inputs are not permitted",
     )
-    _require(
-        isinstance(metadata.get("user_id"), str | None), "metadata.user_id: Input should be a valid string"
-    )
+    _require(isinstance(metadata.get("user_id"), str | None), "metadata.user_id: Input should be a valid string")
     tools = body.get("tools", [])
     listed = isinstance(tools, list) and all(isinstance(tool, dict) for tool in tools)
     _require(listed, "tools: Input should be a valid list of objects")
@@ -279,8 +266,7 @@ def _check_schema_type(schema: Json) -> None:
         closed = schema.get("additionalProperties") is False
         _require(
             closed,
-            "output_config.format.schema: For 'object' type, 'additionalProperties' must be explicitly set to"
-            " false",
+            "output_config.format.schema: For 'object' type, 'additionalProperties' must be explicitly set to false",
         )
         missing = set(schema.get("required", [])) - set(schema.get("properties", {}))
         _require(not missing, "output_config.format.schema: 'required' names unknown properties")

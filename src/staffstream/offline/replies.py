@@ -86,12 +86,8 @@ def _answer(chat: Chat, said: str) -> str:
 
 
 _REMEMBER = re.compile(r"\b(?:know|remember|recall|told|learn(?:ed|t)|say|said)\b", re.IGNORECASE)
-_ERRAND = re.compile(
-    r"\W*(?:please\b|help\b|(?:can|could|will|would) you\b|write\b|explain\b)", re.IGNORECASE
-)
-_INABILITY = (
-    "That takes the real Claude, which this server has no key for. I can quote what you have told me."
-)
+_ERRAND = re.compile(r"\W*(?:please\b|help\b|(?:can|could|will|would) you\b|write\b|explain\b)", re.IGNORECASE)
+_INABILITY = "That takes the real Claude, which this server has no key for. I can quote what you have told me."
 _IGNORANCE = "I know nothing about that: it is not in anything you have told me."
 _HEARD = "I have read that, and have nothing of my own to add. Ask me about something you told me."
 
@@ -99,9 +95,7 @@ _HEARD = "I have read that, and have nothing of my own to add. Ask me about some
 def _recite(evidence: tuple[Evidence, ...]) -> str:
     """Asked what it knows: the memories, or else what was said last."""
     known = [each for each in evidence if each.source != "turn"] or list(evidence)
-    return (
-        " ".join(_quote(each) for each in known[:MOST_MEMORIES]) or "Nothing yet: you have told me nothing."
-    )
+    return " ".join(_quote(each) for each in known[:MOST_MEMORIES]) or "Nothing yet: you have told me nothing."
 
 
 def _find_quotes(said: str, evidence: tuple[Evidence, ...]) -> list[Evidence]:
@@ -137,9 +131,7 @@ def _shorten(text: str) -> str:
 
 def _list_terms(text: str) -> set[str]:
     """The words of a text that mean something, without their endings, like words as one."""
-    words = (
-        word.split("'")[0] for word in re.findall(r"[^\W_]+(?:'[^\W_]+)?", text.casefold().replace("’", "'"))
-    )
+    words = (word.split("'")[0] for word in re.findall(r"[^\W_]+(?:'[^\W_]+)?", text.casefold().replace("’", "'")))
     stems = {_ENDING.sub(r"\1", word) for word in words if word not in _STOP_WORDS}
     return {_ALIKE.get(stem, stem) for stem in stems}
 
@@ -180,7 +172,6 @@ def _count(first: int, last: int, most: int) -> str:
 def _ramble(words: int) -> str:
     """Numbered sentences, so that a reader who stops, leaves and comes back sees whether any is missing."""
     sentences = (
-        f"{n}. This is sentence {n} of a long reply made only to be watched."
-        for n in range(1, words // 13 + 2)
+        f"{n}. This is sentence {n} of a long reply made only to be watched." for n in range(1, words // 13 + 2)
     )
     return "\n".join(sentences)

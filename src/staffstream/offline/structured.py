@@ -31,12 +31,7 @@ def extract_batch(batch: list[Spoken]) -> dict[str, list[dict[str, Any]]]:
     """What the user's messages of a batch state. A statement made twice is given once, where it was made
     last.
     """
-    facts = {
-        fact.key: (fact, spoken)
-        for spoken in batch
-        if spoken.role == USER
-        for fact in find_facts(spoken.text)
-    }
+    facts = {fact.key: (fact, spoken) for spoken in batch if spoken.role == USER for fact in find_facts(spoken.text)}
     found = list(facts.values())
     return {
         "facts": [_write_fact(fact, spoken) for fact, spoken in found],
@@ -67,9 +62,7 @@ def resolve_schema(schema: Json, root: Json) -> Json:
         if "$ref" in schema:
             schema = root["$defs"][schema["$ref"].removeprefix("#/$defs/")]
         else:
-            schema = next(
-                (each for each in schema["anyOf"] if each.get("type") != "null"), schema["anyOf"][0]
-            )
+            schema = next((each for each in schema["anyOf"] if each.get("type") != "null"), schema["anyOf"][0])
     return schema
 
 
@@ -88,9 +81,7 @@ def fit_value(value: Any, schema: Json, root: Json) -> Any:
 
 def _fit_object(value: Any, schema: Json, root: Json) -> dict[str, Any]:
     given = value if isinstance(value, Mapping) else {}
-    wanted = [
-        name for name in schema.get("properties", {}) if name in given or name in schema.get("required", ())
-    ]
+    wanted = [name for name in schema.get("properties", {}) if name in given or name in schema.get("required", ())]
     return {name: fit_value(given.get(name), schema["properties"][name], root) for name in wanted}
 
 
