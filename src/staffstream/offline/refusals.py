@@ -43,6 +43,12 @@ STRING_FORMATS = frozenset(
 )
 MAX_CACHE_MARKS = 4
 MAX_SCHEMA_DEPTH = 32
+SCHEMA = "output_config.format.schema"
+SCHEMA_PARTS: dict[str, type] = {
+    **{"$ref": str, "$defs": dict, "type": str, "properties": dict, "items": dict, "required": list},
+    **{"enum": list, "anyOf": list, "allOf": list},
+}
+OPEN_OBJECT = "For 'object' type, 'additionalProperties' must be explicitly set to false"
 
 
 class _Refused(Exception):
@@ -58,25 +64,29 @@ def refuse(body: Any) -> tuple[int, str, str] | None:
     return None
 
 
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise _Refused(message)
+
+
 def _check_body(body: Any) -> None:
     _require(isinstance(body, dict), "body: Input should be an object")
-    _check_text(body)
+    _check_strings(body)
     for field in body:
         _require(field in FIELDS, f"{field}: Extra inputs are not permitted")
     for field in ("model", "max_tokens", "messages"):
         _require(field in body, f"{field}: Field required")
-    _require(isinstance(body["model"], str) and bool(body["model"]), "model: Input should be a valid string")
-    _require(_is_whole(body["max_tokens"]), "max_tokens: Input should be a valid integer")
-    _require(body["max_tokens"] >= 0, "max_tokens: Input should be greater than or equal to 0")
+    _require(isinstance(body["model"], str) and body["model"] != "", "model: Input should be a valid string")
+    _require(_is_count(body["max_tokens"]), "max_tokens: Input should be a valid integer, at least 0")
     _check_messages(body["messages"])
     if "system" in body:
         _check_content(body["system"], "system", frozenset({"text"}))
-    _check_cache_marks(body)
     _check_options(body)
+    _check_cache_marks(body)
     _check_output_config(body.get("output_config", {}))
 
 
-def _check_text(body: Json) -> None:
+def _check_strings(body: Json) -> None:
     """A lone surrogate escape is refused as bad JSON wherever it stands."""
     stack: list[Any] = [body]
     while stack:
@@ -91,18 +101,15 @@ def _check_text(body: Json) -> None:
 
 
 def _check_messages(messages: Any) -> None:
-    _require(isinstance(messages, list), "messages: Input should be a valid list")
-    _require(bool(messages), "messages: at least one message is required")
+    _require(_is_list_of_objects(messages), "messages: Input should be a valid list of objects")
+    _require(messages != [], "messages: at least one message is required")
     for index, message in enumerate(messages):
         where = f"messages.{index}"
-        _require(isinstance(message, dict), f"{where}: Input should be an object")
-        for field in message:
-            _require(field in ("role", "content"), f"{where}.{field}: Extra inputs are not permitted")
-        role = message.get("role")
-        _require(role in ("user", "assistant", "system"), f"{where}.role: Input should be 'user' or 'assistant'")
-        _require("content" in message, f"{where}.content: Field required")
+        _require(set(message) == {"role", "content"}, f"{where}: only role and content, and both, are permitted")
+        known = message["role"] in ("user", "assistant", "system")
+        _require(known, f"{where}.role: Input should be 'user' or 'assistant'")
         _check_content(message["content"], where, BLOCK_TYPES)
-    _require(messages[0]["role"] == "user", 'messages: first message must use the "user" role')
+    _require(messages[0]["role"] == "user", "messages: first message must use the user role")
     _require(
         messages[-1]["role"] != "assistant",
         "This model does not support assistant message prefill. The conversation must end with a user message.",
@@ -111,33 +118,26 @@ def _check_messages(messages: Any) -> None:
 
 def _check_content(content: Any, where: str, block_types: frozenset[str]) -> None:
     if isinstance(content, str):
-        _require(bool(content.strip()), f"{where}: text content blocks must contain non-whitespace text")
+        _require(content.strip() != "", f"{where}: text content blocks must contain non-whitespace text")
         return
-    _require(isinstance(content, list), f"{where}.content: Input should be a valid string or list")
-    _require(bool(content), f"{where}: all messages must have non-empty content")
+    _require(_is_list_of_objects(content), f"{where}.content: Input should be a valid string or list of blocks")
+    _require(content != [], f"{where}: all messages must have non-empty content")
     for index, block in enumerate(content):
         _check_block(block, f"{where}.content.{index}", block_types)
 
 
-def _check_block(block: Any, where: str, block_types: frozenset[str]) -> None:
-    _require(isinstance(block, dict), f"{where}: Input should be an object")
+def _check_block(block: Json, where: str, block_types: frozenset[str]) -> None:
     kind = block.get("type")
-    _require(
-        isinstance(kind, str) and kind in block_types,
-        f"{where}: Input tag {kind!r} does not match any expected tag",
-    )
-    if "cache_control" in block:
-        _check_cache_mark(block["cache_control"], where)
+    known = isinstance(kind, str) and kind in block_types
+    _require(known, f"{where}: Input tag {kind!r} does not match any of the expected tags")
+    _check_cache_mark(block.get("cache_control"), where)
     if kind != "text":
         return
-    for field in block:
-        _require(
-            field in ("type", "text", "cache_control", "citations"),
-            f"{where}.{field}: Extra inputs are not permitted",
-        )
+    fields = {"type", "text", "cache_control", "citations"}
+    _require(set(block) <= fields, f"{where}.text: Extra inputs are not permitted")
     text = block.get("text")
     _require(isinstance(text, str), f"{where}.text.text: Input should be a valid string")
-    if not text.strip():
+    if not block["text"].strip():
         _require(not block.get("cache_control"), f"{where}: cache_control cannot be set for empty text blocks")
         raise _Refused(f"{where}: text content blocks must contain non-whitespace text")
 
@@ -145,22 +145,16 @@ def _check_block(block: Any, where: str, block_types: frozenset[str]) -> None:
 def _check_cache_mark(mark: Any, where: str) -> None:
     if mark is None:
         return
-    _require(
-        isinstance(mark, dict) and mark.get("type") == "ephemeral",
-        f"{where}.cache_control: Input should be ephemeral",
-    )
-    known = set(mark) <= {"type", "ttl"} and mark.get("ttl", "5m") in ("5m", "1h")
-    _require(known, f"{where}.cache_control.ephemeral: Input should have a ttl of '5m' or '1h' and nothing else")
+    known = isinstance(mark, dict) and mark.get("type") == "ephemeral" and set(mark) <= {"type", "ttl"}
+    _require(known, f"{where}.cache_control: Input should be of type 'ephemeral'")
+    _require(mark.get("ttl", "5m") in ("5m", "1h"), f"{where}.cache_control.ttl: Input should be '5m' or '1h'")
 
 
 def _check_cache_marks(body: Json) -> None:
     _check_cache_mark(body.get("cache_control"), "body")
-    marks = sum(1 for block in _list_blocks(body) if block.get("cache_control"))
-    marks += bool(body.get("cache_control"))
-    _require(
-        marks <= MAX_CACHE_MARKS,
-        f"A maximum of {MAX_CACHE_MARKS} blocks with cache_control may be provided. Found {marks}.",
-    )
+    marks = sum(bool(block.get("cache_control")) for block in (body, *_list_blocks(body)))
+    limit = f"A maximum of {MAX_CACHE_MARKS} blocks with cache_control may be provided. Found {marks}."
+    _require(marks <= MAX_CACHE_MARKS, limit)
 
 
 def _list_blocks(body: Json) -> Iterator[Json]:
@@ -169,120 +163,90 @@ def _list_blocks(body: Json) -> Iterator[Json]:
     for part in parts:
         for block in part if isinstance(part, list) else ():
             yield block
-            nested = block.get("content")
-            yield from (inner for inner in (nested if isinstance(nested, list) else ()) if isinstance(inner, dict))
+            inner = block.get("content")
+            yield from inner if _is_list_of_objects(inner) else ()
 
 
 def _check_options(body: Json) -> None:
     stops = body.get("stop_sequences", [])
-    _require(isinstance(stops, list), "stop_sequences: Input should be a valid list")
-    for stop in stops:
-        _require(isinstance(stop, str) and bool(stop.strip()), "stop_sequences: each must contain non-whitespace")
+    spoken = isinstance(stops, list) and all(isinstance(stop, str) and stop.strip() for stop in stops)
+    _require(spoken, "stop_sequences: each stop sequence must contain non-whitespace")
     _require(isinstance(body.get("stream", False), bool), "stream: Input should be a valid boolean")
-    _require(
-        body.get("service_tier", "auto") in ("auto", "standard_only"),
-        "service_tier: Input should be 'auto' or 'standard_only'",
-    )
+    tier = body.get("service_tier", "auto")
+    _require(tier in ("auto", "standard_only"), "service_tier: Input should be 'auto' or 'standard_only'")
     metadata = body.get("metadata", {})
-    _require(
-        isinstance(metadata, dict) and set(metadata) <= {"user_id"},
-        "metadata: Extra inputs are not permitted",
-    )
+    known = isinstance(metadata, dict) and set(metadata) <= {"user_id"}
+    _require(known, "metadata: Extra inputs are not permitted")
     _require(isinstance(metadata.get("user_id"), str | None), "metadata.user_id: Input should be a valid string")
-    tools = body.get("tools", [])
-    listed = isinstance(tools, list) and all(isinstance(tool, dict) for tool in tools)
-    _require(listed, "tools: Input should be a valid list of objects")
+    _require(_is_list_of_objects(body.get("tools", [])), "tools: Input should be a valid list of objects")
     _require(isinstance(body.get("tool_choice", {}), dict), "tool_choice: Input should be an object")
     _check_thinking(body.get("thinking", {"type": "disabled"}), body["max_tokens"])
 
 
 def _check_thinking(thinking: Any, max_tokens: int) -> None:
     kinds = ("enabled", "adaptive", "disabled", "between_tools")
-    _require(
-        isinstance(thinking, dict) and thinking.get("type") in kinds,
-        f"thinking: Input should be one of {kinds}",
-    )
+    known = isinstance(thinking, dict) and thinking.get("type") in kinds
+    _require(known, f"thinking: Input should be one of {kinds}")
     if thinking["type"] == "enabled":
         budget = thinking.get("budget_tokens")
-        _require(
-            _is_whole(budget) and budget >= 1024,
-            "thinking.enabled.budget_tokens: Input should be at least 1024",
-        )
+        _require(_is_count(budget, 1024), "thinking.enabled.budget_tokens: Input should be at least 1024")
         _require(budget < max_tokens, "`max_tokens` must be greater than `thinking.budget_tokens`")
 
 
 def _check_output_config(config: Any) -> None:
-    _require(isinstance(config, dict), "output_config: Input should be an object")
-    _require(set(config) <= {"effort", "format"}, "output_config: Extra inputs are not permitted")
+    known = isinstance(config, dict) and set(config) <= {"effort", "format"}
+    _require(known, "output_config: Extra inputs are not permitted")
     efforts = (None, "low", "medium", "high", "xhigh", "max")
     _require(config.get("effort") in efforts, f"output_config.effort: Input should be one of {efforts[1:]}")
     shape = config.get("format")
-    if shape is None:
-        return
-    _require(
-        isinstance(shape, dict) and shape.get("type") == "json_schema",
-        "output_config.format: Input tag should be 'json_schema'",
-    )
-    _require(
-        set(shape) == {"type", "schema"},
-        "output_config.format: a 'schema' is required, and nothing else permitted",
-    )
-    _check_schema(shape["schema"], shape["schema"], ())
+    if shape is not None:
+        _require(isinstance(shape, dict), "output_config.format: Input should be an object")
+        _require(shape.get("type") == "json_schema", "output_config.format: Input tag should be 'json_schema'")
+        _require(set(shape) == {"type", "schema"}, "output_config.format: a schema, and nothing else, is required")
+        _check_schema(shape["schema"], shape["schema"])
 
 
-def _check_schema(schema: Any, root: Any, refs: tuple[str, ...], depth: int = 0) -> None:
+def _check_schema(schema: Any, root: Any, refs: tuple[str, ...] = (), depth: int = 0) -> None:
     """One node of a structured-output schema and all below it; `refs` are the references that led here."""
-    _require(isinstance(schema, dict), "output_config.format.schema: Input should be an object")
-    _require(depth <= MAX_SCHEMA_DEPTH, "output_config.format.schema: Schema is too complex")
+    _require(isinstance(schema, dict), f"{SCHEMA}: Input should be an object")
+    _require(depth <= MAX_SCHEMA_DEPTH, f"{SCHEMA}: Schema is too complex")
+    for part, kind in SCHEMA_PARTS.items():
+        _require(isinstance(schema.get(part, kind()), kind), f"{SCHEMA}: '{part}' has the wrong type")
     if "$ref" in schema:
         ref = schema["$ref"]
-        _require(ref not in refs, f"output_config.format.schema: Circular reference detected: {ref}")
-        _check_schema(_find_definition(root, ref), root, (*refs, ref), depth + 1)
+        name = ref.removeprefix("#/$defs/")
+        definitions = root.get("$defs", {})
+        _require(name in definitions, f"{SCHEMA}: Unsupported reference {ref}")
+        _require(ref not in refs, f"{SCHEMA}: Circular reference {ref}")
+        _check_schema(definitions[name], root, (*refs, ref), depth + 1)
         return
-    for limit in SCHEMA_LIMITS:
-        _require(limit not in schema, f"output_config.format.schema: property '{limit}' is not supported")
-    _require(
-        schema.get("minItems", 0) in (0, 1),
-        "output_config.format.schema: 'minItems' values other than 0 or 1 are not supported",
-    )
-    _require(
-        schema.get("format") in (None, *STRING_FORMATS),
-        "output_config.format.schema: string format is not supported",
-    )
-    _check_schema_type(schema)
+    _check_node(schema)
     children = [schema["items"]] if "items" in schema else []
-    for word in ("anyOf", "allOf"):
-        children += schema.get(word, [])
-    for child in [*children, *schema.get("properties", {}).values()]:
+    children += [*schema.get("anyOf", []), *schema.get("allOf", []), *schema.get("properties", {}).values()]
+    for child in children:
         _check_schema(child, root, refs, depth + 1)
 
 
-def _check_schema_type(schema: Json) -> None:
-    kinds = schema.get("type", [])
-    kinds = [kinds] if isinstance(kinds, str) else kinds
-    shaped = kinds or any(word in schema for word in ("anyOf", "allOf", "enum", "const"))
-    _require(bool(shaped) and set(kinds) <= SCHEMA_TYPES, "output_config.format.schema: a type is required")
-    if "object" in kinds:
-        closed = schema.get("additionalProperties") is False
-        _require(
-            closed,
-            "output_config.format.schema: For 'object' type, 'additionalProperties' must be explicitly set to false",
-        )
-        missing = set(schema.get("required", [])) - set(schema.get("properties", {}))
-        _require(not missing, "output_config.format.schema: 'required' names unknown properties")
+def _check_node(schema: Json) -> None:
+    """One node, but for what is below it."""
+    for limit in SCHEMA_LIMITS:
+        _require(limit not in schema, f"{SCHEMA}: property '{limit}' is not supported")
+    _require(schema.get("minItems", 0) in (0, 1), f"{SCHEMA}: 'minItems' above 1 is not supported")
+    _require(schema.get("format") in (None, *STRING_FORMATS), f"{SCHEMA}: this string format is not supported")
+    plain = all(isinstance(value, str | int | float | None) for value in schema.get("enum", ()))
+    _require(plain, f"{SCHEMA}: 'enum' values should be strings, numbers, booleans or null")
+    shaped = any(schema.get(word) for word in ("anyOf", "allOf", "enum")) or "const" in schema
+    kind = schema.get("type")
+    _require(shaped if kind is None else kind in SCHEMA_TYPES, f"{SCHEMA}: a supported 'type' is required")
+    if kind == "object":
+        _require(schema.get("additionalProperties") is False, f"{SCHEMA}: {OPEN_OBJECT}")
+        unknown = [name for name in schema.get("required", ()) if name not in schema.get("properties", {})]
+        _require(not unknown, f"{SCHEMA}: 'required' names an unknown property")
 
 
-def _find_definition(root: Json, ref: Any) -> Any:
-    name = ref.removeprefix("#/$defs/") if isinstance(ref, str) else ""
-    definitions = root.get("$defs", {})
-    _require(name in definitions, f"output_config.format.schema: unsupported reference {ref!r}")
-    return definitions[name]
+def _is_count(value: Any, least: int = 0) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise _Refused(message)
+def _is_list_of_objects(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, dict) for item in value)

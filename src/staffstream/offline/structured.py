@@ -46,7 +46,8 @@ def digest_batch(earlier: str, batch: list[Spoken]) -> str:
     At most `SUMMARY_CHARS`, so that a summary of summaries stays one.
     """
     lines = list(dict.fromkeys([*_split_lines(earlier), *_list_lines(batch)]))
-    by_weight = sorted(range(len(lines)), key=lambda n: (-_weigh_line(lines[n]), -n))
+    weights = [_weigh_line(line) for line in lines]
+    by_weight = sorted((n for n in range(len(lines)) if weights[n]), key=lambda n: (-weights[n], -n))
     kept: list[int] = []
     room = SUMMARY_CHARS
     for n in by_weight:
@@ -75,8 +76,7 @@ def fit_value(value: Any, schema: Json, root: Json) -> Any:
         return value if value in schema["enum"] else schema["enum"][0]
     for part in schema.get("allOf", ()):
         schema = {**schema, **resolve_schema(part, root)}
-    kind = schema.get("type")
-    return _FITTERS[kind if isinstance(kind, str) else kind[0] if kind else "null"](value, schema, root)
+    return _FITTERS[schema.get("type", "null")](value, schema, root)
 
 
 def _fit_object(value: Any, schema: Json, root: Json) -> dict[str, Any]:
@@ -187,7 +187,7 @@ def _list_lines(batch: list[Spoken]) -> Iterator[str]:
 
 
 def _weigh_line(line: str) -> int:
-    """Statements first, then what names something, then the rest; questions and very short lines last."""
+    """Statements first, then what names something, then the rest; nothing for questions and very short lines."""
     said = line.partition(": ")[2] or line
     if is_question(said) or len(said.split()) < 3:
         return 0
