@@ -49,7 +49,7 @@ class Staffstream(Starlette):
         settings = self.settings
         if not settings.offline and settings.anthropic_api_key is None:
             raise SetupError(
-                "There is no ANTHROPIC_API_KEY. Set it, or start with --offline to try things with a stand-in for Claude."
+                "There is no ANTHROPIC_API_KEY. Set it, or start with --offline to try things with a stand-in."
             )
         await asyncio.to_thread(tokens.warm_up)
         async with contextlib.AsyncExitStack() as stack:

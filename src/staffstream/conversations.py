@@ -116,8 +116,15 @@ def append_user_message(tx: Connection, scope: Scope, conversation: Conversation
 
 
 def append_reply(
-    tx: Connection, run: Run, content: str, *, status: MessageStatus, model: str | None, stop_reason: str | None, usage: dict[str, Any] | None
-) -> Message:  # fmt: skip
+    tx: Connection,
+    run: Run,
+    content: str,
+    *,
+    status: MessageStatus,
+    model: str | None = None,
+    stop_reason: str | None = None,
+    usage: dict[str, Any] | None = None,
+) -> Message:
     """Save a run's reply under the run's own id, within its question's turn."""
     message = _insert_message(
         tx, run.scope, run.conversation_id, run.id, run.turn, "assistant", content, status, now_text(),
@@ -152,7 +159,7 @@ def import_messages(
                 "complete",
                 message.created_at,
                 reply_to=question if answers else None,
-            )  # fmt: skip
+            )
         )
         question = saved[-1].id if message.message_type == "user" else None
     _take_turns(tx, conversation.id, turn - saved[0].turn + 1 if saved else 0, now_text())

@@ -123,7 +123,8 @@ def _migrate(connection: Connection, path: Path) -> None:
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         if version > current:
             raise SetupError(
-                f"{path} was made by a newer staffstream (schema {version}, this one knows {current}). Upgrade staffstream."
+                f"{path} was made by a newer staffstream (schema {version}, this one knows {current})."
+                " Upgrade staffstream."
             )
         if version == 0:
             if connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone():
@@ -160,7 +161,16 @@ def _immediate(connection: Connection) -> Iterator[None]:
 
 # ── errors ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-_UNAVAILABLE = {"SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_IOERR", "SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_PROTOCOL"}  # fmt: skip
+_UNAVAILABLE = (  # and their extended codes
+    "SQLITE_BUSY",
+    "SQLITE_LOCKED",
+    "SQLITE_IOERR",
+    "SQLITE_READONLY",
+    "SQLITE_CANTOPEN",
+    "SQLITE_CORRUPT",
+    "SQLITE_NOTADB",
+    "SQLITE_PROTOCOL",
+)
 
 
 def translate_error(error: BaseException) -> BaseException:
@@ -171,7 +181,7 @@ def translate_error(error: BaseException) -> BaseException:
     translated: StaffstreamError | None = None
     if name.startswith("SQLITE_FULL"):
         translated = StorageFull()
-    elif any(name.startswith(prefix) for prefix in _UNAVAILABLE):
+    elif name.startswith(_UNAVAILABLE):
         translated = StorageUnavailable()
     if translated is None:
         return error  # type: ignore[no-any-return]
@@ -197,7 +207,7 @@ class Presence:
     async def share(self) -> None:
         """Let other processes in; waits while another one is tidying up."""
         while fcntl and not self._lock(fcntl.LOCK_SH):
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.02)  # noqa: ASYNC110 - what is waited for is another process
         self.alone = False
 
     def _lock(self, mode: int) -> bool:

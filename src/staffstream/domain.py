@@ -167,5 +167,5 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def clean_text(text: str) -> str:
-    """The text with lone surrogates replaced by U+FFFD: they are no Unicode, and neither UTF-8 nor SQLite takes them."""
+    """The text with lone surrogates replaced by U+FFFD: they are no Unicode, and UTF-8 and SQLite refuse them."""
     return text if text.isascii() else _SURROGATE.sub("�", text)

@@ -8,6 +8,7 @@ question before the first byte, the reply before the `done` frame.
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import logging
 import random
 from collections.abc import AsyncGenerator, Callable, Iterable
@@ -251,7 +252,7 @@ class Pipeline:
             begun = self._run_begun
             if active := self.active.get(run.id):
                 if run.door == "async":
-                    await self.database.write(lambda tx: runs.mark_delivered(tx, run))
+                    await self.database.write(functools.partial(runs.mark_delivered, run=run))
                 stream = active.log.follow(after, heartbeat_s=self.settings.heartbeat_s, status=status)
                 async with contextlib.aclosing(stream) as frames:
                     async for data in frames:
@@ -259,7 +260,7 @@ class Pipeline:
                 if active.log.terminal is not None:
                     return
                 after = active.log.cursor
-            run, text = await self.database.read(lambda conn: _load_run(conn, run.scope, run.id))
+            run, text = await self.database.read(functools.partial(_load_run, scope=run.scope, run_id=run.id))
             if run.ended:
                 yield encode_ended_run(run.id, text, min(after, len(text)), encode_terminal(run))
                 return
@@ -387,7 +388,7 @@ class Pipeline:
         text = run.partial_text
         if runs.end_run(tx, run, state, message_id=run.id if text else None, error=failure) and text:
             status: MessageStatus = "cancelled" if state == "cancelled" else "interrupted"
-            conversations.append_reply(tx, run, text, status=status, model=None, stop_reason=None, usage=None)
+            conversations.append_reply(tx, run, text, status=status)
         ended = runs.get_run(tx, run.scope, run.id)
         return Settled(ended, self._claim_next(tx, ended))
 

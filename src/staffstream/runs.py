@@ -77,8 +77,14 @@ def measure_queue(conn: Connection) -> tuple[int, str | None]:
 
 
 def insert_run(
-    tx: Connection, scope: Scope, conversation: Conversation, question: Message, *, door: Door, webhook_url: str | None = None
-) -> Run:  # fmt: skip
+    tx: Connection,
+    scope: Scope,
+    conversation: Conversation,
+    question: Message,
+    *,
+    door: Door,
+    webhook_url: str | None = None,
+) -> Run:
     """A new queued run for a question."""
     run_id = make_id()
     tx.execute(
@@ -92,8 +98,8 @@ def insert_run(
 def claim_run(tx: Connection, run: Run, *, owner: str) -> Run | None:
     """Begin a queued run for `owner`; None when it is not its conversation's turn, or somebody else has it."""
     row = tx.execute(
-        "UPDATE runs SET state = 'building', owner = ?, fence = fence + 1, attempts = attempts + 1, lease_expires_at = ?,"
-        " building_at = ?, partial_text = '' WHERE id = ? AND state = 'queued' AND NOT EXISTS"
+        "UPDATE runs SET state = 'building', owner = ?, fence = fence + 1, attempts = attempts + 1,"
+        " lease_expires_at = ?, building_at = ?, partial_text = '' WHERE id = ? AND state = 'queued' AND NOT EXISTS"
         f" (SELECT 1 FROM runs AS other WHERE other.conversation_id = runs.conversation_id AND (other.state IN {_BEGUN}"
         "  OR (other.state = 'queued' AND (other.turn, other.id) < (runs.turn, runs.id)))) RETURNING id",
         (owner, now_text(LEASE_S), now_text(), run.id),
@@ -170,12 +176,12 @@ def end_run(
     changed.
     """
     cursor = tx.execute(
-        "UPDATE runs SET state = ?, message_id = ?, error = ?, model = ?, stop_reason = ?, usage = ?, partial_text = '',"
-        " streaming_at = coalesce(?, streaming_at), first_token_at = coalesce(?, first_token_at), finished_at = ?,"
+        "UPDATE runs SET state = ?, message_id = ?, error = ?, model = ?, stop_reason = ?, usage = ?,"
+        " partial_text = '', streaming_at = coalesce(?, streaming_at), first_token_at = coalesce(?, first_token_at), finished_at = ?,"
         f" lease_expires_at = NULL WHERE id = ? AND fence = ? AND state IN {_ACTIVE}",
         (
-            state, message_id, _dump_failure(error), model, stop_reason, json.dumps(usage) if usage is not None else None,
-            streaming_at, first_token_at, now_text(), run.id, run.fence,
+            state, message_id, _dump_failure(error), model, stop_reason,
+            json.dumps(usage) if usage is not None else None, streaming_at, first_token_at, now_text(), run.id, run.fence,
         ),
     )  # fmt: skip
     return cursor.rowcount == 1

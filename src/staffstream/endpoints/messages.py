@@ -27,7 +27,7 @@ from staffstream.pipeline import Question
 
 async def stream(request: Request) -> EventStream:
     """Ask, and get the reply as it is made."""
-    service, user_id = await get_caller(request)
+    _, user_id = await get_caller(request)
     body = await read_body(request, NewMessage)
     return await _answer_live(
         request,
@@ -46,7 +46,7 @@ async def stream(request: Request) -> EventStream:
 
 async def regenerate(request: Request) -> EventStream:
     """Ask the question behind a message again, and get the new reply as it is made."""
-    service, user_id = await get_caller(request)
+    _, user_id = await get_caller(request)
     body = await read_body(request, Regeneration) if await _has_body(request) else Regeneration()
     message_id = request.path_params["message_id"]
     return await _answer_live(
