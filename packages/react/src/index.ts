@@ -1,5 +1,12 @@
 /** The public door: client, store, hook, components. `@staffstream/react/client` is the part without React. */
 export * from "./client.ts"
+export { Announcer } from "./components/Announcer.tsx"
+export { ChatError } from "./components/ChatError.tsx"
+export { Composer, type ComposerProps } from "./components/Composer.tsx"
+export { Markdown, type MarkdownProps } from "./components/Markdown.tsx"
+export { MessageList, type MessageListProps } from "./components/MessageList.tsx"
+export { StaffChat, type StaffChatProps } from "./components/StaffChat.tsx"
+export { DEFAULT_LABELS, type Labels } from "./labels.ts"
 export type { ChatMessage } from "./messages.ts"
 export {
   type ChatSnapshot,

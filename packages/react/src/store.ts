@@ -24,6 +24,8 @@ export interface ChatSnapshot {
   /** True from the moment of sending until the reply has ended. */
   isStreaming: boolean
   error: StaffstreamError | null
+  /** Whether `retry` may mend the error. A refused message is simply sent again. */
+  canRetry: boolean
   hasOlder: boolean
   /** Null until the server has named it. */
   conversationId: string | null
@@ -53,6 +55,7 @@ const EMPTY: ChatSnapshot = {
   status: "loading",
   isStreaming: false,
   error: null,
+  canRetry: false,
   hasOlder: false,
   conversationId: null,
   progress: null,
@@ -140,7 +143,7 @@ export class ChatStore {
   readonly retry = async (): Promise<SendResult> => {
     const failed = this.#failed
     if (this.#turn !== null) return this.#refuseBusy(this.#turn)
-    if (failed === null) return this.#refuse("missing_message", "There is nothing to try again.")
+    if (failed === null) return this.#retryLoading()
     if (!failed.isAccepted) return this.#make(failed.again())
     if (failed.isLost) return this.#begin({ runId: failed.reply.id, key: failed.key })
     return this.regenerate(failed.reply.reply_to ?? failed.fields.regenerates ?? failed.reply.id)
@@ -376,6 +379,7 @@ export class ChatStore {
       apply(messages, hasMore)
       this.#conversationId = messages[0]?.conversation_id ?? this.#conversationId
       if (this.#error === this.#loadError) this.#error = null
+      this.#loadError = null
     } catch (thrown) {
       this.#error = this.#loadError = toStaffstreamError(thrown)
     }
@@ -401,6 +405,17 @@ export class ChatStore {
   #tell(error: StaffstreamError | null): void {
     this.#error = error
     void this.#change()
+  }
+
+  async #retryLoading(): Promise<SendResult> {
+    if (this.#loadError === null) return this.#refuse("missing_message", "There is nothing to try again.")
+    await this.refresh()
+    return { status: this.#loadError === null ? "done" : "failed", message: null, error: this.#loadError }
+  }
+
+  get #canRetry(): boolean {
+    if (!this.#error?.retryable || this.#turn !== null) return false
+    return this.#error === this.#loadError || this.#failed?.isAccepted === true || this.#unsent !== null
   }
 
   /** A submission of which nobody knows whether the server has it. */
@@ -432,6 +447,7 @@ export class ChatStore {
       status: this.#status(turn),
       isStreaming: turn !== null,
       error: this.#error,
+      canRetry: this.#canRetry,
       hasOlder: this.#hasOlder,
       conversationId: this.#conversationId,
       progress: turn?.progress ?? this.#progress,

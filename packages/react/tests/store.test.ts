@@ -372,7 +372,7 @@ test("a gap wider than a page starts the list anew instead of hiding messages", 
 })
 
 test("a reply that ends while a page of history is on its way is not lost", async () => {
-  let release = () => undefined as void
+  let release = (): void => undefined
   const held = new Promise<void>(resolve => {
     release = resolve
   })

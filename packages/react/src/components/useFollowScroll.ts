@@ -1,0 +1,48 @@
+/**
+ * A list that stays at its end while it grows, unless its reader has scrolled up to read.
+ *
+ * It watches sizes, not tokens: whatever makes the list taller keeps its end in view. Only a movement upwards lets
+ * go, so a fast reply cannot be mistaken for the reader's hand.
+ */
+import { type RefObject, useCallback, useEffect, useRef, useState } from "react"
+
+const NEAR_PX = 48
+
+export function useFollowScroll(list: RefObject<HTMLElement | null>): {
+  isFollowing: boolean
+  follow: () => void
+} {
+  const [isFollowing, setFollowing] = useState(true)
+  const following = useRef(true)
+
+  const follow = useCallback(() => {
+    following.current = true
+    setFollowing(true)
+    list.current?.scrollTo({ top: list.current.scrollHeight })
+  }, [list])
+
+  useEffect(() => {
+    const element = list.current
+    if (element === null) return
+    let lastTop = element.scrollTop
+    const hear = () => {
+      const isNear = element.scrollHeight - element.scrollTop - element.clientHeight < NEAR_PX
+      const hasLetGo = element.scrollTop < lastTop - 1 && !isNear
+      lastTop = element.scrollTop
+      following.current = isNear || (following.current && !hasLetGo)
+      setFollowing(following.current)
+    }
+    const sizes = new ResizeObserver(() => {
+      if (following.current) element.scrollTo({ top: element.scrollHeight })
+    })
+    sizes.observe(element)
+    for (const child of element.children) sizes.observe(child)
+    element.addEventListener("scroll", hear, { passive: true })
+    return () => {
+      sizes.disconnect()
+      element.removeEventListener("scroll", hear)
+    }
+  }, [list])
+
+  return { isFollowing, follow }
+}

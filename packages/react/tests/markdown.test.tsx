@@ -1,0 +1,135 @@
+import { renderToStaticMarkup } from "react-dom/server"
+import { expect, test } from "vitest"
+import { Markdown, StaffChat } from "../src/index.ts"
+import { MarkdownReader, toPlainText } from "../src/markdown.ts"
+
+const render = (text: string, isGrowing = false) =>
+  renderToStaticMarkup(<Markdown text={text} isGrowing={isGrowing} />)
+
+test("paragraphs, lists, code, tables and links become their elements", () => {
+  const text = [
+    "# Title\n",
+    "Some *stress*, **more**, `code` and [a link](https://example.org/a?b=1&c).\nNext line\n",
+    "3. three\n4. four\n",
+    "```ts\nconst a = 1 < 2\n```\n",
+    "| a | b |\n|:-:|--:|\n| 1 | 2 |\n",
+    "> quoted",
+  ].join("\n")
+  const html = render(text)
+  expect(html).toContain('<h3 dir="auto">Title</h3>')
+  expect(html).toContain("<em>stress</em>, <strong>more</strong>, <code>code</code>")
+  expect(html).toContain('href="https://example.org/a?b=1&amp;c"')
+  expect(html).toContain('target="_blank" rel="noopener noreferrer nofollow"')
+  expect(html).toContain("<br/>Next line")
+  expect(html).toContain('<ol start="3"><li dir="auto">three</li>')
+  expect(html).toContain("<code>const a = 1 &lt; 2\n</code>")
+  expect(html).toContain('<th dir="auto" class="ss-center">a</th>')
+  expect(html).toContain('<blockquote dir="auto"><p dir="auto">quoted</p></blockquote>')
+})
+
+const attacks = [
+  "<script>alert(1)</script>",
+  "<img src=x onerror=alert(1)>",
+  "<svg/onload=alert(1)>",
+  "text <b onclick=alert(1)>bold</b>",
+  "<iframe srcdoc='<script>alert(1)</script>'></iframe>",
+  "[x](javascript:alert(1))",
+  "[x](JaVaScRiPt:alert(1))",
+  "[x](java\tscript:alert(1))",
+  "[x](&#106;avascript:alert(1))",
+  "[x](data:text/html;base64,PHNjcmlwdD5hbGVydCgxKTwvc2NyaXB0Pg==)",
+  "[x](vbscript:msgbox(1))",
+  "[x](file:///etc/passwd)",
+  "[x](//example.org/no-scheme)",
+  "<javascript:alert(1)>",
+  "![x](https://example.org/tracker.png)",
+  "![x](data:image/svg+xml;base64,PHN2Zy8+)",
+  "![x](javascript:alert(1))",
+  "[a]: javascript:alert(1)\n\n[a]",
+  '[x](https://example.org "onmouseover=alert(1)")',
+  '[x](https://example.org/"onmouseover="alert(1))',
+  "```html\n<script>alert(1)</script>\n```",
+  '```"><script>alert(1)</script>\nx\n```',
+]
+
+test.each(attacks)("nothing runs, loads or leads astray: %s", attack => {
+  for (const html of [render(attack), render(attack, true)]) {
+    const elements = html.replace(/<(\/?)(p|br|a|code|pre|figure|figcaption|span|strong|em)\b[^<>]*>/g, "")
+    expect(elements).not.toContain("<")
+    for (const [, address] of html.matchAll(/(?:href|src)="([^"]*)"/g))
+      expect(address).toMatch(/^https:\/\/example\.org/)
+    expect(html).not.toMatch(/<[^>]*\s(on\w+|src|srcdoc|style)=/i)
+  }
+})
+
+test("an image is a link that the reader may follow, and nothing that loads", () => {
+  const html = render("![a cat](https://example.org/cat.png)")
+  expect(html).toContain('<a href="https://example.org/cat.png"')
+  expect(html).toContain("a cat</a>")
+  expect(html).not.toContain("<img")
+})
+
+test("only addresses that are written out become links", () => {
+  const html = render("See https://example.org/x, setup.py, www.example.org and a@b.org")
+  expect([...html.matchAll(/<a /g)]).toHaveLength(1)
+})
+
+const hostile = {
+  quotes: "> ".repeat(50_000),
+  lists: "- ".repeat(20_000),
+  brackets: "[".repeat(50_000),
+  links: "[a](".repeat(25_000),
+  stars: "*a **a ".repeat(15_000),
+  ticks: Array.from({ length: 400 }, (_, length) => "`".repeat(length + 1)).join("a "),
+  deepLists: Array.from({ length: 300 }, (_, depth) => `${" ".repeat(depth * 2)}- a`).join("\n"),
+  spaces: `a${" ".repeat(100_000)}b`,
+  lines: `${"\n".repeat(100_000)}end`,
+  nul: "a\u0000b \ud800 \u2028 \u202e end",
+}
+
+test.each(Object.entries(hostile))("hostile text is shown like any other: %s", (_, text) => {
+  expect(render(text).length).toBeGreaterThan(0)
+  expect(render(text, true).length).toBeGreaterThan(0)
+})
+
+const sample = [
+  "# One\n\nA *paragraph* with\ntwo lines.\n\n- a\n- b\n\n  still b\n\n1. x\n2. y\n\n",
+  "```py\nprint('**no**')\n\n# not a heading\n```\n\nSetext\n===\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n> q\n> r\n\nEnd.",
+].join("")
+
+test("text that arrives piece by piece ends up as the same elements as in one piece", () => {
+  for (const step of [1, 3, 17]) {
+    const reader = new MarkdownReader()
+    for (let end = step; end < sample.length; end += step) reader.read(sample.slice(0, end), true)
+    const tags = (blocks: ReturnType<MarkdownReader["read"]>) =>
+      blocks.map(({ line, tokens }) => [line, tokens.map(({ type, content }) => [type, content])])
+    expect(tags(reader.read(sample, true))).toEqual(tags(new MarkdownReader().read(sample, false)))
+  }
+})
+
+test("blocks that can no longer change keep their identity while the last one grows", () => {
+  const reader = new MarkdownReader()
+  const [first, second] = reader.read("One.\n\nTwo.\n\nThr", true)
+  const later = reader.read("One.\n\nTwo.\n\nThree and more", true)
+  expect(later[0]).toBe(first)
+  expect(later[1]).toBe(second)
+})
+
+test("marks that are still open are closed while the text grows", () => {
+  expect(render("This is **bol", true)).toBe('<p dir="auto">This is <strong>bol</strong></p>')
+  expect(render("Run `npm", true)).toBe('<p dir="auto">Run <code>npm</code></p>')
+  expect(render("2 ** 3", true)).toBe('<p dir="auto">2 ** 3</p>')
+  expect(render("This is **bol")).toBe('<p dir="auto">This is **bol</p>')
+})
+
+test("what is read aloud has no marks", () => {
+  expect(toPlainText("# Hi\n\n**Bold** and [link](https://x.org)\n\n- one\n- two\n\n```\ncode\n```")).toBe(
+    "Hi\nBold and link\none\ntwo\ncode\n",
+  )
+})
+
+test("a server renders the whole chat", () => {
+  const html = renderToStaticMarkup(<StaffChat staffId="ada" name="Ada" labels={{ send: "Senden" }} />)
+  expect(html).toContain('aria-label="Senden"')
+  expect(html).toContain("ss-composer")
+})
