@@ -238,12 +238,14 @@ CREATE TABLE jobs (
     scope_id         INTEGER REFERENCES scopes ON DELETE CASCADE,
     state            TEXT NOT NULL CHECK (state IN ('due', 'running', 'dead')),
     attempts         INTEGER NOT NULL DEFAULT 0,
-    due_at           TEXT NOT NULL,
+    due_at           TEXT,                   -- of a running one: when it was asked for again, if it was
     owner            TEXT,
     fence            INTEGER NOT NULL DEFAULT 0,
     lease_expires_at TEXT,
     last_error       TEXT,                   -- a code, never an exception's text
-    created_at       TEXT NOT NULL
+    created_at       TEXT NOT NULL,
+    CHECK (state <> 'due' OR due_at IS NOT NULL),
+    CHECK ((state = 'running') = (lease_expires_at IS NOT NULL))
 ) STRICT;
 CREATE UNIQUE INDEX jobs_one_a_subject ON jobs (kind, subject) WHERE state IN ('due', 'running');
 CREATE INDEX jobs_by_due ON jobs (state, due_at);

@@ -127,6 +127,14 @@ class Run:
         return Scope(self.scope_id, self.staff_id, self.user_id)
 
 
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """A process as the holder of runs and jobs; what it does not renew for `lease_s` seconds may be taken over."""
+
+    id: str
+    lease_s: float
+
+
 _lock = threading.Lock()
 _last_stamp = 0
 
