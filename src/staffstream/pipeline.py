@@ -24,6 +24,7 @@ from staffstream.domain import (
     Message,
     MessageStatus,
     MultitaskStrategy,
+    Owner,
     Run,
     RunFailure,
     RunState,
@@ -98,7 +99,7 @@ class Pipeline:
     def __init__(self, *, settings: Settings, database: Database, claude: Claude) -> None:
         self.settings = settings
         self.database = database
-        self.owner = make_id()
+        self.owner = Owner(make_id(), settings.lease_s)
         self.active: dict[str, ActiveRun] = {}
         self.unsettled: list[Callable[[Connection], Settled]] = []  # ends that the disk has not taken yet
         self.ratios: dict[str, float] = {}

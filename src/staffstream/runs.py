@@ -15,6 +15,7 @@ from staffstream.domain import (
     Conversation,
     Door,
     Message,
+    Owner,
     Run,
     RunFailure,
     RunState,
@@ -24,7 +25,6 @@ from staffstream.domain import (
 )
 from staffstream.errors import IdempotencyMismatch, NotFound
 
-LEASE_S = 15.0
 IDEMPOTENCY_S = 24 * 3600.0
 
 _SELECT = "SELECT runs.*, scopes.staff_id, scopes.user_id FROM runs JOIN scopes ON scopes.id = runs.scope_id"
@@ -95,19 +95,19 @@ def insert_run(
     return get_run(tx, scope, run_id)
 
 
-def claim_run(tx: Connection, run: Run, *, owner: str) -> Run | None:
+def claim_run(tx: Connection, run: Run, *, owner: Owner) -> Run | None:
     """Begin a queued run for `owner`; None when it is not its conversation's turn, or somebody else has it."""
     row = tx.execute(
         "UPDATE runs SET state = 'building', owner = ?, fence = fence + 1, attempts = attempts + 1,"
         " lease_expires_at = ?, building_at = ?, partial_text = '' WHERE id = ? AND state = 'queued' AND NOT EXISTS"
         f" (SELECT 1 FROM runs AS other WHERE other.conversation_id = runs.conversation_id AND (other.state IN {_BEGUN}"
         "  OR (other.state = 'queued' AND (other.turn, other.id) < (runs.turn, runs.id)))) RETURNING id",
-        (owner, now_text(LEASE_S), now_text(), run.id),
+        (owner.id, now_text(owner.lease_s), now_text(), run.id),
     ).fetchone()
     return get_run(tx, run.scope, run.id) if row else None
 
 
-def claim_due_runs(tx: Connection, *, owner: str, limit: int, conversation_id: str | None = None) -> list[Run]:
+def claim_due_runs(tx: Connection, *, owner: Owner, limit: int, conversation_id: str | None = None) -> list[Run]:
     """Begin up to `limit` queued runs that are next in their conversation and due, oldest first."""
     rows = tx.execute(
         f"{_SELECT} WHERE state = 'queued' AND coalesce(not_before, '') <= ?1"
@@ -121,11 +121,11 @@ def claim_due_runs(tx: Connection, *, owner: str, limit: int, conversation_id: s
     return [run for run in claimed if run]
 
 
-def renew_leases(tx: Connection, *, owner: str) -> dict[str, int]:
+def renew_leases(tx: Connection, *, owner: Owner) -> dict[str, int]:
     """Keep what this process is running; returns the fence of each run that it still holds."""
     rows = tx.execute(
         f"UPDATE runs SET lease_expires_at = ? WHERE owner = ? AND state IN {_BEGUN} RETURNING id, fence",
-        (now_text(LEASE_S), owner),
+        (now_text(owner.lease_s), owner.id),
     )
     return {row["id"]: row["fence"] for row in rows}
 
@@ -177,11 +177,12 @@ def end_run(
     """
     cursor = tx.execute(
         "UPDATE runs SET state = ?, message_id = ?, error = ?, model = ?, stop_reason = ?, usage = ?,"
-        " partial_text = '', streaming_at = coalesce(?, streaming_at), first_token_at = coalesce(?, first_token_at), finished_at = ?,"
-        f" lease_expires_at = NULL WHERE id = ? AND fence = ? AND state IN {_ACTIVE}",
+        " partial_text = '', streaming_at = coalesce(?, streaming_at), first_token_at = coalesce(?, first_token_at),"
+        f" finished_at = ?, lease_expires_at = NULL WHERE id = ? AND fence = ? AND state IN {_ACTIVE}",
         (
             state, message_id, _dump_failure(error), model, stop_reason,
-            json.dumps(usage) if usage is not None else None, streaming_at, first_token_at, now_text(), run.id, run.fence,
+            json.dumps(usage) if usage is not None else None, streaming_at, first_token_at, now_text(), run.id,
+            run.fence,
         ),
     )  # fmt: skip
     return cursor.rowcount == 1

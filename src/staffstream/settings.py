@@ -81,6 +81,11 @@ class Settings(BaseModel):
     async_concurrency: int = Field(
         16, ge=1, description="How many queued replies are made at the same time, in different conversations."
     )
+    lease_s: float = Field(
+        15,
+        ge=0.5,
+        description="What a process is making may be taken over by another one after so long without a sign of life.",
+    )
     offline: bool = Field(
         False, description="Answer with the built-in stand-in instead of Claude. Needs no key and no network."
     )

@@ -14,13 +14,12 @@ from staffstream import runs
 from staffstream.active import describe_failure
 from staffstream.database import Connection
 from staffstream.errors import ServerRestart, Unavailable
-from staffstream.pipeline import Pipeline, Settled
+from staffstream.pipeline import ASYNC_ATTEMPTS, Pipeline, Settled
 
 log = logging.getLogger(__name__)
 Work = Callable[[Pipeline], Awaitable[None]]
 
 BOOKKEEPING_S = 0.5  # partial text is written down this often
-LEASE_ROUND_S = runs.LEASE_S / 3
 QUEUE_ROUND_S = 1.0  # how often the queue is looked at for what other processes left or what has fallen due
 
 
@@ -31,7 +30,7 @@ async def keep_running(pipeline: Pipeline, *, alone: bool) -> AsyncIterator[None
     await _sweep(pipeline, all_begun=alone)
     rounds = (
         _repeat(pipeline, _write_progress, BOOKKEEPING_S),
-        _repeat(pipeline, _keep_leases, LEASE_ROUND_S),
+        _repeat(pipeline, _keep_leases, pipeline.owner.lease_s / 3),
         _take_up_queue(pipeline),
     )
     tasks = [asyncio.create_task(work) for work in rounds]
@@ -85,8 +84,9 @@ async def _write_progress(pipeline: Pipeline) -> None:
 
 
 async def _keep_leases(pipeline: Pipeline) -> None:
+    mine = list(pipeline.active.values())  # as of before: one that begins meanwhile may have missed the renewal
     held = await pipeline.database.write(lambda tx: runs.renew_leases(tx, owner=pipeline.owner))
-    for active in list(pipeline.active.values()):
+    for active in mine:
         if held.get(active.run.id) != active.run.fence:
             active.stop("taken_over")
     await _sweep(pipeline, all_begun=False)
@@ -98,14 +98,18 @@ async def _sweep(pipeline: Pipeline, *, all_begun: bool) -> None:
     def sweep(tx: Connection) -> list[Settled]:
         settled = []
         for run, delivered in runs.find_abandoned_runs(tx, all_begun=all_begun):
-            if run.door == "async" and not delivered:
+            if run.door == "async" and not delivered and run.attempts < ASYNC_ATTEMPTS:
                 runs.requeue_run(tx, run)
             else:
                 settled.append(pipeline.end_from_row(tx, run, "failed", describe_failure(ServerRestart())))
         return settled
 
-    for settled in await pipeline.database.write(sweep):
-        pipeline.begin(settled.claimed)
+    def follow_up(ended: list[Settled]) -> None:
+        for settled in ended:
+            pipeline.after_end(settled)
+        pipeline.queue_changed.set()
+
+    await pipeline.database.write(sweep, then=follow_up)
 
 
 async def _take_up_queue(pipeline: Pipeline) -> None:
