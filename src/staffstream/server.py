@@ -74,13 +74,14 @@ async def _serve(
     on_ready: Callable[[str, Staffstream], Awaitable[None]] | None,
 ) -> None:
     app = create_app(settings)
+    url = _write_url(listener)
     stop, hurry, drained = asyncio.Event(), asyncio.Event(), asyncio.Event()
     _handle_signals(lambda: hurry.set() if stop.is_set() else stop.set())
 
     async def wait_for_end() -> None:
         """Hypercorn's shutdown trigger; it is first waited for when requests are answered."""
         if on_ready is not None:
-            await on_ready(_write_url(listener), app)
+            await on_ready(url, app)
         await stop.wait()
         log.info("shutting down; running replies have %g s", settings.shutdown_grace_s)
         await _first(app.drain(settings.shutdown_grace_s), hurry.wait())
@@ -140,7 +141,7 @@ def _handle_signals(stop: Callable[[], None]) -> None:
 
 def _configure(listener: socket.socket) -> Config:
     config = Config()
-    config.bind = [f"fd://{listener.fileno()}"]
+    config.bind = [f"fd://{listener.detach()}"]  # it is Hypercorn's from here on, which closes it
     config.graceful_timeout = CLOSING_S
     config.shutdown_timeout = CLOSING_S
     config.include_server_header = False
