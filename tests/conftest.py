@@ -1,0 +1,118 @@
+"""What all tests stand on: a scripted Claude, a server in front of it, and no patience with what is left behind.
+
+A test that leaves a task, a thread, a file, a socket or a logged error behind fails.
+"""
+
+import asyncio
+import gc
+import logging
+import os
+import threading
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.far_end import FarEnd
+from tests.server import Api, serve_here
+
+LEAVING_S = 3.0
+"""How long what is ending may take to end before it counts as left behind."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "logs_errors: the test makes the product log an error, and means to")
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """asyncio alone: its debug and resource warnings are the stricter ones. Server processes run on uvloop."""
+    return "asyncio"
+
+
+@pytest.fixture
+async def far() -> AsyncIterator[FarEnd]:
+    """Claude, scripted."""
+    async with FarEnd() as far:
+        yield far
+
+
+@pytest.fixture
+def db(tmp_path: Path) -> Path:
+    """A place for a database that is not there yet."""
+    return tmp_path / "test.db"
+
+
+@pytest.fixture
+async def api(db: Path, far: FarEnd) -> AsyncIterator[Api]:
+    """A server with default settings, and the far end as its Claude."""
+    async with serve_here(db, far) as api:
+        yield api
+
+
+@pytest.fixture
+async def ada(api: Api) -> str:
+    """The id of a staff member on that server."""
+    return await api.make_staff()
+
+
+# ── nothing may be left behind ───────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(autouse=True)
+def _no_open_ends() -> Iterator[None]:
+    """Threads and open files after the test are those of before it."""
+    threads = set(threading.enumerate())
+    files = _list_open_files()
+    yield
+    for thread in set(threading.enumerate()) - threads:
+        thread.join(LEAVING_S)
+        assert not thread.is_alive(), f"the test left {thread} behind"
+    if left := _list_open_files() - files:
+        gc.collect()  # what is only waiting to be collected warns, and warnings are errors
+        assert not (left := left & _list_open_files()), f"the test left {left} open"
+
+
+def _list_open_files() -> set[tuple[str, str]]:
+    """(number, what it is) of every open file and socket of this process."""
+    found = set()
+    for number in os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else ():
+        try:
+            found.add((number, os.readlink(f"/proc/self/fd/{number}")))
+        except FileNotFoundError:
+            continue  # the directory's own
+    return found
+
+
+@pytest.fixture(autouse=True)
+def _no_logged_errors(_no_open_ends: None, request: pytest.FixtureRequest) -> Iterator[None]:
+    """Nothing is logged as an error, unless the test is marked as meaning it."""
+    errors: list[logging.LogRecord] = []
+    handler = logging.Handler(logging.ERROR)
+    handler.emit = errors.append  # type: ignore[method-assign]
+    logging.getLogger().addHandler(handler)
+    yield
+    logging.getLogger().removeHandler(handler)
+    if not request.node.get_closest_marker("logs_errors"):
+        assert not errors, "logged as errors: " + "; ".join(record.getMessage() for record in errors)
+
+
+@pytest.fixture(autouse=True)
+def _no_left_tasks(_no_logged_errors: None, request: pytest.FixtureRequest) -> None:
+    if "anyio_backend" in request.fixturenames:
+        request.getfixturevalue("_tasks_ended")
+
+
+@pytest.fixture
+async def _tasks_ended() -> AsyncIterator[None]:
+    """Tasks after the test are those of before it."""
+    before = asyncio.all_tasks()
+    yield
+    if left := {task for task in asyncio.all_tasks() - before if not _is_of_plugin(task)}:
+        _, pending = await asyncio.wait(left, timeout=LEAVING_S)
+        assert not pending, f"the test left {pending} behind"
+
+
+def _is_of_plugin(task: asyncio.Task[object]) -> bool:
+    """anyio's pytest plugin drives each fixture and test from a task of its own."""
+    return "TestRunner" in getattr(task.get_coro(), "__qualname__", "")

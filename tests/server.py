@@ -1,0 +1,480 @@
+"""The product as a test meets it: running, over HTTP, with a scripted Claude behind it.
+
+    async with serve_here(tmp_path / "a.db", far, heartbeat_s=0.1) as api:      # in this process, on Hypercorn
+        ada = await api.make_staff(persona="Brief.")
+        heard = await api.ask(ada, "Hi")                    # the whole stream, checked against the contract
+        async with api.stream(ada, "Hi") as hearing:        # or frame by frame
+            frame = await hearing.next()
+
+    async with start_server(tmp_path / "a.db", far) as server:                  # as a process of its own
+        server.api ...
+        server.process.kill()
+
+Every reader here is strict: a frame that the contract does not allow fails the test that meets it.
+"""
+
+import asyncio
+import contextlib
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+from hypercorn.asyncio import serve as serve_asgi
+from hypercorn.config import Config
+from starlette.types import ASGIApp
+
+from staffstream.app import Staffstream, create_app
+from staffstream.settings import Settings
+from tests.far_end import DEADLINE_S, FarEnd
+
+KEY = "sk-ant-test"
+Json = dict[str, Any]
+
+
+def require_tool(name: str, how: str) -> str:
+    """The path of a program. Without it the test is left out with a word on how to get it; where CI is set it fails."""
+    if path := shutil.which(name):
+        return path
+    leave_out(f"{name} is missing; get it with: {how}")
+
+
+def leave_out(reason: str) -> Any:
+    """Skip the test for something that this machine lacks; where CI is set nothing may lack."""
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+# ── the stream as the contract has it ────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One event of a stream, or a comment, whose `data` is then empty."""
+
+    data: Json = field(default_factory=dict)
+    id: str | None = None
+    comment: str | None = None
+
+    @property
+    def type(self) -> str:
+        return str(self.data.get("type", ""))
+
+    @property
+    def cursor(self) -> int:
+        """What stands after the run's id."""
+        assert self.id is not None
+        return int(self.id.rpartition(":")[2])
+
+    @property
+    def is_terminal(self) -> bool:
+        return self.type in ("done", "error")
+
+
+def read_frame(block: bytes) -> Frame:
+    """The frame that a block (without its blank line) is. Fails on whatever the contract does not allow."""
+    assert b"\r" not in block, f"CR in {block!r}"
+    lines = block.decode("utf-8").split("\n")
+    if lines[0].startswith(":"):
+        assert len(lines) == 1, f"a comment shares its block: {block!r}"
+        return Frame(comment=lines[0][1:].strip())
+    names = [line.partition(": ")[0] for line in lines]
+    assert names in (["data"], ["id", "data"]), f"no frame of ours: {block!r}"
+    assert len(block.decode("utf-8").splitlines()) == len(lines), f"a client may split this: {block!r}"
+    data = orjson.loads(lines[-1].removeprefix("data: "))
+    frame = Frame(data, lines[0].removeprefix("id: ") if len(lines) == 2 else None)
+    assert frame.type in ("token", "done", "error", "status"), f"unknown type: {block!r}"
+    assert (frame.id is not None) == (frame.type == "token"), f"ids stand on tokens: {block!r}"
+    return frame
+
+
+class FrameReader:
+    """Bytes in, frames out; checks the order of a whole stream."""
+
+    def __init__(self) -> None:
+        self._pending = b""
+        self._cursor = -1
+        self.ended = False
+
+    def feed(self, data: bytes) -> list[Frame]:
+        """The frames that these bytes complete."""
+        *blocks, self._pending = (self._pending + data).split(b"\n\n")
+        return [self._check(read_frame(block)) for block in blocks]
+
+    def end(self) -> None:
+        """The bytes are over: no frame may be left half."""
+        assert self._pending == b"", f"cut within a frame: {self._pending!r}"
+
+    def _check(self, frame: Frame) -> Frame:
+        assert not self.ended, f"after the terminal frame: {frame}"
+        if frame.type == "token":
+            assert frame.cursor > self._cursor, f"the cursor did not grow: {frame}"
+            assert frame.data["content"] != ""
+            self._cursor = frame.cursor
+        self.ended = frame.is_terminal
+        return frame
+
+
+@dataclass
+class Heard:
+    """What came of one request for a stream: its frames, or the problem instead of them."""
+
+    status: int
+    headers: httpx.Headers
+    frames: list[Frame] = field(default_factory=list)
+    problem: Json = field(default_factory=dict)
+
+    @property
+    def tokens(self) -> list[str]:
+        return [frame.data["content"] for frame in self.frames if frame.type == "token"]
+
+    @property
+    def text(self) -> str:
+        return "".join(self.tokens)
+
+    @property
+    def end(self) -> Json:
+        """The one terminal frame's data. Fails when there is none, or more than one."""
+        ends = [frame.data for frame in self.frames if frame.is_terminal]
+        assert len(ends) == 1, f"{len(ends)} terminal frames in {self}"
+        return ends[0]
+
+    @property
+    def run_id(self) -> str:
+        return self.headers["x-run-id"]
+
+
+class Hearing:
+    """An open stream, read frame by frame."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        self.response = response
+        self.heard = Heard(response.status_code, response.headers)
+        self._reader = FrameReader()
+        self._chunks = response.aiter_raw()
+        self._waiting: list[Frame] = []
+
+    @property
+    def run_id(self) -> str:
+        return self.heard.run_id
+
+    async def next(self) -> Frame | None:
+        """The next frame, or None at the end of the stream. Fails after DEADLINE_S of waiting."""
+        async with asyncio.timeout(DEADLINE_S):
+            while not self._waiting:
+                try:
+                    chunk = await anext(self._chunks)
+                except StopAsyncIteration:
+                    self._reader.end()
+                    return None
+                self._waiting = self._reader.feed(chunk)
+        frame = self._waiting.pop(0)
+        self.heard.frames.append(frame)
+        return frame
+
+    async def token(self) -> str:
+        """The text of the next frame, which must be a token."""
+        frame = await self.next()
+        assert frame is not None, "the stream is over"
+        assert frame.type == "token", f"{frame} is no token"
+        return str(frame.data["content"])
+
+    async def until(self, text: str) -> None:
+        """Read until all that was heard is this text."""
+        while self.heard.text != text:
+            assert text.startswith(self.heard.text), f"heard {self.heard.text!r} on the way to {text!r}"
+            await self.token()
+
+    async def rest(self) -> Heard:
+        """Everything up to the end."""
+        while await self.next():
+            pass
+        return self.heard
+
+
+# ── the API as its clients use it ────────────────────────────────────────────────────────────────────────────────────
+
+
+class Api:
+    """The calls that tests make, over one real HTTP client."""
+
+    def __init__(self, url: str, http: httpx.AsyncClient, app: Staffstream | None = None) -> None:
+        self.url = url
+        self.http = http
+        self._app = app
+
+    @property
+    def app(self) -> Staffstream:
+        """The app itself, when it runs in this process."""
+        assert self._app is not None
+        return self._app
+
+    async def get(self, path: str, status: int = 200, **options: Any) -> Any:
+        """The JSON at a path below /api/v1."""
+        return _read_json(await self.http.get(path, **options), status)
+
+    async def post(self, path: str, body: Any = None, status: int = 200, **options: Any) -> Any:
+        """The JSON that answers a POST."""
+        return _read_json(await self.http.post(path, json=body, **options), status)
+
+    async def make_staff(self, name: str = "Ada", **fields: Any) -> str:
+        """The id of a new staff member."""
+        return str((await self.post("/staff", {"name": name, **fields}, 201))["id"])
+
+    async def send(self, staff_id: str, content: str, status: int = 202, *, key: str | None = None, **body: Any) -> Any:
+        """Ask by the asynchronous door."""
+        path = f"/staff/{staff_id}/messages"
+        return await self.post(path, {"content": content, **body}, status, headers=_key_header(key))
+
+    @contextlib.asynccontextmanager
+    async def open(self, method: str, path: str, **options: Any) -> AsyncIterator[Hearing]:
+        """Any request whose answer is a stream."""
+        async with self.http.stream(method, path, **options) as response:
+            yield Hearing(response)
+
+    def stream(
+        self, staff_id: str, content: str, *, key: str | None = None, status_events: bool = False, **body: Any
+    ) -> contextlib.AbstractAsyncContextManager[Hearing]:
+        """Ask, and hear the reply as it is made."""
+        return self.open(
+            "POST",
+            f"/staff/{staff_id}/messages/stream",
+            json={"content": content, **body},
+            headers=_key_header(key),
+            params={"events": "status"} if status_events else {},
+        )
+
+    def join(
+        self, staff_id: str, run_id: str, after: int | str | None = None, *, last_event_id: str | None = None
+    ) -> contextlib.AbstractAsyncContextManager[Hearing]:
+        """Join a run's stream."""
+        return self.open(
+            "GET",
+            f"/staff/{staff_id}/runs/{run_id}/stream",
+            params={} if after is None else {"after": str(after)},
+            headers={} if last_event_id is None else {"Last-Event-ID": last_event_id},
+        )
+
+    async def ask(self, staff_id: str, content: str, **options: Any) -> Heard:
+        """Ask, and read the whole answer: a stream that must end well formed, or a problem."""
+        async with self.stream(staff_id, content, **options) as hearing:
+            return await finish_hearing(hearing)
+
+    async def rejoin(self, staff_id: str, run_id: str, after: int | str | None = None, **options: Any) -> Heard:
+        """Join a run's stream, and read it to its end."""
+        async with self.join(staff_id, run_id, after, **options) as hearing:
+            return await finish_hearing(hearing)
+
+    async def run(self, staff_id: str, run_id: str) -> Any:
+        """The run as it stands."""
+        return await self.get(f"/staff/{staff_id}/runs/{run_id}")
+
+    async def ended_run(self, staff_id: str, run_id: str) -> Any:
+        """The run, once it has ended: its stream is what tells when."""
+        await self.rejoin(staff_id, run_id)
+        return await self.run(staff_id, run_id)
+
+    async def cancel(self, staff_id: str, run_id: str) -> Any:
+        """Stop the run; how it ended."""
+        return await self.post(f"/staff/{staff_id}/runs/{run_id}/cancel")
+
+    async def messages(self, staff_id: str, **query: Any) -> list[Any]:
+        """The messages of a conversation, newest first."""
+        found: list[Any] = await self.get(f"/staff/{staff_id}/messages", params=query)
+        return found
+
+    async def said(self, staff_id: str, **query: Any) -> list[str]:
+        """What the messages say, oldest first."""
+        return [message["content"] for message in reversed(await self.messages(staff_id, **query))]
+
+
+async def finish_hearing(hearing: Hearing) -> Heard:
+    """The whole answer: every frame and exactly one end, or the problem document."""
+    heard = hearing.heard
+    if heard.status != 200:
+        await hearing.response.aread()
+        heard.problem = read_problem(hearing.response)
+        return heard
+    assert heard.headers["content-type"] == "text/event-stream"
+    await hearing.rest()
+    assert heard.end
+    return heard
+
+
+PROBLEM_FIELDS = {"type", "title", "status", "detail", "code", "retryable", "request_id"}
+
+
+def read_problem(response: httpx.Response) -> Json:
+    """The problem document of a response. Fails if it is not one as the contract has it."""
+    assert response.headers["content-type"] == "application/problem+json", response.text
+    problem: Json = response.json()
+    assert problem.keys() >= PROBLEM_FIELDS
+    assert problem["status"] == response.status_code
+    assert isinstance(problem["detail"], str)
+    assert problem["detail"]
+    assert problem["request_id"] == response.headers["x-request-id"]
+    if response.status_code in (429, 503):
+        assert int(response.headers["retry-after"]) >= 0
+    return problem
+
+
+def _read_json(response: httpx.Response, status: int) -> Any:
+    assert response.status_code == status, f"{response.status_code}: {response.text[:500]}"
+    return read_problem(response) if status >= 400 else response.json()
+
+
+def _key_header(key: str | None) -> dict[str, str]:
+    return {} if key is None else {"Idempotency-Key": key}
+
+
+@contextlib.asynccontextmanager
+async def open_api(url: str, app: Staffstream | None = None) -> AsyncIterator[Api]:
+    """A client for a server that runs at `url`."""
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+    async with httpx.AsyncClient(
+        base_url=f"{url}/api/v1", timeout=DEADLINE_S, limits=limits, trust_env=False
+    ) as client:
+        yield Api(url, client, app)
+
+
+# ── a server in this process ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def make_settings(db: Path, far: FarEnd | None = None, **settings: Any) -> Settings:
+    """Settings for a database, with the far end as Claude, or the stand-in at full speed."""
+    claude: Json = (
+        {"anthropic_api_key": KEY, "anthropic_base_url": far.url} if far else {"offline": True, "offline_pace_s": 0}
+    )
+    return Settings(**{"db": db, "port": 0, **claude, **settings})
+
+
+@contextlib.asynccontextmanager
+async def serve_here(db: Path, far: FarEnd | None = None, **settings: Any) -> AsyncIterator[Api]:
+    """The app on Hypercorn in this process, over a real loopback port."""
+    app = create_app(make_settings(db, far, **settings))
+    async with serve_asgi_here(app) as url, open_api(url, app) as api:
+        try:
+            yield api
+        finally:
+            await app.drain(0)
+
+
+@contextlib.asynccontextmanager
+async def serve_asgi_here(app: ASGIApp) -> AsyncIterator[str]:
+    """Any ASGI app on Hypercorn in this process, its lifespan included; gives the URL."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        config = Config()
+        config.bind = [f"fd://{listener.detach()}"]
+        config.graceful_timeout = 1.0
+        config.accesslog = None
+        started, stop = asyncio.Event(), asyncio.Event()
+
+        async def wait_for_end() -> None:
+            started.set()
+            await stop.wait()
+
+        serving = asyncio.create_task(serve_asgi(app, config, shutdown_trigger=wait_for_end))  # type: ignore[arg-type]
+        begun = asyncio.create_task(started.wait())
+        await asyncio.wait([serving, begun], return_when=asyncio.FIRST_COMPLETED)
+        if serving.done():
+            begun.cancel()
+            await serving
+        try:
+            yield url
+        finally:
+            stop.set()
+            await serving
+
+
+# ── a server process ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass
+class ServerProcess:
+    """`staffstream serve` as its operator starts it."""
+
+    process: "subprocess.Popen[str]"
+    url: str
+    api: Api
+    log_file: Path
+
+    @property
+    def log(self) -> str:
+        """What it has written to stderr so far."""
+        return self.log_file.read_text("utf-8")
+
+    async def wait(self, timeout_s: float = DEADLINE_S) -> int:
+        """Its exit status, once it has ended."""
+        return await asyncio.to_thread(self.process.wait, timeout_s)
+
+    async def stop(self) -> int:
+        """Ask it to end (SIGTERM); its exit status."""
+        self.process.terminate()
+        return await self.wait()
+
+    async def kill(self) -> None:
+        """End it at once, as a crash would (SIGKILL)."""
+        self.process.kill()
+        await self.wait()
+
+
+def make_environment(db: Path, far: FarEnd | None = None, **variables: str) -> dict[str, str]:
+    """A server's environment: nothing of this one's but the paths."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+    claude = {"ANTHROPIC_API_KEY": KEY, "ANTHROPIC_BASE_URL": far.url} if far else {"STAFFSTREAM_OFFLINE": "1"}
+    return kept | {"STAFFSTREAM_DB": str(db), "STAFFSTREAM_PORT": "0"} | claude | variables
+
+
+@contextlib.asynccontextmanager
+async def start_server(
+    db: Path,
+    far: FarEnd | None = None,
+    *flags: str,
+    python: str = sys.executable,
+    variables: Mapping[str, str] | None = None,
+    command: Sequence[str] = ("-m", "staffstream", "serve"),
+) -> AsyncIterator[ServerProcess]:
+    """A server process that answers requests; killed at the end if it still runs."""
+    log_file = db.with_suffix(".log")
+    with log_file.open("a") as log:
+        process = subprocess.Popen(
+            [python, *command, *flags],
+            env=make_environment(db, far, **(variables or {})),
+            cwd=db.parent,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
+    try:
+        url = await _read_url(process, log_file)
+        async with open_api(url) as api:
+            _read_json(await api.http.get(f"{url}/healthz"), 200)
+            yield ServerProcess(process, url, api, log_file)
+    finally:
+        process.kill()
+        await asyncio.to_thread(process.wait)
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+async def _read_url(process: "subprocess.Popen[str]", log_file: Path) -> str:
+    """The address in the banner, which is printed once requests are answered."""
+    assert process.stdout is not None
+    alarm = asyncio.get_running_loop().call_later(DEADLINE_S, process.kill)
+    line = await asyncio.to_thread(process.stdout.readline)
+    alarm.cancel()
+    found = re.search(r"http://\S+(?=,)", line)
+    assert found, f"no banner but {line!r}:\n{log_file.read_text('utf-8')[-4000:]}"
+    return found[0]
