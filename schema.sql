@@ -178,6 +178,7 @@ CREATE TABLE memories (
     superseded_by     TEXT,                  -- the id of the memory that took its place
     reinforced_at     TEXT,                  -- last said again: ages count from here
     reinforcements    INTEGER NOT NULL DEFAULT 0,
+    embedded          INTEGER NOT NULL DEFAULT 0 CHECK (embedded IN (0, 1)),
     deleted_at        TEXT,                  -- a tombstone: kept so that it is not learned again
     created_at        TEXT NOT NULL
 ) STRICT;
@@ -185,6 +186,12 @@ CREATE INDEX memories_of_scope ON memories (scope_id, occurred_at, number);
 CREATE INDEX memories_of_message ON memories (source_message_id);
 CREATE INDEX memories_of_conversation ON memories (conversation_id, number);
 CREATE INDEX memories_by_statement ON memories (scope_id, subject, predicate) WHERE kind = 'fact';
+CREATE INDEX memories_to_embed ON memories (number) WHERE embedded = 0 AND deleted_at IS NULL;
+
+-- The words of the living memories, by memories.number; vectors are in memory_vectors, which memories.py makes to the
+-- embedder's measure. secure-delete takes deleted words out of the index at once instead of at some later merge.
+CREATE VIRTUAL TABLE memory_words USING fts5 (text, content = '', tokenize = 'porter unicode61');
+INSERT INTO memory_words (memory_words, rank) VALUES ('secure-delete', 1);
 
 CREATE TABLE entities (
     id         TEXT PRIMARY KEY,
@@ -238,17 +245,17 @@ CREATE TABLE jobs (
     scope_id         INTEGER REFERENCES scopes ON DELETE CASCADE,
     state            TEXT NOT NULL CHECK (state IN ('due', 'running', 'dead')),
     attempts         INTEGER NOT NULL DEFAULT 0,
-    due_at           TEXT,                   -- of a running one: when it was asked for again, if it was
+    due_at           TEXT,                   -- when a worker may take it; of a running one, when its lease runs out
+    again_at         TEXT,                   -- asked for again while it runs: when it is due then
     owner            TEXT,
     fence            INTEGER NOT NULL DEFAULT 0,
-    lease_expires_at TEXT,
     last_error       TEXT,                   -- a code, never an exception's text
     created_at       TEXT NOT NULL,
-    CHECK (state <> 'due' OR due_at IS NOT NULL),
-    CHECK ((state = 'running') = (lease_expires_at IS NOT NULL))
+    CHECK ((state = 'dead') = (due_at IS NULL)),
+    CHECK (again_at IS NULL OR state = 'running')
 ) STRICT;
 CREATE UNIQUE INDEX jobs_one_a_subject ON jobs (kind, subject) WHERE state IN ('due', 'running');
-CREATE INDEX jobs_by_due ON jobs (state, due_at);
+CREATE INDEX jobs_by_due ON jobs (kind, due_at) WHERE due_at IS NOT NULL;
 CREATE INDEX jobs_of_scope ON jobs (scope_id);
 
 CREATE TABLE deliveries (

@@ -1,16 +1,16 @@
 """Durable background work: rows in and out.
 
 A job is enqueued in the transaction that causes it, and its results are committed together with its end, so nothing
-is lost and nothing is done twice. There is at most one live job for a (kind, subject). A process holds a job it runs by
-a lease that it renews; one whose lease ran out is taken over under a higher fence, after which `complete_job` and
-`fail_job` tell the old holder that the job is no longer its own. While a job runs its `due_at` is null; asking for it
-again sets it, and the job is run once more after its end: what happened meanwhile is never lost.
+is lost and nothing is done twice. There is at most one live job for a (kind, subject): asking for it again while it
+waits moves its time, and while it runs has it run once more, so what happened meanwhile is never lost. A process holds
+a job by a lease that it renews; one whose lease ran out is taken over under a higher fence, after which `complete_job`
+and `fail_job` tell the old holder that it is no longer its own. `due_at` is when a worker may take a job, whatever for:
+it fell due, or its holder's lease ran out.
 """
 
 import random
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from staffstream.database import Connection, Row
 from staffstream.domain import Owner, make_id, now_text
@@ -36,9 +36,15 @@ class Job:
     state: JobState
     attempts: int
     due_at: str | None
+    again_at: str | None
     fence: int
     last_error: str | None
     created_at: str
+
+    @property
+    def on_last_attempt(self) -> bool:
+        """Whether the job is dead if the attempt begun last fails."""
+        return self.attempts > len(list_waits_s(self.kind))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,35 +84,60 @@ def enqueue_job(
     _put_job(tx, kind, subject, scope_id, now_text(due_in_s), replace=replace)
 
 
+def _put_job(
+    tx: Connection, kind: JobKind, subject: str, scope_id: int | None, due_at: str, *, replace: bool = False
+) -> None:
+    tx.execute(
+        "INSERT INTO jobs (id, kind, subject, scope_id, state, due_at, created_at)"
+        " VALUES (?1, ?2, ?3, ?4, 'due', ?5, ?6)"
+        " ON CONFLICT (kind, subject) WHERE state IN ('due', 'running') DO UPDATE SET"
+        " due_at = iif(state = 'running', due_at, iif(?7, ?5, min(due_at, ?5))),"
+        " again_at = iif(state = 'running', iif(?7, ?5, min(coalesce(again_at, ?5), ?5)), NULL)",
+        (make_id(), kind, subject, scope_id, due_at, now_text(), int(replace)),
+    )
+
+
 # ── running ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def claim_due_jobs(tx: Connection, *, owner: Owner, limit: int, kinds: Iterable[JobKind]) -> list[Job]:
-    """Begin up to `limit` jobs that are due, or whose holder let its lease run out, oldest first.
-
-    One that was left behind by its holder at its last attempt is dead: it may be what ends the process.
-    """
-    wanted, now = list(kinds), now_text()
-    marks = ", ".join("?" * len(wanted))
-    for row in tx.execute(
-        f"SELECT * FROM jobs WHERE state = 'running' AND lease_expires_at <= ? AND kind IN ({marks})", (now, *wanted)
-    ).fetchall():
-        if row["attempts"] > len(list_waits_s(row["kind"])):
-            _bury_job(tx, _read_job(row), "abandoned")
-    rows = tx.execute(
-        "UPDATE jobs SET state = 'running', due_at = NULL, owner = ?, fence = fence + 1, attempts = attempts + 1,"
-        " lease_expires_at = ? WHERE id IN (SELECT id FROM jobs WHERE state IN ('due', 'running')"
-        " AND iif(state = 'due', due_at, lease_expires_at) <= ?"
-        f" AND kind IN ({marks}) ORDER BY coalesce(due_at, lease_expires_at) LIMIT ?) RETURNING *",
-        (owner.id, now_text(owner.lease_s), now, *wanted, limit),
+def is_any_due(conn: Connection) -> bool:
+    """Whether a worker could take a job now."""
+    return any(  # a kind is one look into the index, however many jobs wait
+        conn.execute("SELECT 1 FROM jobs WHERE kind = ? AND due_at <= ? LIMIT 1", (kind, now_text())).fetchone()
+        for kind in get_args(JobKind)
     )
-    return [_read_job(row) for row in rows]
+
+
+def claim_due_jobs(tx: Connection, kind: JobKind, *, owner: Owner, limit: int) -> list[Job]:
+    """Begin up to `limit` jobs of a kind that are due, or whose holder let its lease run out.
+
+    One that was left behind by its holder at its last attempt is dead: it may be what ended the process.
+    """
+    claimed = []
+    for row in tx.execute(
+        "SELECT * FROM jobs WHERE kind = ? AND due_at <= ? ORDER BY due_at LIMIT ?", (kind, now_text(), limit)
+    ).fetchall():
+        job = _read_job(row)
+        if job.state == "running" and job.on_last_attempt:
+            _bury_job(tx, job, "abandoned")
+        else:
+            claimed.append(_begin_job(tx, job, owner))
+    return claimed
+
+
+def _begin_job(tx: Connection, job: Job, owner: Owner) -> Job:
+    row = tx.execute(
+        "UPDATE jobs SET state = 'running', due_at = ?, again_at = NULL, owner = ?, fence = fence + 1,"
+        " attempts = attempts + 1 WHERE id = ? RETURNING *",
+        (now_text(owner.lease_s), owner.id, job.id),
+    ).fetchone()
+    return _read_job(row)
 
 
 def renew_job_leases(tx: Connection, *, owner: Owner) -> dict[str, int]:
     """Keep what this process is running; returns the fence of each job that it still holds."""
     rows = tx.execute(
-        "UPDATE jobs SET lease_expires_at = ? WHERE owner = ? AND state = 'running' RETURNING id, fence",
+        "UPDATE jobs SET due_at = ? WHERE owner = ? AND state = 'running' RETURNING id, fence",
         (now_text(owner.lease_s), owner.id),
     )
     return {row["id"]: row["fence"] for row in rows}
@@ -117,8 +148,7 @@ def complete_job(tx: Connection, job: Job) -> bool:
     if (held := _find_held(tx, job)) is None:
         return False
     tx.execute("DELETE FROM jobs WHERE id = ?", (job.id,))
-    if held.due_at is not None:
-        _put_job(tx, job.kind, job.subject, job.scope_id, held.due_at)
+    _put_again(tx, held)
     return True
 
 
@@ -131,15 +161,14 @@ def fail_job(
     """
     if (held := _find_held(tx, job)) is None:
         return None
-    waits_s = list_waits_s(job.kind)
-    if not retryable or job.attempts > len(waits_s):
+    if not retryable or held.on_last_attempt:
         _bury_job(tx, held, code)
         return "dead"
-    wait_s = waits_s[job.attempts - 1] * random.uniform(1 - _JITTER, 1 + _JITTER)
+    wait_s = list_waits_s(held.kind)[held.attempts - 1] * random.uniform(1 - _JITTER, 1 + _JITTER)
     wait_s = min(max(wait_s, retry_after_s or 0.0), _LONGEST_WAIT_S)
     tx.execute(
-        "UPDATE jobs SET state = 'due', due_at = ?, owner = NULL, lease_expires_at = NULL, last_error = ? WHERE id = ?",
-        (now_text(wait_s), code, job.id),
+        "UPDATE jobs SET state = 'due', due_at = ?, again_at = NULL, owner = NULL, last_error = ? WHERE id = ?",
+        (now_text(wait_s), code, held.id),
     )
     return "due"
 
@@ -147,7 +176,7 @@ def fail_job(
 def return_jobs(tx: Connection, *, owner: Owner) -> None:
     """Give back what this process is running, as if it had not begun: it is shutting down."""
     tx.execute(
-        "UPDATE jobs SET state = 'due', due_at = ?, attempts = attempts - 1, owner = NULL, lease_expires_at = NULL"
+        "UPDATE jobs SET state = 'due', due_at = ?, again_at = NULL, attempts = attempts - 1, owner = NULL"
         " WHERE owner = ? AND state = 'running'",
         (now_text(), owner.id),
     )
@@ -155,7 +184,7 @@ def return_jobs(tx: Connection, *, owner: Owner) -> None:
 
 def expire_job_leases(tx: Connection) -> None:
     """Let every running job be taken over at once: no other process is left that could be running it."""
-    tx.execute("UPDATE jobs SET lease_expires_at = ? WHERE state = 'running'", (now_text(),))
+    tx.execute("UPDATE jobs SET due_at = ? WHERE state = 'running'", (now_text(),))
 
 
 # ── looking after ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -191,10 +220,7 @@ def retry_job(tx: Connection, job_id: str) -> Job:
 
     A dead job gives way to a live one for the same subject, if there is one.
     """
-    job = get_job(tx, job_id)
-    if job.state == "running":
-        raise Conflict("This job is running now.")
-    tx.execute("DELETE FROM jobs WHERE id = ?", (job.id,))
+    job = drop_job(tx, job_id)
     enqueue_job(tx, job.kind, job.subject, scope_id=job.scope_id)
     row = tx.execute(
         "SELECT * FROM jobs WHERE kind = ? AND subject = ? AND state IN ('due', 'running')", (job.kind, job.subject)
@@ -211,38 +237,20 @@ def drop_job(tx: Connection, job_id: str) -> Job:
     return job
 
 
-def drop_jobs_of(tx: Connection, kind: JobKind, subject: str) -> None:
-    """Erase whatever job there is for a subject: a running one finds out when it ends."""
-    tx.execute("DELETE FROM jobs WHERE kind = ? AND subject = ?", (kind, subject))
-
-
 def measure_jobs(conn: Connection) -> list[JobCount]:
     """How the jobs stand, by kind; kinds without jobs are absent. A job whose holder's lease ran out counts as due."""
     rows = conn.execute(
-        "WITH timed AS (SELECT kind, state, CASE state WHEN 'due' THEN due_at WHEN 'running' THEN lease_expires_at END"
-        " AS since FROM jobs) SELECT kind, count(*) FILTER (WHERE state = 'due' AND since > ?1) AS waiting,"
-        " count(*) FILTER (WHERE since <= ?1) AS due,"
-        " count(*) FILTER (WHERE state = 'running' AND since > ?1) AS running,"
-        " count(*) FILTER (WHERE state = 'dead') AS dead, min(since) FILTER (WHERE since <= ?1) AS oldest"
-        " FROM timed GROUP BY kind ORDER BY kind",
+        "SELECT kind, count(*) FILTER (WHERE state = 'due' AND due_at > ?1) AS waiting,"
+        " count(*) FILTER (WHERE due_at <= ?1) AS due,"
+        " count(*) FILTER (WHERE state = 'running' AND due_at > ?1) AS running,"
+        " count(*) FILTER (WHERE state = 'dead') AS dead, min(due_at) FILTER (WHERE due_at <= ?1) AS oldest_due_at"
+        " FROM jobs GROUP BY kind ORDER BY kind",
         (now_text(),),
     )
-    return [JobCount(r["kind"], r["waiting"], r["due"], r["running"], r["dead"], r["oldest"]) for r in rows]
+    return [JobCount(**dict(row)) for row in rows]
 
 
 # ── helpers ──────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _put_job(
-    tx: Connection, kind: JobKind, subject: str, scope_id: int | None, due_at: str, *, replace: bool = False
-) -> None:
-    tx.execute(
-        "INSERT INTO jobs (id, kind, subject, scope_id, state, due_at, created_at)"
-        " VALUES (?1, ?2, ?3, ?4, 'due', ?5, ?6)"
-        " ON CONFLICT (kind, subject) WHERE state IN ('due', 'running') DO UPDATE SET"
-        " due_at = CASE WHEN ?7 THEN ?5 ELSE min(coalesce(due_at, ?5), ?5) END",
-        (make_id(), kind, subject, scope_id, due_at, now_text(), int(replace)),
-    )
 
 
 def _find_held(tx: Connection, job: Job) -> Job | None:
@@ -254,14 +262,18 @@ def _find_held(tx: Connection, job: Job) -> Job | None:
 
 
 def _bury_job(tx: Connection, job: Job, code: str) -> None:
-    """Keep the job as dead, and whatever was asked for meanwhile as a job of its own."""
+    """Keep the job as dead, and what was asked for while it ran as a job of its own."""
     tx.execute(
-        "UPDATE jobs SET state = 'dead', due_at = NULL, owner = NULL, lease_expires_at = NULL, last_error = ?"
-        " WHERE id = ?",
+        "UPDATE jobs SET state = 'dead', due_at = NULL, again_at = NULL, owner = NULL, last_error = ? WHERE id = ?",
         (code, job.id),
     )
-    if job.due_at is not None:
-        _put_job(tx, job.kind, job.subject, job.scope_id, job.due_at)
+    _put_again(tx, job)
+
+
+def _put_again(tx: Connection, job: Job) -> None:
+    """The job that was asked for while this one ran."""
+    if job.again_at is not None:
+        _put_job(tx, job.kind, job.subject, job.scope_id, job.again_at)
 
 
 def _read_job(row: Row) -> Job:
@@ -273,6 +285,7 @@ def _read_job(row: Row) -> Job:
         state=row["state"],
         attempts=row["attempts"],
         due_at=row["due_at"],
+        again_at=row["again_at"],
         fence=row["fence"],
         last_error=row["last_error"],
         created_at=row["created_at"],
