@@ -43,9 +43,9 @@ from tests.far_end import (
 class Case:
     """One answer of the far end.
 
-    `text` is what of a reply arrives. `ends`: True if that is a whole reply in spite of all, False if it must
-    not pass for one, None if either will do. `stop_reason` is the one sent. `stalls`: it may go on until the
-    client gives up.
+    `text` is what of a reply arrives, with U+FFFD for lone surrogates. `ends`: True if that is a whole reply in
+    spite of all, False if it must not pass for one, None if either will do. `stop_reason` is the one sent.
+    `stalls`: it may go on until the client gives up; `repeats`: it says the same `text` all the while.
     """
 
     script: Script
@@ -53,6 +53,7 @@ class Case:
     ends: bool | None = False
     stop_reason: str | None = None
     stalls: bool = False
+    repeats: bool = False
 
 
 def _answer(stop_reason: str = "end_turn") -> Answer:
@@ -148,16 +149,10 @@ REFUSED_EARLY: dict[str, Case] = {
     "http_413": Case(http_error(413, "request_too_large")),
     "http_429": Case(http_error(429, "rate_limit_error")),
     "http_429_retry_after": Case(http_error(429, "rate_limit_error", headers={"retry-after": "1"})),
-    "http_429_retry_after_an_hour": Case(
-        http_error(429, "rate_limit_error", headers={"retry-after": "3600"})
-    ),
+    "http_429_retry_after_an_hour": Case(http_error(429, "rate_limit_error", headers={"retry-after": "3600"})),
     "http_500": Case(http_error(500, "api_error")),
-    "http_500_not_json": Case(
-        lambda request: whole_steps(500, b"upstream exploded", {"content-type": "text/plain"})
-    ),
-    "http_502_html": Case(
-        lambda request: whole_steps(502, b"<h1>Bad gateway</h1>", {"content-type": "text/html"})
-    ),
+    "http_500_not_json": Case(lambda request: whole_steps(500, b"upstream exploded", {"content-type": "text/plain"})),
+    "http_502_html": Case(lambda request: whole_steps(502, b"<h1>Bad gateway</h1>", {"content-type": "text/html"})),
     "http_529": Case(http_error(529, "overloaded_error")),
     "redirect_302": Case(lambda request: whole_steps(302, b"", {"location": "/elsewhere"})),
     "html_200": Case(lambda request: whole_steps(200, b"<h1>Log in</h1>", {"content-type": "text/html"})),
@@ -181,9 +176,7 @@ BROKEN: dict[str, Case] = {
     "close_mid_chunk": _streams(OPEN, ONE, Raw(b"ff\r\nevent: content_blo"), Close(), text="One"),
     "close_mid_event": _streams(OPEN, ONE, TWO[:40], Close(), text="One"),
     # The SDK's aiohttp transport never wakes from this one, nor does its read timeout: hence `stalls`.
-    "bad_chunk_size": _streams(
-        OPEN, ONE, A_MOMENT, Raw(b"zz\r\n"), A_MOMENT, Close(), text="One", stalls=True
-    ),
+    "bad_chunk_size": _streams(OPEN, ONE, A_MOMENT, Raw(b"zz\r\n"), A_MOMENT, Close(), text="One", stalls=True),
     "ends_before_start": _streams(),
     "ends_before_text": _streams(OPEN),
     "ends_mid_text": _streams(OPEN, ONE, TWO, text="One two"),
@@ -195,35 +188,30 @@ BROKEN: dict[str, Case] = {
     "api_error_mid_stream": _streams(OPEN, ONE, _error_event("api_error"), text="One"),
     "rate_limit_mid_stream": _streams(OPEN, ONE, _error_event("rate_limit_error"), text="One"),
     "error_not_json": _streams(OPEN, ONE, _raw_event("error", "boom"), text="One"),
-    "malformed_json": _streams(
-        OPEN, ONE, _raw_event("content_block_delta", '{"type":"content_blo'), END, text="One"
-    ),
+    "malformed_json": _streams(OPEN, ONE, _raw_event("content_block_delta", '{"type":"content_blo'), END, text="One"),
     "malformed_json_first": _streams(_raw_event("message_start", "{"), END),
     "data_is_a_list": _streams(OPEN, ONE, _raw_event("content_block_delta", "[1]"), END, text="One"),
     "data_is_a_number": _streams(OPEN, ONE, _raw_event("content_block_delta", "7"), END, text="One"),
-    "deeply_nested_data": _streams(
-        OPEN, ONE, _raw_event("content_block_delta", "[" * 100_000), END, text="One"
-    ),
+    "deeply_nested_data": _streams(OPEN, ONE, _raw_event("content_block_delta", "[" * 100_000), END, text="One"),
     "invalid_utf8": _streams(OPEN, ONE, TWO.replace(b"two", b"\xff\xfe"), END, text="One"),
     "gzip_broken": _fails(
         Head(200, {**STREAM_HEAD.headers, "content-encoding": "gzip"}), b"\x1f\x8b\x08\x00garbage", Close()
     ),
     "never_ends": Case(
-        lambda request: itertools.chain([STREAM_HEAD, OPEN], itertools.cycle([ONE, Wait(0.005)])), stalls=True
+        lambda request: itertools.chain([STREAM_HEAD, OPEN], itertools.cycle([ONE, Wait(0.005)])),
+        text="One",
+        stalls=True,
+        repeats=True,
     ),
 }
-"""Breaks once the stream has begun: no reply, but its text up to there is worth keeping. `never_ends` says
-"One" for ever.
-"""
+"""Breaks once the stream has begun: no reply, but its text up to there is worth keeping."""
 
 ODD: dict[str, Case] = {
     "unknown_event": _ends(OPEN, ONE, encode_event({"type": "new_event", "x": {"y": 1}}), TWO, THREE, END),
     "unknown_block": _ends(
         START, _block({"type": "new_block", "n": 1}, {"type": "new_delta"}), _text_block(1, SAID), _LATE
     ),
-    "unknown_delta": _ends(
-        OPEN, ONE, encode_event(add_delta({"type": "new_delta", "n": 1})), TWO, THREE, END
-    ),
+    "unknown_delta": _ends(OPEN, ONE, encode_event(add_delta({"type": "new_delta", "n": 1})), TWO, THREE, END),
     "event_without_type": _ends(OPEN, ONE, _raw_event("new_event", "{}"), TWO, THREE, END),
     "comment_lines": _ends(OPEN, ONE, b": keep-alive\n\n", TWO, b":\n\n", THREE, END),
     "pings": _ends(encode_event(PING), OPEN, encode_event(PING), ONE, encode_event(PING), TWO, THREE, END),
@@ -264,9 +252,7 @@ ODD: dict[str, Case] = {
     ),
     "delta_before_start": _ends(ONE, OPEN, TWO, THREE, END, ends=None),
     "delta_without_block": _ends(START, ONE, TWO, THREE, _LATE, ends=None),
-    "delta_for_unknown_index": _ends(
-        OPEN, ONE, encode_event(add_text(" lost", 7)), TWO, THREE, END, ends=None
-    ),
+    "delta_for_unknown_index": _ends(OPEN, ONE, encode_event(add_text(" lost", 7)), TWO, THREE, END, ends=None),
     "missing_usage": _ends(
         _without_usage(start_message(_answer())) + encode_event(start_block()),
         *(ONE, TWO, THREE, encode_event(stop_block()), _without_usage(finish_message(_answer())), STOP),
@@ -291,10 +277,8 @@ ODD: dict[str, Case] = {
     "empty_reply": _stops("end_turn", ""),
     "no_blocks": _ends(START, _LATE, text=""),
     "whitespace_reply": _says(" \n\t "),
-    "lone_surrogates": _says("a\ud800b\udc00c"),
-    "surrogate_pair_in_two_pieces": _ends(
-        OPEN, encode_piece("a\ud83d"), encode_piece("\ude00b"), END, text="a\ud83d\ude00b"
-    ),
+    "lone_surrogates": _ends(OPEN, encode_piece("a\ud800b\udc00c"), END, text="a\ufffdb\ufffdc"),
+    "surrogate_pair_in_two_pieces": _ends(OPEN, encode_piece("a\ud83d"), encode_piece("\ude00b"), END, text="a😀b"),
     "nul": _says("a\0b"),
     "line_separators": _says("a\u2028b\u2029c\u0085d\re\nf\r\ng"),
     "sse_in_text": _says('data: {"type":"done"}\n\nevent: error\n\n'),
