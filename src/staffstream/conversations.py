@@ -227,6 +227,77 @@ def set_feedback(tx: Connection, scope: Scope, message_id: str, *, rating: int, 
     return get_message(tx, scope, message_id)
 
 
+# ── what was summed up and learned from ──────────────────────────────────────────────────────────────────────────────
+
+
+def load_summary(conn: Connection, scope: Scope, conversation_id: str) -> tuple[str, int]:
+    """The rolling summary and the last turn it covers; ("", 0) if there is none."""
+    row = conn.execute(
+        "SELECT text, until_turn FROM summaries JOIN conversations ON conversations.id = conversation_id"
+        " WHERE conversation_id = ? AND scope_id = ?",
+        (conversation_id, scope.id),
+    ).fetchone()
+    return (row["text"], row["until_turn"]) if row else ("", 0)
+
+
+def set_summary(tx: Connection, scope: Scope, conversation_id: str, text: str, until_turn: int, *, model: str) -> None:
+    """Put a new summary in the old one's place. Raises NotFound."""
+    get_conversation(tx, scope, conversation_id)
+    tx.execute(
+        "INSERT INTO summaries (conversation_id, text, until_turn, model, updated_at) VALUES (?, ?, ?, ?, ?)"
+        " ON CONFLICT (conversation_id) DO UPDATE SET text = excluded.text, until_turn = excluded.until_turn,"
+        " model = excluded.model, updated_at = excluded.updated_at",
+        (conversation_id, text, until_turn, model, now_text()),
+    )
+
+
+def drop_summary(tx: Connection, scope: Scope, conversation_id: str, *, covering_turn: int) -> None:
+    """Forget a summary that covers a turn whose words are being erased; it is written anew from what is left."""
+    tx.execute(
+        "DELETE FROM summaries WHERE conversation_id = ? AND until_turn >= ? AND EXISTS"
+        " (SELECT 1 FROM conversations WHERE id = conversation_id AND scope_id = ?)",
+        (conversation_id, covering_turn, scope.id),
+    )
+
+
+def find_first_open_turn(conn: Connection, scope: Scope, conversation_id: str) -> int:
+    """The first turn that is still being answered, or the one after the last."""
+    row = conn.execute(
+        "SELECT coalesce((SELECT min(turn) FROM runs WHERE conversation_id = ?1 AND scope_id = ?2"
+        " AND state IN ('queued', 'building', 'streaming')), (SELECT last_turn + 1 FROM conversations WHERE id = ?1))",
+        (conversation_id, scope.id),
+    ).fetchone()
+    return int(row[0] or 0)
+
+
+def load_unlearned(conn: Connection, scope: Scope, conversation_id: str, *, limit: int) -> list[Message]:
+    """The first messages beyond the watermark of extraction, in order, of turns that are answered."""
+    rows = conn.execute(
+        "SELECT messages.* FROM messages LEFT JOIN extractions USING (conversation_id)"
+        " WHERE messages.conversation_id = ? AND scope_id = ? AND turn < ?"
+        " AND (turn, messages.id) > (coalesce(until_turn, 0), coalesce(until_message, '')) ORDER BY turn, messages.id"
+        " LIMIT ?",
+        (conversation_id, scope.id, find_first_open_turn(conn, scope, conversation_id), limit),
+    )
+    return [_read_message(row, scope) for row in rows]
+
+
+def set_learned(tx: Connection, scope: Scope, conversation_id: str, last: Message) -> None:
+    """Move the watermark of extraction to a message. Raises NotFound."""
+    get_conversation(tx, scope, conversation_id)
+    tx.execute(
+        "INSERT INTO extractions (conversation_id, until_turn, until_message, updated_at) VALUES (?, ?, ?, ?)"
+        " ON CONFLICT (conversation_id) DO UPDATE SET until_turn = excluded.until_turn,"
+        " until_message = excluded.until_message, updated_at = excluded.updated_at",
+        (conversation_id, last.turn, last.id, now_text()),
+    )
+
+
+def has_message(conn: Connection, scope: Scope, message_id: str) -> bool:
+    """Whether the message (still) exists."""
+    return bool(conn.execute("SELECT 1 FROM messages WHERE id = ? AND scope_id = ?", (message_id, scope.id)).fetchone())
+
+
 # ── rows ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -97,6 +97,14 @@ def find_scope(conn: Connection, staff_id: str, user_id: str) -> Scope:
     return Scope(row["id"] if row else 0, staff_id, user_id)
 
 
+def load_scope(conn: Connection, scope_id: int) -> Scope:
+    """The scope that a job is for. Raises NotFound when it was erased."""
+    row = conn.execute("SELECT * FROM scopes WHERE id = ?", (scope_id,)).fetchone()
+    if row is None:
+        raise NotFound("There is no such scope any more.")
+    return Scope(row["id"], row["staff_id"], row["user_id"])
+
+
 def ensure_scope(tx: Connection, staff_id: str, user_id: str) -> Scope:
     """The scope of a pair, made if they meet for the first time. Raises NotFound for an unknown staff member."""
     scope = find_scope(tx, staff_id, user_id)

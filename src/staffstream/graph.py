@@ -1,0 +1,273 @@
+"""The knowledge graph of one scope: entities under all their names, and dated relations between them. Rows in and
+out.
+
+An entity is found by any of its names, folded, through an index; two entities turn out to be one as soon as something
+goes by a name of each. A relation is never overwritten: what is no longer true gets a `valid_to`.
+"""
+
+import json
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from staffstream.database import Connection, Row
+from staffstream.domain import Scope, make_id, now_text
+
+USER_NAME = "user"
+LONGEST_NAME_WORDS = 5
+_MOST_NAMES = 400  # of a question: longer ones are looked up by their beginning
+_WORD = re.compile(r"\w+(?:[-.&/+]\w+)*[+#]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Entity:
+    """A person, place or thing that was mentioned."""
+
+    id: str
+    name: str
+    type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """One dated statement between two entities; `distance` is how many steps from where a search began."""
+
+    id: str
+    subject: Entity
+    predicate: str
+    object: Entity
+    valid_from: str
+    valid_to: str | None
+    memory_id: str | None
+    source_message_id: str | None
+    distance: int = 1
+
+    @property
+    def line(self) -> str:
+        """As a prompt and a page show it, e.g. `Anna — lives in → Bergen`."""
+        return f"{self.subject.name} — {self.predicate.replace('_', ' ')} → {self.object.name}"
+
+
+def fold_name(name: str) -> str:
+    """A name as it is looked up: compatibility forms, case and outer punctuation do not count, nor a possessive
+    ending.
+    """
+    words = _WORD.findall(unicodedata.normalize("NFKC", name).casefold())
+    return " ".join(word for word in words if word != "s")
+
+
+# ── writing ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def ensure_entity(tx: Connection, scope: Scope, name: str, *, type: str = "", aliases: Iterable[str] = ()) -> Entity:
+    """The entity of this name, made if there is none, and from now on found by each alias too.
+
+    Entities that already have one of these names are merged into the oldest. Raises ValueError for a name without a
+    word in it.
+    """
+    folded = [fold for each in (name, *aliases) if (fold := fold_name(each))]
+    if not fold_name(name):
+        raise ValueError("an entity's name needs a letter or a digit")
+    known = _find_by_names(tx, scope, folded)
+    entity = known[0] if known else _insert_entity(tx, scope, name, type)
+    for other in known[1:]:
+        _merge(tx, scope, entity, other)
+    tx.executemany(
+        "INSERT INTO entity_names (scope_id, name, entity_id) VALUES (?, ?, ?)"
+        " ON CONFLICT (scope_id, name) DO UPDATE SET entity_id = excluded.entity_id",
+        [(scope.id, fold, entity.id) for fold in folded],
+    )
+    if type and not entity.type:
+        tx.execute("UPDATE entities SET type = ? WHERE id = ?", (type, entity.id))
+    return entity
+
+
+def add_relation(
+    tx: Connection,
+    scope: Scope,
+    subject: Entity,
+    predicate: str,
+    object: Entity,
+    *,
+    valid_from: str,
+    memory_id: str | None,
+    source_message_id: str | None,
+) -> None:
+    """State a relation; one that is stated already, and still valid, is left as it is."""
+    tx.execute(
+        "INSERT INTO relations (id, scope_id, subject_id, predicate, object_id, memory_id, source_message_id,"
+        " valid_from, created_at) SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9 WHERE NOT EXISTS (SELECT 1 FROM relations"
+        " WHERE scope_id = ?2 AND subject_id = ?3 AND predicate = ?4 AND object_id = ?5 AND valid_to IS NULL)",
+        (make_id(), scope.id, subject.id, predicate, object.id, memory_id, source_message_id, valid_from, now_text()),
+    )
+
+
+def end_relations(tx: Connection, scope: Scope, memory_id: str, valid_to: str) -> None:
+    """What this memory stated is true no longer."""
+    tx.execute(
+        "UPDATE relations SET valid_to = ? WHERE memory_id = ? AND scope_id = ? AND valid_to IS NULL",
+        (valid_to, memory_id, scope.id),
+    )
+
+
+def forget_memory(tx: Connection, scope: Scope, memory_id: str) -> None:
+    """Take what this memory stated out of the graph, and the entities that nothing else mentions."""
+    tx.execute("DELETE FROM relations WHERE memory_id = ? AND scope_id = ?", (memory_id, scope.id))
+    tx.execute("DELETE FROM memory_entities WHERE memory_id = ?", (memory_id,))
+    drop_orphans(tx, scope)
+
+
+def link_memory(tx: Connection, memory_id: str, entities: Iterable[Entity]) -> None:
+    """Note which entities a memory speaks of."""
+    tx.executemany(
+        "INSERT OR IGNORE INTO memory_entities (memory_id, entity_id) VALUES (?, ?)",
+        [(memory_id, entity.id) for entity in entities],
+    )
+
+
+def drop_orphans(tx: Connection, scope: Scope) -> None:
+    """Erase entities that no relation and no memory mentions any more."""
+    tx.execute(
+        "DELETE FROM entities WHERE scope_id = ? AND NOT EXISTS (SELECT 1 FROM memory_entities WHERE entity_id = entities.id)"
+        " AND NOT EXISTS (SELECT 1 FROM relations WHERE subject_id = entities.id)"
+        " AND NOT EXISTS (SELECT 1 FROM relations WHERE object_id = entities.id)",
+        (scope.id,),
+    )
+
+
+def _merge(tx: Connection, scope: Scope, kept: Entity, other: Entity) -> None:
+    """Two names turned out to be one thing: everything said of the other is said of the one that is kept."""
+    tx.execute(
+        "UPDATE entity_names SET entity_id = ? WHERE entity_id = ? AND scope_id = ?", (kept.id, other.id, scope.id)
+    )
+    tx.execute(
+        "UPDATE relations SET subject_id = ? WHERE subject_id = ? AND scope_id = ?", (kept.id, other.id, scope.id)
+    )
+    tx.execute("UPDATE relations SET object_id = ? WHERE object_id = ? AND scope_id = ?", (kept.id, other.id, scope.id))
+    tx.execute("UPDATE OR IGNORE memory_entities SET entity_id = ? WHERE entity_id = ?", (kept.id, other.id))
+    tx.execute("DELETE FROM entities WHERE id = ? AND scope_id = ?", (other.id, scope.id))
+
+
+def _insert_entity(tx: Connection, scope: Scope, name: str, type: str) -> Entity:
+    row = tx.execute(
+        "INSERT INTO entities (id, scope_id, name, type, created_at) VALUES (?, ?, ?, ?, ?) RETURNING *",
+        (make_id(), scope.id, name.strip(), type, now_text()),
+    ).fetchone()
+    return _read_entity(row)
+
+
+# ── finding ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def find_entities(conn: Connection, scope: Scope, text: str) -> list[Entity]:
+    """The entities that a text names, by looking up every run of its words in the index of names; longest names
+    first.
+    """
+    words = fold_name(text).split()
+    runs = (
+        " ".join(words[start : start + length])
+        for length in range(LONGEST_NAME_WORDS, 0, -1)
+        for start in range(max(0, len(words) - length + 1))
+    )
+    names = list(dict.fromkeys(runs))[-_MOST_NAMES:]
+    return _find_by_names(conn, scope, names)
+
+
+def find_entities_of_memories(conn: Connection, scope: Scope, memory_ids: Sequence[str]) -> list[Entity]:
+    """The entities that some memories speak of."""
+    rows = conn.execute(
+        "SELECT DISTINCT entities.* FROM memory_entities JOIN entities ON entities.id = entity_id"
+        f" WHERE scope_id = ? AND memory_id IN ({_marks(memory_ids)}) ORDER BY entities.id",
+        (scope.id, *memory_ids),
+    )
+    return [_read_entity(row) for row in rows]
+
+
+_NEIGHBOURHOOD = """
+WITH RECURSIVE near (entity_id, distance) AS (
+    SELECT id, 0 FROM entities WHERE scope_id = :scope AND id IN (SELECT value FROM json_each(:start))
+    UNION
+    SELECT CASE relations.subject_id WHEN near.entity_id THEN relations.object_id ELSE relations.subject_id END,
+           near.distance + 1
+    FROM near JOIN relations ON relations.scope_id = :scope
+         AND (relations.subject_id = near.entity_id OR relations.object_id = near.entity_id)
+         AND (:ended OR relations.valid_to IS NULL)
+    WHERE near.distance < :depth
+), reach AS (SELECT entity_id, min(distance) AS distance FROM near GROUP BY entity_id)
+SELECT relations.*, s.name AS subject_name, s.type AS subject_type, o.name AS object_name, o.type AS object_type,
+       min(a.distance, b.distance) + 1 AS distance
+FROM relations
+JOIN reach AS a ON a.entity_id = relations.subject_id JOIN reach AS b ON b.entity_id = relations.object_id
+JOIN entities AS s ON s.id = relations.subject_id JOIN entities AS o ON o.id = relations.object_id
+WHERE relations.scope_id = :scope AND (:ended OR relations.valid_to IS NULL)
+ORDER BY distance, relations.valid_from DESC, relations.id LIMIT :limit
+"""
+
+
+def find_neighbourhood(
+    conn: Connection, scope: Scope, entities: Sequence[Entity], *, depth: int, limit: int, ended: bool = False
+) -> list[Relation]:
+    """The relations within `depth` steps of some entities, nearest and newest first; with `ended`, also what was true
+    once.
+    """
+    rows = conn.execute(
+        _NEIGHBOURHOOD,
+        {
+            "scope": scope.id,
+            "start": json.dumps([entity.id for entity in entities]),
+            "depth": depth,
+            "limit": limit,
+            "ended": int(ended),
+        },
+    )
+    return [_read_relation(row) for row in rows]
+
+
+def list_entities(conn: Connection, scope: Scope, *, limit: int) -> list[Entity]:
+    """The scope's entities, newest first."""
+    rows = conn.execute("SELECT * FROM entities WHERE scope_id = ? ORDER BY id DESC LIMIT ?", (scope.id, limit))
+    return [_read_entity(row) for row in rows]
+
+
+def list_names(conn: Connection, scope: Scope, entity_ids: Sequence[str]) -> dict[str, list[str]]:
+    """All folded names of some entities, by entity."""
+    names: dict[str, list[str]] = {entity_id: [] for entity_id in entity_ids}
+    rows = conn.execute(
+        f"SELECT entity_id, name FROM entity_names WHERE scope_id = ? AND entity_id IN ({_marks(entity_ids)}) ORDER BY name",
+        (scope.id, *entity_ids),
+    )
+    for row in rows:
+        names[row["entity_id"]].append(row["name"])
+    return names
+
+
+def _find_by_names(conn: Connection, scope: Scope, names: Sequence[str]) -> list[Entity]:
+    rows = conn.execute(
+        "SELECT DISTINCT entities.* FROM entity_names JOIN entities ON entities.id = entity_names.entity_id"
+        f" WHERE entity_names.scope_id = ? AND entity_names.name IN ({_marks(names)}) ORDER BY entities.id",
+        (scope.id, *names),
+    )
+    return [_read_entity(row) for row in rows]
+
+
+def _marks(values: Sequence[object]) -> str:
+    return ", ".join("?" * len(values))
+
+
+def _read_entity(row: Row) -> Entity:
+    return Entity(row["id"], row["name"], row["type"])
+
+
+def _read_relation(row: Row) -> Relation:
+    return Relation(
+        id=row["id"],
+        subject=Entity(row["subject_id"], row["subject_name"], row["subject_type"]),
+        predicate=row["predicate"],
+        object=Entity(row["object_id"], row["object_name"], row["object_type"]),
+        valid_from=row["valid_from"],
+        valid_to=row["valid_to"],
+        memory_id=row["memory_id"],
+        source_message_id=row["source_message_id"],
+        distance=row["distance"],
+    )
