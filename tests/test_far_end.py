@@ -18,29 +18,14 @@ from tests.far_end_cases import BROKEN, CASES, ODD, REFUSED_EARLY, Case
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-async def far() -> AsyncIterator[FarEnd]:
-    async with FarEnd() as far:
-        yield far
-
-
-@pytest.fixture(scope="module", params=["httpx2", "aiohttp"])
-async def sdk(request: pytest.FixtureRequest, anyio_backend: str) -> AsyncIterator[anthropic.AsyncAnthropic]:
-    """The SDK on both transports that the product may use."""
+@pytest.fixture(params=["httpx2", "aiohttp"])
+async def claude(far: FarEnd, request: pytest.FixtureRequest) -> AsyncIterator[anthropic.AsyncAnthropic]:
+    """The SDK, pointed at the far end, on both transports that the product may use."""
     client = anthropic.DefaultAioHttpClient() if request.param == "aiohttp" else httpx2.AsyncClient()
-    async with anthropic.AsyncAnthropic(api_key="k", max_retries=0, http_client=client, timeout=5) as sdk:
-        yield sdk
-
-
-@pytest.fixture
-def claude(far: FarEnd, sdk: anthropic.AsyncAnthropic) -> anthropic.AsyncAnthropic:
-    """The SDK, pointed at the far end."""
-    return sdk.with_options(base_url=far.url)
+    async with anthropic.AsyncAnthropic(
+        api_key="k", base_url=far.url, max_retries=0, http_client=client, timeout=5
+    ) as claude:
+        yield claude
 
 
 PROMPT: dict[str, Any] = {

@@ -22,11 +22,6 @@ Json = dict[str, Any]
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 async def claude() -> AsyncIterator[anthropic.AsyncAnthropic]:
     client = httpx2.AsyncClient(transport=StandIn(pace_s=0))
     async with anthropic.AsyncAnthropic(api_key="offline", max_retries=0, http_client=client) as claude:
