@@ -80,6 +80,11 @@ class ActiveRun:
             if self._task is not None:
                 self._task.cancel()
 
+    def fail(self, error: StaffstreamError) -> None:
+        """The making of it broke. That changes nothing about a reply that is whole already."""
+        if self.finished is None:
+            self.failure = error
+
     def close(self, terminal: bytes | None) -> None:
         """It is over here: with its terminal frame, or without one when it goes on elsewhere."""
         self.log.close(terminal)

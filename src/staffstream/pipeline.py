@@ -44,6 +44,7 @@ from staffstream.errors import (
     StaffstreamError,
     UpstreamError,
 )
+from staffstream.learning import Learning
 from staffstream.runlog import encode_ended_run
 from staffstream.settings import Settings
 from staffstream.tokens import count_tokens
@@ -76,9 +77,12 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Acceptance:
-    """The run that answers a question. `interrupts` is the run that has to make way for it."""
+    """The run that answers a question; `begins` if this process is to make it now. `interrupts` is the run that has to
+    make way for it.
+    """
 
     run: Run
+    begins: bool = False
     interrupts: Run | None = None
 
 
@@ -96,7 +100,7 @@ class Settled:
 class Pipeline:
     """Makes replies. Its upkeep (upkeep.py) writes progress down and takes up what waits."""
 
-    def __init__(self, *, settings: Settings, database: Database, claude: Claude) -> None:
+    def __init__(self, *, settings: Settings, database: Database, claude: Claude, learning: Learning) -> None:
         self.settings = settings
         self.database = database
         self.owner = Owner(make_id(), settings.lease_s)
@@ -107,6 +111,7 @@ class Pipeline:
         self.queue_changed = asyncio.Event()
         self._run_begun = asyncio.Event()  # set and replaced whenever a run begins
         self._claude = claude
+        self._learning = learning
         self._tasks: set[asyncio.Task[None]] = set()
 
     # ── 1: accept ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -117,12 +122,12 @@ class Pipeline:
         A stream's run begins at once if the conversation is free. Raises NotFound, Busy, Conflict, MessageTooLong,
         IdempotencyMismatch, Draining; nothing was saved then.
         """
-        if self.draining:
-            raise Draining
         tokens = await _count_question(question.content)
         return await self.database.write(lambda tx: self._accept(tx, question, tokens), then=self._begin_accepted)
 
     def _accept(self, tx: Connection, question: Question, tokens: int) -> Acceptance:
+        if self.draining:
+            raise Draining
         scope = staff.ensure_scope(tx, question.staff_id, question.user_id)
         key = question.idempotency_key
         if key and (known := runs.find_run_by_key(tx, scope, key, question.request_hash)):
@@ -135,15 +140,17 @@ class Pipeline:
         if others and question.strategy == "reject":
             raise Busy(extra={"run_id": others[0].id})
         if asked is None:
-            self._check_length(staff.get_staff(tx, scope.staff_id), tokens)
+            member = staff.get_staff(tx, scope.staff_id)
+            self._check_length(member, tokens)
             asked = conversations.append_user_message(tx, scope, conversation, question.content)
+            self._learning.keep_question(tx, member, scope, conversation, asked)
         run = runs.insert_run(tx, scope, conversation, asked, door=question.door, webhook_url=question.webhook_url)
         if key:
             runs.keep_key(tx, scope, key, question.request_hash, run)
-        if question.door == "stream":
-            run = runs.claim_run(tx, run, owner=self.owner) or run
+        claimed = runs.claim_run(tx, run, owner=self.owner) if question.door == "stream" else None
         making = next((other for other in others if other.state != "queued"), None)
-        return Acceptance(run, making if question.strategy == "interrupt" else None)
+        interrupts = making if question.strategy == "interrupt" else None
+        return Acceptance(claimed or run, claimed is not None, interrupts)
 
     def _check_length(self, member: Staff, tokens: int) -> None:
         budget = member.context_budget_tokens or self.settings.context_budget_tokens
@@ -155,7 +162,7 @@ class Pipeline:
             )
 
     def _begin_accepted(self, acceptance: Acceptance) -> None:
-        if acceptance.run.state == "building" and acceptance.run.id not in self.active:
+        if acceptance.begins:
             self.begin([acceptance.run])
         elif acceptance.run.state == "queued":
             self.queue_changed.set()
@@ -166,6 +173,8 @@ class Pipeline:
         """Make runs that this process has claimed."""
         for run in claimed:
             active = self.active[run.id] = ActiveRun(run)
+            if self.draining:  # it was claimed just before
+                active.stop("shutdown")
             task = asyncio.create_task(self._make_reply(active), name=f"run {run.id}")
             self._keep(task)
         self._run_begun.set()
@@ -179,12 +188,12 @@ class Pipeline:
                     context = await self._build(active)
                     await self._stream(active, context)
             except TimeoutError:
-                active.failure = RunTimeout()
+                active.fail(RunTimeout())
             except StaffstreamError as error:
-                active.failure = error
+                active.fail(error)
             except Exception:
                 log.exception("run %s failed", active.run.id)
-                active.failure = InternalError("The server made a mistake while making this reply.")
+                active.fail(InternalError("The server made a mistake while making this reply."))
         await self._finish(active)
 
     # ── 2: build ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -197,12 +206,14 @@ class Pipeline:
     def _build_context(self, conn: Connection, run: Run) -> Context:
         member = staff.get_staff(conn, run.staff_id)
         model = self._model_of(member)
+        summary, summed_up = conversations.load_summary(conn, run.scope, run.conversation_id)
         sources = Sources(
             staff=member,
             question=conversations.get_message(conn, run.scope, run.user_message_id),
             turns=conversations.load_turns(
-                conn, run.scope, run.conversation_id, after_turn=0, before_turn=run.turn, limit=_MOST_TURNS
+                conn, run.scope, run.conversation_id, after_turn=summed_up, before_turn=run.turn, limit=_MOST_TURNS
             ),
+            summary=summary,
         )
         return fit_context(
             sources,
@@ -245,38 +256,58 @@ class Pipeline:
             raise active.failure
 
     async def follow(self, run: Run, after: int, *, status: bool = False) -> AsyncGenerator[bytes, None]:
-        """The frames of a run after a cursor, live while it is being made, and its terminal frame. Raises BadCursor.
-
-        Yields nothing (b"") now and then while the run waits in the queue.
+        """The frames of a run after a cursor, live while it is being made, and one terminal frame: the run's own, or
+        an error when this stream cannot go on though the run may.
         """
-        while True:
-            begun = self._run_begun
-            if active := self.active.get(run.id):
-                if run.door == "async":
-                    await self.database.write(functools.partial(runs.mark_delivered, run=run))
-                stream = active.log.follow(after, heartbeat_s=self.settings.heartbeat_s, status=status)
-                async with contextlib.aclosing(stream) as frames:
+        try:
+            while True:
+                active = self.active.get(run.id)
+                if active is None:
+                    frames = self._watch_row(run, after)
+                else:
+                    await self._note_delivery(run)
+                    frames = active.log.follow(after, heartbeat_s=self.settings.heartbeat_s, status=status)
+                async with contextlib.aclosing(frames):
                     async for data in frames:
                         yield data
-                if active.log.terminal is not None:
+                if active.log.terminal is not None if active else run.id not in self.active:
                     return
-                after = active.log.cursor
+                after = active.log.cursor if active else after
+        except StaffstreamError as error:
+            yield sse.encode_error(describe_failure(error), None)
+
+    async def _watch_row(self, run: Run, after: int) -> AsyncGenerator[bytes, None]:
+        """The frames of a run that waits in the queue or that another process makes, until it ends or begins here."""
+        loop = asyncio.get_running_loop()
+        sent_at = loop.time()
+        while run.id not in self.active:
+            begun = self._run_begun
             run, text = await self.database.read(functools.partial(_load_run, scope=run.scope, run_id=run.id))
             if run.ended:
                 yield encode_ended_run(run.id, text, min(after, len(text)), encode_terminal(run))
                 return
-            if run.id in self.active:
-                continue
-            yield sse.encode_token(run.id, len(text), text[after:]) if len(text) > after else b""
-            after = max(after, len(text))
+            if self.draining and run.id not in self.active:
+                raise Draining
+            if len(text) > after:
+                await self._note_delivery(run)
+                yield sse.encode_token(run.id, len(text), text[after:])
+                after, sent_at = len(text), loop.time()
+            elif loop.time() - sent_at >= self.settings.heartbeat_s:
+                yield sse.PING
+                sent_at = loop.time()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_AGAIN_S):
                     await begun.wait()
 
+    async def _note_delivery(self, run: Run) -> None:
+        """Before the text of an asynchronous run is sent: from here on it can no longer be made anew."""
+        if run.door == "async":
+            await self.database.write(functools.partial(runs.mark_delivered, run=run))
+
     async def describe(self, scope: Scope, run_id: str) -> tuple[Run, str]:
         """A run and what it has said so far, to the last token if it is being made here. Raises NotFound."""
+        active = self.active.get(run_id)  # looked up first: it may end while its row is read as it was before
         run, text = await self.database.read(lambda conn: _load_run(conn, scope, run_id))
-        active = self.active.get(run_id)
         if active is None or run.ended:
             return run, text
         reached = {"state": active.state, "model": active.model, "streaming_at": active.streaming_at}
@@ -304,6 +335,8 @@ class Pipeline:
             await active.ended.wait()
         elif not run.ended:
             await self.database.write(lambda tx: self.end_from_row(tx, run, "cancelled"), then=self.after_end)
+            if run.id in self.active:  # it began here just before
+                await self.stop(run)
 
     async def stop_all(self, *, staff_id: str | None = None, conversation_id: str | None = None) -> None:
         """End the runs being made here for a staff member or in a conversation, before it is erased."""
@@ -319,7 +352,8 @@ class Pipeline:
 
     async def _finish(self, active: ActiveRun) -> None:
         """Commit the reply and the run's end together, then tell the readers."""
-        settle = self._plan_requeue(active) if self._is_made_again(active) else self._plan_end(active)
+        again = self._is_made_again(active)
+        settle = self._plan_requeue(active) if again else self._plan_end(active)
         try:
             settled = await self.database.write(settle, then=self.after_end)
             terminal = encode_terminal(settled.run) if settled.run and settled.run.ended else None
@@ -330,10 +364,11 @@ class Pipeline:
             # The disk refuses the end. The readers are told so; the end itself is tried again until it is taken.
             log.exception("run %s could not be ended yet", active.run.id)
             active.failure = error if isinstance(error, StaffstreamError) else InternalError()
-            self.unsettled.append(self._plan_end(active))
+            self.unsettled.append(settle if again else self._plan_end(active))
             terminal = sse.encode_error(describe_failure(active.failure), None)
         self.active.pop(active.run.id, None)
         active.close(terminal)
+        self.queue_changed.set()  # there is room for another one
 
     def _plan_end(self, active: ActiveRun) -> Callable[[Connection], Settled]:
         """The transaction that saves the reply, ends the run, learns from Claude's count and claims the next run."""
@@ -352,9 +387,10 @@ class Pipeline:
                 stop_reason=stop_reason, streaming_at=active.streaming_at, first_token_at=active.first_token_at,
             ):  # fmt: skip
                 if said:
-                    conversations.append_reply(
+                    reply = conversations.append_reply(
                         tx, run, text, status=status, model=active.model, stop_reason=stop_reason, usage=usage
                     )
+                    self._learning.keep_reply(tx, run, reply, active.context.record if active.context else None)
                 if active.context:
                     runs.save_context(tx, run.id, active.context.record)
                     _learn_ratio(tx, active.context, usage)
@@ -364,10 +400,8 @@ class Pipeline:
         return settle
 
     def _is_made_again(self, active: ActiveRun) -> bool:
-        """Whether an asynchronous run goes back to the queue: nobody was sent any of it, and another attempt may
-        help.
-        """
-        if active.run.door != "async" or active.log.reader_count or active.log.cursor or active.finished:
+        """Whether an asynchronous run goes back to the queue: nothing has been said, and another attempt may help."""
+        if active.run.door != "async" or active.log.cursor or active.finished:
             return False
         if active.stop_cause is not None:
             return active.stop_cause == "shutdown"
@@ -389,7 +423,8 @@ class Pipeline:
         text = run.partial_text
         if runs.end_run(tx, run, state, message_id=run.id if text else None, error=failure) and text:
             status: MessageStatus = "cancelled" if state == "cancelled" else "interrupted"
-            conversations.append_reply(tx, run, text, status=status)
+            reply = conversations.append_reply(tx, run, text, status=status)
+            self._learning.keep_reply(tx, run, reply, None)
         ended = runs.get_run(tx, run.scope, run.id)
         return Settled(ended, self._claim_next(tx, ended))
 
@@ -403,6 +438,7 @@ class Pipeline:
         self.ratios |= settled.ratios
         self.begin(settled.claimed)
         self.queue_changed.set()
+        self._learning.jobs_changed.set()
 
     def _keep(self, task: asyncio.Task[None]) -> None:
         self._tasks.add(task)

@@ -92,7 +92,7 @@ class RunLog:
         """
         backlog, index = self._start_at(after)
         told: Phase | None = None
-        with self._attach(heartbeat_s) as reader:
+        with self._attach(heartbeat_s) as (reader, watch):
             while True:
                 if status and self.phase != told:
                     told = self.phase
@@ -104,9 +104,12 @@ class RunLog:
                 backlog = b""
                 if data:
                     yield data
+                    watch.note()
                 if closed:
                     return
-                if index == len(self._frames) and not self.closed and await self._wait(reader):
+                if index < len(self._frames) or self.closed or (status and self.phase != told):
+                    continue  # more came while the reader was being sent this
+                if await self._wait(reader):
                     yield self._encode_status() if status else sse.PING
 
     def _start_at(self, after: int) -> tuple[bytes, int]:
@@ -122,12 +125,12 @@ class RunLog:
         return sse.encode_status(self.phase, elapsed_ms=elapsed_ms, tokens=len(self._frames))
 
     @contextlib.contextmanager
-    def _attach(self, heartbeat_s: float) -> Iterator[_Reader]:
+    def _attach(self, heartbeat_s: float) -> Iterator[tuple[_Reader, SilenceWatch]]:
         reader = _Reader()
         watch = SilenceWatch(heartbeat_s, lambda: reader.rouse(idle=True))
         self._readers.add(reader)
         try:
-            yield reader
+            yield reader, watch
         finally:
             self._readers.discard(reader)
             watch.close()

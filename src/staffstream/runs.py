@@ -189,9 +189,12 @@ def end_run(
 
 
 def requeue_run(tx: Connection, run: Run, *, wait_s: float = 0.0) -> bool:
-    """Put a begun run back into the queue under its fence. False when it is no longer held under it."""
+    """Put a begun run that has delivered nothing back into the queue. False when it is no longer held under its fence,
+    which nobody holds from here on.
+    """
     cursor = tx.execute(
-        "UPDATE runs SET state = 'queued', partial_text = '', owner = NULL, lease_expires_at = NULL, not_before = ?"
+        "UPDATE runs SET state = 'queued', partial_text = '', owner = NULL, lease_expires_at = NULL, not_before = ?,"
+        " delivered = 0, fence = fence + 1"
         f" WHERE id = ? AND fence = ? AND state IN {_BEGUN}",
         (now_text(wait_s) if wait_s else None, run.id, run.fence),
     )

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from staffstream import runs
 from staffstream.active import describe_failure
 from staffstream.database import Connection
-from staffstream.errors import ServerRestart, Unavailable
+from staffstream.errors import NotFound, ServerRestart, Unavailable
 from staffstream.pipeline import ASYNC_ATTEMPTS, Pipeline, Settled
 
 log = logging.getLogger(__name__)
@@ -41,6 +41,9 @@ async def keep_running(pipeline: Pipeline, *, alone: bool) -> AsyncIterator[None
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        with contextlib.suppress(Unavailable):  # a claim that a round had handed in is committed, and begun, by then
+            await pipeline.database.write(lambda tx: None)
+        await drain(pipeline, 0)
         await pipeline.wait_idle()
 
 
@@ -76,7 +79,8 @@ async def _attempt(pipeline: Pipeline, work: Work) -> None:
 
 async def _write_progress(pipeline: Pipeline) -> None:
     while pipeline.unsettled:
-        await pipeline.database.write(pipeline.unsettled[0], then=pipeline.after_end)
+        with contextlib.suppress(NotFound):  # its conversation was deleted since
+            await pipeline.database.write(pipeline.unsettled[0], then=pipeline.after_end)
         pipeline.unsettled.pop(0)
     changes = [change for active in pipeline.active.values() if (change := active.note_progress())]
     if changes:
@@ -128,7 +132,7 @@ async def _begin_due(pipeline: Pipeline) -> None:
     if room <= 0 or pipeline.draining:
         return
     depth, _ = await pipeline.database.read(runs.measure_queue)
-    if depth:
+    if depth and not pipeline.draining:
         await pipeline.database.write(
             lambda tx: runs.claim_due_runs(tx, owner=pipeline.owner, limit=room), then=pipeline.begin
         )

@@ -11,6 +11,8 @@ from starlette.types import Receive, Scope, Send
 from staffstream import sse
 from staffstream.timing import SilenceWatch
 
+_PIECE_BYTES = 16 * 1024  # of a long text: taking one of these is progress
+
 
 class EventStream:
     """An ASGI response over frames.
@@ -55,12 +57,13 @@ class EventStream:
     async def _relay(self, send: Send, watch: SilenceWatch) -> None:
         async with contextlib.aclosing(self._frames) as frames:
             async for data in frames:
-                if not data:
-                    continue
-                watch.note()
-                self._sending = True
-                await send({"type": "http.response.body", "body": data, "more_body": True})
-                self._sending = False
+                for start in range(0, len(data), _PIECE_BYTES):
+                    watch.note()
+                    self._sending = True
+                    await send(
+                        {"type": "http.response.body", "body": data[start : start + _PIECE_BYTES], "more_body": True}
+                    )
+                    self._sending = False
         await send({"type": "http.response.body", "body": b""})
 
 
