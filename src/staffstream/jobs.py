@@ -9,8 +9,9 @@ it fell due, or its holder's lease ran out.
 """
 
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from staffstream.database import Connection, Row
 from staffstream.domain import Owner, make_id, now_text
@@ -100,11 +101,12 @@ def _put_job(
 # ── running ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def is_any_due(conn: Connection) -> bool:
-    """Whether a worker could take a job now."""
-    return any(  # a kind is one look into the index, however many jobs wait
-        conn.execute("SELECT 1 FROM jobs WHERE kind = ? AND due_at <= ? LIMIT 1", (kind, now_text())).fetchone()
-        for kind in get_args(JobKind)
+def is_any_due(conn: Connection, kinds: Iterable[JobKind]) -> bool:
+    """Whether a worker could take a job of one of these kinds now; a kind is one look into the index."""
+    now = now_text()
+    return any(
+        conn.execute("SELECT 1 FROM jobs WHERE kind = ? AND due_at <= ? LIMIT 1", (kind, now)).fetchone()
+        for kind in kinds
     )
 
 
