@@ -59,18 +59,18 @@ async def ada(api: Api) -> str:
 # ── nothing may be left behind ───────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _no_open_ends() -> Iterator[None]:
-    """Threads and open files after the test are those of before it."""
+    """Threads and open files after a module's tests are those of before them."""
     threads = set(threading.enumerate())
     files = _list_open_files()
     yield
     for thread in set(threading.enumerate()) - threads:
         thread.join(LEAVING_S)
-        assert not thread.is_alive(), f"the test left {thread} behind"
+        assert not thread.is_alive(), f"the tests left {thread} behind"
     if left := _list_open_files() - files:
         gc.collect()  # what is only waiting to be collected warns, and warnings are errors
-        assert not (left := left & _list_open_files()), f"the test left {left} open"
+        assert not (left := left & _list_open_files()), f"the tests left {left} open"
 
 
 def _list_open_files() -> set[tuple[str, str]]:
@@ -85,11 +85,11 @@ def _list_open_files() -> set[tuple[str, str]]:
 
 
 @pytest.fixture(autouse=True)
-def _no_logged_errors(_no_open_ends: None, request: pytest.FixtureRequest) -> Iterator[None]:
+def _no_logged_errors(request: pytest.FixtureRequest) -> Iterator[None]:
     """Nothing is logged as an error, unless the test is marked as meaning it."""
     errors: list[logging.LogRecord] = []
     handler = logging.Handler(logging.ERROR)
-    handler.emit = errors.append  # type: ignore[method-assign]
+    handler.emit = errors.append  # type: ignore[method-assign,assignment]
     logging.getLogger().addHandler(handler)
     yield
     logging.getLogger().removeHandler(handler)

@@ -24,7 +24,7 @@ import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import httpx
 import orjson
@@ -48,7 +48,7 @@ def require_tool(name: str, how: str) -> str:
     leave_out(f"{name} is missing; get it with: {how}")
 
 
-def leave_out(reason: str) -> Any:
+def leave_out(reason: str) -> NoReturn:
     """Skip the test for something that this machine lacks; where CI is set nothing may lack."""
     if os.environ.get("CI"):
         pytest.fail(reason)
