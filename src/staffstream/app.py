@@ -6,6 +6,7 @@ Served alone, the server runs the lifespan. Mounted inside a host app, the host 
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator
 
 import httpx2
@@ -13,16 +14,21 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
-from staffstream import staff, tokens, upkeep
+from staffstream import housekeeping, keys, staff, tokens, upkeep
 from staffstream.claude import Claude, Limits
 from staffstream.database import Connection, Database, Presence
 from staffstream.endpoints import ROUTES
 from staffstream.endpoints.problems import Edge, handle_own_error, handle_routing_error
-from staffstream.endpoints.service import Identify, Service, identify_local
+from staffstream.endpoints.service import Identify, KeyRing, Service, identify_local
 from staffstream.errors import SetupError, StaffstreamError
+from staffstream.jobs import JobKind
+from staffstream.learning import Learning
 from staffstream.offline import StandIn
 from staffstream.pipeline import Pipeline
 from staffstream.settings import Settings
+from staffstream.worker import Lane, Worker
+
+log = logging.getLogger(__name__)
 
 
 class Staffstream(Starlette):
@@ -54,12 +60,22 @@ class Staffstream(Starlette):
         await asyncio.to_thread(tokens.warm_up)
         async with contextlib.AsyncExitStack() as stack:
             database = await stack.enter_async_context(Database.open(settings.db, durability=settings.durability))
+            if settings.uses_keys and not self._identify:
+                await _check_keys(database, settings)
             presence = stack.enter_context(contextlib.closing(Presence(settings.db)))
             claude = await stack.enter_async_context(open_claude(settings))
-            pipeline = Pipeline(settings=settings, database=database, claude=claude)
+            learning = Learning(
+                settings=settings, database=database, claude=claude, embedder=None, embed_now=_no_vector
+            )
+            pipeline = Pipeline(settings=settings, database=database, claude=claude, learning=learning)
+            worker = Worker(database, pipeline.owner, _assign_jobs(learning), wake=learning.jobs_changed)
+            await stack.enter_async_context(worker.running(alone=presence.alone))
             await stack.enter_async_context(upkeep.keep_running(pipeline, alone=presence.alone))
             await presence.share()
-            self.state.service = Service(settings, database, pipeline, self._identify or identify_local)
+            key_ring = KeyRing(database)
+            await stack.enter_async_context(housekeeping.keep_house(database, keys_used=key_ring.used))
+            identify = self._identify or (key_ring.identify if settings.uses_keys else identify_local)
+            self.state.service = Service(settings, database, pipeline, identify)
             try:
                 yield
             finally:
@@ -84,6 +100,34 @@ def create_app(settings: Settings | None = None, *, identify: Identify | None = 
     `identify` names the user of a request, for a host that knows its users; without it the settings' `auth` decides.
     """
     return Staffstream(settings or Settings(), identify)
+
+
+async def _check_keys(database: Database, settings: Settings) -> None:
+    """Refuse to stand open to a network that nobody can use; raises SetupError."""
+    if await database.read(keys.has_keys):
+        return
+    problem = (
+        "There is no key yet, so nobody could use this server."
+        f" Make one with: staffstream keys create NAME --db {settings.db}"
+    )
+    if not settings.on_loopback:
+        raise SetupError(problem)
+    log.warning("%s", problem)
+
+
+def _assign_jobs(learning: Learning) -> dict[JobKind, Lane]:
+    """Who does which background work. One conversation is never worked on twice at a time: a job's subject sees to
+    that.
+    """
+    return {
+        "extract": Lane(learning.extract),
+        "summarise": Lane(learning.summarise),
+        "embed": Lane(learning.embed, width=1),
+    }
+
+
+def _no_vector(text: str) -> bytes:
+    return b""
 
 
 def open_claude(settings: Settings) -> contextlib.AbstractAsyncContextManager[Claude]:

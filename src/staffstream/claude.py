@@ -84,33 +84,41 @@ class Limits:
 
 
 class EventReader:
-    """The bytes of a Messages stream in, events out; no I/O. Raises UpstreamError on whatever cannot be a reply."""
+    """The bytes of a Messages stream in, events out; no I/O. `failure` is set by whatever cannot be a reply."""
 
     def __init__(self) -> None:
         self.accepted = False
         self.finished = False
+        self.failure: UpstreamError | None = None
         self._pending = b""
         self._stop_reason: str | None = None
         self._usage: dict[str, int] = {}
         self._half = ""  # a high surrogate whose other half comes with the next delta
 
     def feed(self, data: bytes) -> list[Event]:
-        """The events that these bytes complete, none after `message_stop`."""
+        """The events that these bytes complete, none after `message_stop` or after what broke the reply: text that came
+        in one chunk with an error has been said.
+        """
         self._pending += data
         *blocks, self._pending = _split_blocks(self._pending)
-        if len(self._pending) > _MOST_PENDING_BYTES:
-            raise UpstreamMalformed
         events: list[Event] = []
-        for block in blocks:
-            if self.finished:
-                break
-            payload = _read_data(block)
-            if payload and (event := self._read_event(payload)) is not None:
-                events.append(event)
+        try:
+            for block in blocks:
+                if self.finished or self.failure:
+                    break
+                payload = _read_data(block)
+                if payload and (event := self._read_event(payload)) is not None:
+                    events.append(event)
+            if len(self._pending) > _MOST_PENDING_BYTES:
+                raise UpstreamMalformed
+        except UpstreamError as error:
+            self.failure = error
         return events
 
     def end(self) -> None:
-        """The bytes are over. Raises UpstreamIncomplete when the reply is not."""
+        """The bytes are over. Raises what broke the reply; UpstreamIncomplete when it has no end."""
+        if self.failure:
+            raise self.failure
         if not self.finished:
             raise UpstreamIncomplete
 
@@ -194,13 +202,17 @@ def _read_data(block: bytes) -> bytes:
 
 
 def _load_object(payload: bytes) -> dict[str, Any]:
-    try:
-        event = orjson.loads(payload)
-    except orjson.JSONDecodeError:
-        event = _load_leniently(payload)  # orjson refuses lone surrogates
+    event = _load_json(payload)
     if not isinstance(event, dict):
         raise UpstreamMalformed
     return event
+
+
+def _load_json(payload: bytes) -> Any:
+    try:
+        return orjson.loads(payload)
+    except orjson.JSONDecodeError:
+        return _load_leniently(payload)  # orjson refuses lone surrogates
 
 
 def _load_leniently(payload: bytes) -> Any:
@@ -334,6 +346,25 @@ class Claude:
         except TimeoutError as error:
             raise UpstreamTimeout from error
 
+    async def ask_json(self, *, model: str, system: str, question: str, schema: dict[str, Any], max_tokens: int) -> Any:
+        """The background model's answer as the JSON that the schema describes; its shape is not checked here.
+
+        Raises an UpstreamError; UpstreamRefused also when the answer was refused or did not fit into `max_tokens`.
+        """
+        with _translated_errors():
+            message = await self.client.messages.create(
+                model=model,
+                max_tokens=max_tokens,
+                system=system,
+                messages=[{"role": "user", "content": question}],
+                output_config={"format": {"type": "json_schema", "schema": anthropic.transform_schema(schema)}},
+                timeout=httpx2.Timeout(self.limits.silence_s, connect=self.limits.connect_s),
+            )
+        if message.stop_reason in ("refusal", "max_tokens", "model_context_window_exceeded"):
+            raise UpstreamRefused("The background model did not finish its answer.")
+        text = "".join(block.text for block in message.content if block.type == "text")
+        return _load_json(clean_text(text).encode())
+
     async def _relay(self, prompt: Prompt, take: Callable[[list[Event]], None], watch: SilenceWatch) -> None:
         reader = EventReader()
         with _translated_errors():
@@ -349,13 +380,14 @@ class Claude:
                     raise UpstreamMalformed
                 async with contextlib.aclosing(response.http_response.aiter_bytes()) as chunks:
                     async for chunk in chunks:
-                        if not (events := reader.feed(chunk)):
-                            continue
-                        if type(events[0]) is Accepted:
-                            watch.change_limit(self.limits.silence_s)
-                        else:
-                            watch.note()
-                        take(events)
+                        if events := reader.feed(chunk):
+                            if type(events[0]) is Accepted:
+                                watch.change_limit(self.limits.silence_s)
+                            else:
+                                watch.note()
+                            take(events)
                         if reader.finished:
                             return
+                        if reader.failure:
+                            raise reader.failure
         reader.end()

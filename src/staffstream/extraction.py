@@ -16,6 +16,7 @@ from staffstream import conversations, graph, memories
 from staffstream.database import Connection
 from staffstream.domain import Conversation, Message, Scope
 from staffstream.memories import Memory, NewMemory
+from staffstream.memory_index import EmbedNow
 from staffstream.tokens import count_tokens, trim_to_tokens
 
 BATCH_TOKENS = 6000  # of messages in one call; what is beyond waits for the next
@@ -243,7 +244,7 @@ def _text(statement: dict[str, Any], name: str) -> str:
 # ── keeping it ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def save_learned(tx: Connection, batch: Batch, learned: Learned, *, user_name: str) -> int:
+def save_learned(tx: Connection, batch: Batch, learned: Learned, *, user_name: str, embed: EmbedNow | None) -> int:
     """Save what was learned and move the watermark past the batch; returns how many facts are new.
 
     A fact that is known already is reinforced, one that the user deleted stays deleted. When the watermark has moved
@@ -260,7 +261,8 @@ def save_learned(tx: Connection, batch: Batch, learned: Learned, *, user_name: s
     made = [
         memory
         for fact, replaced in learned.facts
-        if fact.source_message_id in present and (memory := memories.learn_fact(tx, scope, fact, replaces=replaced))
+        if fact.source_message_id in present
+        and (memory := memories.learn_fact(tx, scope, fact, replaces=replaced, embed=embed))
     ]
     for memory in made:
         ends = [entities.find(memory.subject), entities.find(memory.object, only_known=True)]

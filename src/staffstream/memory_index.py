@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from staffstream.database import Connection
 from staffstream.domain import Scope
+from staffstream.embeddings.vectors import Vectors
 
 EmbedNow = Callable[[str], bytes]
 """A document's vector as the index keeps it. For embedders that need no far end, so that it can be made inside a
@@ -55,6 +56,20 @@ def search_words(conn: Connection, scope: Scope, words: list[str], *, limit: int
         (query, *get_number_range(scope), limit),
     )
     return [Hit(row["rowid"], row["score"]) for row in rows]
+
+
+def load_unembedded(conn: Connection, scope: Scope, *, limit: int) -> list[tuple[int, str]]:
+    """Number and text of memories that have no vector yet, oldest first."""
+    rows = conn.execute(
+        "SELECT number, text FROM memories WHERE embedded = 0 AND deleted_at IS NULL AND number BETWEEN ? AND ?"
+        " ORDER BY number LIMIT ?",
+        (*get_number_range(scope), limit),
+    )
+    return [(row["number"], row["text"]) for row in rows]
+
+
+def save_vectors(tx: Connection, scope: Scope, numbers: list[int], vectors: Vectors) -> None:
+    """Keep vectors of memories that were saved without; a memory that was deleted in the meantime is left alone."""
 
 
 def write_query(words: list[str]) -> str:

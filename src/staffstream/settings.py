@@ -86,6 +86,10 @@ class Settings(BaseModel):
         ge=0.5,
         description="What a process is making may be taken over by another one after so long without a sign of life.",
     )
+    extract_every_messages: int = Field(
+        10, ge=1, le=1000, description="Facts are learned from a conversation after so many messages …"
+    )
+    extract_idle_s: float = Field(300, ge=0, description="… or after so much quiet.")
     offline: bool = Field(
         False, description="Answer with the built-in stand-in instead of Claude. Needs no key and no network."
     )

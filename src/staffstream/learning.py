@@ -1,0 +1,188 @@
+"""What is kept of a conversation and when: every message as an episode at once, facts and summaries by background
+jobs.
+
+The first half runs inside the transactions that save messages; the second half is the jobs' handlers, each of which
+asks the background model outside any transaction and returns the transaction that commits what it learned together
+with the job's end.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any, cast
+
+from staffstream import conversations, extraction, jobs, memories, runs, staff, summaries
+from staffstream.claude import Claude
+from staffstream.database import Connection, Database
+from staffstream.domain import Conversation, Message, Run, Scope, Staff
+from staffstream.embeddings.vectors import Embedder
+from staffstream.memory_index import EmbedNow, load_unembedded, save_vectors
+from staffstream.settings import Settings
+
+log = logging.getLogger(__name__)
+
+Commit = Callable[[Connection], None]
+
+EMBED_BATCH = 64
+
+
+class Learning:
+    """Keeps messages and learns from them. `embed_now` is None when vectors come from a far end."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        database: Database,
+        claude: Claude,
+        embedder: Embedder | None,
+        embed_now: EmbedNow | None,
+    ) -> None:
+        self._settings = settings
+        self._database = database
+        self._claude = claude
+        self._embedder = embedder
+        self.embed_now = embed_now
+        self.jobs_changed = asyncio.Event()
+        """Set after a commit that enqueued a job."""
+        self.on_learned: Callable[[int, int], None] | None = None
+        """Called after each extraction with (facts that were new, statements that were rejected)."""
+
+    # ── inside the transactions that save messages ───────────────────────────────────────────────────────────────────
+
+    def keep_question(
+        self, tx: Connection, member: Staff, scope: Scope, conversation: Conversation, message: Message
+    ) -> None:
+        """Make a question searchable in the transaction that saves it."""
+        if member.memory_enabled:
+            self._keep_episode(tx, scope, message, conversation.user_name)
+
+    def keep_reply(self, tx: Connection, run: Run, message: Message, record: dict[str, Any] | None) -> None:
+        """Make a reply searchable in the transaction that saves it, and enqueue the jobs that fall due."""
+        member = staff.get_staff(tx, run.staff_id)
+        if member.memory_enabled:
+            self._keep_episode(tx, run.scope, message, member.name)
+            self._schedule_extraction(tx, run.scope, run.conversation_id)
+        if record and self._needs_summary(record):
+            jobs.enqueue_job(tx, "summarise", run.conversation_id, scope_id=run.scope_id)
+
+    def keep_import(self, tx: Connection, scope: Scope, conversation: Conversation, messages: list[Message]) -> None:
+        """Make an imported conversation searchable; facts are learned from what is said after it."""
+        member = staff.get_staff(tx, scope.staff_id)
+        for message in messages if member.memory_enabled else []:
+            speaker = conversation.user_name if message.message_type == "user" else member.name
+            self._keep_episode(tx, scope, message, speaker)
+        if messages:
+            conversations.set_learned(tx, scope, conversation.id, messages[-1])
+
+    def request_vectors(self, tx: Connection, scope: Scope) -> None:
+        """Have memories that were saved without a vector get one."""
+        if self.embed_now is None:
+            jobs.enqueue_job(tx, "embed", str(scope.id), scope_id=scope.id)
+
+    def _keep_episode(self, tx: Connection, scope: Scope, message: Message, speaker: str) -> None:
+        memories.add_episode(tx, scope, message, speaker=speaker, embed=self.embed_now)
+        self.request_vectors(tx, scope)
+
+    def _schedule_extraction(self, tx: Connection, scope: Scope, conversation_id: str) -> None:
+        """Every so many messages at once, else after a quiet while: each message pushes that while back."""
+        every = self._settings.extract_every_messages
+        unread = len(conversations.load_unlearned(tx, scope, conversation_id, limit=every))
+        if unread >= every:
+            jobs.enqueue_job(tx, "extract", conversation_id, scope_id=scope.id)
+        else:
+            idle_s = self._settings.extract_idle_s
+            jobs.enqueue_job(tx, "extract", conversation_id, scope_id=scope.id, due_in_s=idle_s, replace=True)
+
+    def _needs_summary(self, record: dict[str, Any]) -> bool:
+        spent = {section["name"]: section["tokens"] for section in record["sections"]}
+        dropped = sum(item.get("source") == "turn" for item in record["dropped"])
+        return summaries.is_due(spent["recent_turns"], dropped, record["budget_tokens"])
+
+    # ── the jobs ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def extract(self, job: jobs.Job) -> Commit:
+        """Learn facts, entities and relations from a conversation's new messages: one call to the background model."""
+
+        def collect(conn: Connection) -> tuple[extraction.Batch | None, Staff]:
+            scope = _load_scope(conn, job)
+            return extraction.collect_batch(conn, scope, job.subject), staff.get_staff(conn, scope.staff_id)
+
+        batch, member = await self._database.read(collect)
+        if batch is None or not member.memory_enabled:
+            return _do_nothing
+        answer = await self._claude.ask_json(
+            model=self._settings.background_model,
+            system=extraction.INSTRUCTIONS,
+            question=extraction.write_question(batch, staff_name=member.name),
+            schema=extraction.SCHEMA,
+            max_tokens=extraction.MAX_OUTPUT_TOKENS,
+        )
+        user_name = batch.conversation.user_name
+        learned = extraction.check_answer(batch, answer, user_name=user_name, staff_name=member.name)
+
+        def commit(tx: Connection) -> None:
+            made = extraction.save_learned(tx, batch, learned, user_name=user_name, embed=self.embed_now)
+            self.request_vectors(tx, batch.scope)
+            if batch.more:
+                jobs.enqueue_job(tx, "extract", job.subject, scope_id=batch.scope.id)
+            if self.on_learned:
+                self.on_learned(made, learned.rejected)
+
+        return commit
+
+    async def summarise(self, job: jobs.Job) -> Commit:
+        """Fold a conversation's oldest turns into its summary: one call to the background model."""
+
+        def plan(conn: Connection) -> tuple[summaries.Fold | None, Staff]:
+            scope = _load_scope(conn, job)
+            member = staff.get_staff(conn, scope.staff_id)
+            budget = member.context_budget_tokens or self._settings.context_budget_tokens
+            ratio = runs.load_token_ratios(conn).get(member.model or self._settings.model, 1.2)
+            return summaries.plan_fold(conn, scope, job.subject, budget_tokens=budget, ratio=ratio), member
+
+        fold, member = await self._database.read(plan)
+        if fold is None:
+            return _do_nothing
+        model = self._settings.background_model
+        answer = await self._claude.ask_json(
+            model=model,
+            system=summaries.write_instructions(fold),
+            question=summaries.write_question(fold, staff=member),
+            schema=summaries.SCHEMA,
+            max_tokens=summaries.MAX_OUTPUT_TOKENS,
+        )
+
+        def commit(tx: Connection) -> None:
+            if summaries.save_summary(tx, fold, answer, model=model) and fold.more:
+                jobs.enqueue_job(tx, "summarise", job.subject, scope_id=fold.scope.id)
+
+        return commit
+
+    async def embed(self, job: jobs.Job) -> Commit:
+        """Give vectors to memories that were saved without: one call to the embedder a batch."""
+
+        def load(conn: Connection) -> tuple[Scope, list[tuple[int, str]]]:
+            scope = _load_scope(conn, job)
+            return scope, load_unembedded(conn, scope, limit=EMBED_BATCH)
+
+        scope, waiting = await self._database.read(load)
+        if not waiting:
+            return _do_nothing
+        assert self._embedder is not None
+        vectors = await self._embedder.embed([text for _, text in waiting], kind="document")
+
+        def commit(tx: Connection) -> None:
+            save_vectors(tx, scope, [number for number, _ in waiting], vectors)
+            if len(waiting) == EMBED_BATCH:
+                jobs.enqueue_job(tx, "embed", job.subject, scope_id=scope.id)
+
+        return commit
+
+
+def _load_scope(conn: Connection, job: jobs.Job) -> Scope:
+    return staff.load_scope(conn, cast(int, job.scope_id))
+
+
+def _do_nothing(tx: Connection) -> None:
+    """There was nothing to do."""
