@@ -1,4 +1,4 @@
-"""The command line: `staffstream serve`, `chat`, `staff`.
+"""The command line: `staffstream serve`, `chat`, `staff`, and those of the package `commands`.
 
 Flags of `serve` are the settings' own names; commands that talk to a running server go through its HTTP door like
 everyone else.
@@ -17,6 +17,7 @@ import httpx
 from pydantic.fields import FieldInfo
 
 from staffstream import __version__
+from staffstream.commands import keys
 from staffstream.errors import SetupError
 from staffstream.settings import Settings, name_variable, read_settings
 
@@ -50,6 +51,7 @@ def _make_parser() -> argparse.ArgumentParser:
     _add_serve(commands)
     _add_chat(commands)
     _add_staff(commands)
+    keys.add_commands(commands)
     return parser
 
 

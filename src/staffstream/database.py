@@ -34,7 +34,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["Connection", "Database", "Row", "connect", "prepare_file", "read_schema"]
+__all__ = ["Connection", "Database", "Row", "connect", "prepare_file", "read_schema", "transact"]
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -119,7 +119,7 @@ def _check_place(path: Path) -> None:
 def _migrate(connection: Connection, path: Path) -> None:
     schema = read_schema()
     current = int(schema.rsplit("user_version = ", 1)[1].split(";", 1)[0])
-    with _immediate(connection):
+    with transact(connection):
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         if version > current:
             raise SetupError(
@@ -148,7 +148,8 @@ def _run_script(connection: Connection, script: str) -> None:
 
 
 @contextlib.contextmanager
-def _immediate(connection: Connection) -> Iterator[None]:
+def transact(connection: Connection) -> Iterator[None]:
+    """The block is one transaction, for commands that work on a connection of their own."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield

@@ -18,8 +18,18 @@ MessageStatus = Literal["complete", "cancelled", "interrupted"]
 RunState = Literal["queued", "building", "streaming", "done", "failed", "cancelled"]
 Door = Literal["stream", "async"]
 MultitaskStrategy = Literal["reject", "enqueue", "interrupt"]
+Role = Literal["admin", "member"]
 
 TERMINAL_STATES: frozenset[RunState] = frozenset({"done", "failed", "cancelled"})
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who sent a request. A member talks to staff members; an admin also makes, changes and erases them, and keys."""
+
+    user_id: str
+    role: Role
+    key_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

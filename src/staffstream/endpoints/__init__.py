@@ -2,7 +2,7 @@
 
 from starlette.routing import Route
 
-from staffstream.endpoints import conversations, messages, runs, staff, system
+from staffstream.endpoints import conversations, keys, messages, runs, staff, system
 
 _STAFF = "/api/v1/staff/{staff_id}"
 _MESSAGE = _STAFF + "/messages/{message_id}"
@@ -30,6 +30,9 @@ ROUTES = [
     Route(_CONVERSATION, conversations.show, methods=["GET"]),
     Route(_CONVERSATION, conversations.update, methods=["PATCH"]),
     Route(_CONVERSATION, conversations.delete, methods=["DELETE"]),
+    Route("/api/v1/keys", keys.create, methods=["POST"]),
+    Route("/api/v1/keys", keys.list_all, methods=["GET"]),
+    Route("/api/v1/keys/{key_id}", keys.revoke, methods=["DELETE"]),
     Route("/healthz", system.health, methods=["GET"]),
     Route("/readyz", system.ready, methods=["GET"]),
 ]

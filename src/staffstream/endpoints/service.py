@@ -7,15 +7,19 @@ from urllib.parse import quote, urlencode
 
 from starlette.requests import Request
 
+from staffstream import keys
 from staffstream.database import Database
-from staffstream.errors import NotStarted
+from staffstream.domain import Caller, now_text
+from staffstream.errors import Forbidden, NotStarted, Unauthorized
 from staffstream.pipeline import Pipeline
 from staffstream.settings import Settings
 
 LOCAL_USER = "local"
 
-Identify = Callable[[Request], Awaitable[str]]
-"""Names the user of a request, or raises Unauthorized. Given by a host app that knows its users."""
+Identify = Callable[[Request], Awaitable[Caller | str | None]]
+"""Names the user of a request; None, or raising Unauthorized, refuses it. Given by a host app that knows its users.
+A bare name may do what an admin may: a host that wants less answers `Caller(name, "member")`.
+"""
 
 
 @dataclass(slots=True)
@@ -36,15 +40,53 @@ def get_service(request: Request) -> Service:
     return cast(Service, service)
 
 
-async def identify_local(request: Request) -> str:
+async def identify_local(request: Request) -> Caller:
     """Everyone is the same user: what a server without keys on a loopback address does."""
-    return LOCAL_USER
+    return Caller(LOCAL_USER, "admin")
+
+
+class KeyRing:
+    """Identifies callers by the keys in the database. Each request looks its key up, so that a key revoked by another
+    process is refused at once; when keys were used is collected in `used`, for housekeeping to write down.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self.used: dict[str, str] = {}
+        self._database = database
+
+    async def identify(self, request: Request) -> Caller:
+        """The caller whose key the request carries. Raises Unauthorized."""
+        scheme, _, text = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not text.strip():
+            raise Unauthorized
+        key = await self._database.read(lambda conn: keys.find_key(conn, text.strip()))
+        if key is None:
+            raise Unauthorized
+        self.used[key.id] = now_text()
+        return Caller(key.user_id, key.role, key.id)
+
+
+async def identify_caller(request: Request) -> Caller:
+    """Who calls; asked once a request. Raises Unauthorized."""
+    caller: Caller | None = request.scope.get("staffstream.caller")
+    if caller is None:
+        found = await get_service(request).identify(request)
+        if not found:
+            raise Unauthorized
+        caller = request.scope["staffstream.caller"] = Caller(found, "admin") if isinstance(found, str) else found
+    return caller
 
 
 async def get_caller(request: Request) -> tuple[Service, str]:
     """The service and the id of the user who calls. Raises Unauthorized."""
-    service = get_service(request)
-    return service, await service.identify(request)
+    return get_service(request), (await identify_caller(request)).user_id
+
+
+async def get_admin(request: Request) -> tuple[Service, str]:
+    """The same, for what only an admin may do. Raises Unauthorized or Forbidden."""
+    if (await identify_caller(request)).role != "admin":
+        raise Forbidden("Only an admin's key may do that.")
+    return await get_caller(request)
 
 
 def write_path(request: Request, *parts: str, query: Mapping[str, Any] | None = None) -> str:

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import dataclasses
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
@@ -16,7 +17,8 @@ from pydantic import (
     StrictStr,
 )
 
-from staffstream.domain import Conversation, Message, Run, Staff, format_time, parse_time
+from staffstream.domain import Conversation, Message, Role, Run, Staff, format_time, parse_time
+from staffstream.keys import ApiKey
 
 # ── parts ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -238,3 +240,19 @@ def show_conversation(conversation: Conversation) -> dict[str, Any]:
         "created_at": conversation.created_at,
         "updated_at": conversation.updated_at,
     }
+
+
+# ── keys ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class NewKey(Body):
+    """A key to make: for the user named, or for one of the key's own name."""
+
+    name: Name
+    user_id: Name | None = None
+    role: Role | None = None
+
+
+def show_key(key: ApiKey) -> dict[str, Any]:
+    """A key without its secret."""
+    return dataclasses.asdict(key)

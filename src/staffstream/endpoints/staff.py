@@ -6,7 +6,7 @@ from starlette.responses import Response
 from staffstream import staff
 from staffstream.endpoints.bodies import read_body
 from staffstream.endpoints.responses import respond_json
-from staffstream.endpoints.service import get_caller, write_path
+from staffstream.endpoints.service import get_admin, get_caller, write_path
 from staffstream.endpoints.shapes import NewStaff, StaffChanges, show_staff
 from staffstream.errors import Invalid
 
@@ -15,7 +15,7 @@ _NOT_NULLABLE = ("name", "role", "persona", "memory_enabled", "webhook_secret")
 
 async def create(request: Request) -> Response:
     """Make a staff member. The webhook secret is in this answer only."""
-    service, _ = await get_caller(request)
+    service, _ = await get_admin(request)
     fields = (await read_body(request, NewStaff)).model_dump(exclude_unset=True)
     _check_nulls(fields)
     secret = fields.pop("webhook_secret", None)
@@ -42,7 +42,7 @@ async def show(request: Request) -> Response:
 
 async def update(request: Request) -> Response:
     """Change the fields that the body names."""
-    service, _ = await get_caller(request)
+    service, _ = await get_admin(request)
     staff_id = request.path_params["staff_id"]
     changes = (await read_body(request, StaffChanges)).model_dump(exclude_unset=True)
     _check_nulls(changes)
@@ -56,7 +56,7 @@ async def update(request: Request) -> Response:
 
 async def delete(request: Request) -> Response:
     """Erase a staff member and all that it holds; runs that are being made are stopped first."""
-    service, _ = await get_caller(request)
+    service, _ = await get_admin(request)
     staff_id = request.path_params["staff_id"]
     await service.pipeline.stop_all(staff_id=staff_id)
     await service.database.write(lambda tx: staff.delete_staff(tx, staff_id))

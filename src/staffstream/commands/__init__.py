@@ -1,0 +1,36 @@
+"""Commands that work on the data: one module a group, each with an `add_commands(commands)` for the command line.
+
+They open the SQLite file with the same build of SQLite and the same settings as the server, which may be running.
+"""
+
+import argparse
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from staffstream.database import Connection, connect, prepare_file
+from staffstream.errors import SetupError
+from staffstream.settings import Settings, name_variable
+
+
+def add_db_option(parser: argparse.ArgumentParser) -> None:
+    """`--db`, as every command that touches the data takes it."""
+    default = Settings.model_fields["db"].default
+    variable = name_variable("db")
+    parser.add_argument(
+        "--db",
+        type=Path,
+        default=Path(os.environ.get(variable) or default),
+        help=f"the SQLite file [{variable}; default {default}]",
+    )
+
+
+@contextlib.contextmanager
+def open_file(path: Path, *, make: bool = False) -> Iterator[Connection]:
+    """A connection to the file, brought to today's tables; made only if `make` says so. Raises SetupError."""
+    if not make and not path.is_file():
+        raise SetupError(f"There is no database at {path}. Name it with --db or {name_variable('db')}.")
+    prepare_file(path)
+    with contextlib.closing(connect(path)) as connection:
+        yield connection
