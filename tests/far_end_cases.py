@@ -71,8 +71,8 @@ SAID = "One two three"
 STOP = encode_event(STOP_MESSAGE)
 END = _finish() + STOP
 WHOLE = OPEN + ONE + TWO + THREE + END
-A_MOMENT = Wait(0.02)
-"""Lets what was sent be read on its own: a reset may drop what the client has not read yet."""
+A_MOMENT = Wait(0.05)
+"""Lets what was sent be read before what breaks; `AT_ONCE` has what is read together."""
 
 
 def _fails(*given: Step, text: str = "", stalls: bool = False) -> Case:
@@ -169,30 +169,34 @@ BROKEN: dict[str, Case] = {
     "stall_before_text": _streams(OPEN, Stall(), stalls=True),
     "stall_mid_stream": _streams(OPEN, ONE, TWO, Stall(), text="One two", stalls=True),
     "stall_with_pings": _streams(OPEN, ONE, TWO, Stall(ping_every_s=0.01), text="One two", stalls=True),
-    "stall_before_stop": _streams(OPEN, ONE, _finish(), Stall(), text="One", stalls=True),
+    "stall_before_stop": _streams(OPEN, ONE, A_MOMENT, _finish(), Stall(), text="One", stalls=True),
     "reset_before_start": _streams(A_MOMENT, Close(reset=True)),
     "reset_mid_stream": _streams(OPEN, ONE, TWO, A_MOMENT, Close(reset=True), text="One two"),
-    "close_mid_stream": _streams(OPEN, ONE, TWO, Close(), text="One two"),
-    "close_mid_chunk": _streams(OPEN, ONE, Raw(b"ff\r\nevent: content_blo"), Close(), text="One"),
+    "close_mid_stream": _streams(OPEN, ONE, TWO, A_MOMENT, Close(), text="One two"),
+    "close_mid_chunk": _streams(OPEN, ONE, A_MOMENT, Raw(b"ff\r\nevent: content_blo"), Close(), text="One"),
     "close_mid_event": _streams(OPEN, ONE, TWO[:40], Close(), text="One"),
     # The SDK's aiohttp transport never wakes from this one, nor does its read timeout: hence `stalls`.
     "bad_chunk_size": _streams(OPEN, ONE, A_MOMENT, Raw(b"zz\r\n"), A_MOMENT, Close(), text="One", stalls=True),
     "ends_before_start": _streams(),
     "ends_before_text": _streams(OPEN),
-    "ends_mid_text": _streams(OPEN, ONE, TWO, text="One two"),
+    "ends_mid_text": _streams(OPEN, ONE, TWO, A_MOMENT, text="One two"),
     "ends_mid_event": _streams(OPEN, ONE, TWO[:40], text="One"),
-    "ends_before_stop": _streams(OPEN, ONE, TWO, _finish(), text="One two"),
+    "ends_before_stop": _streams(OPEN, ONE, TWO, A_MOMENT, _finish(), text="One two"),
     "overloaded_before_start": _streams(_error_event("overloaded_error")),
     "overloaded_before_text": _streams(OPEN, _error_event("overloaded_error")),
-    "overloaded_mid_stream": _streams(OPEN, ONE, _error_event("overloaded_error"), text="One"),
-    "api_error_mid_stream": _streams(OPEN, ONE, _error_event("api_error"), text="One"),
-    "rate_limit_mid_stream": _streams(OPEN, ONE, _error_event("rate_limit_error"), text="One"),
-    "error_not_json": _streams(OPEN, ONE, _raw_event("error", "boom"), text="One"),
-    "malformed_json": _streams(OPEN, ONE, _raw_event("content_block_delta", '{"type":"content_blo'), END, text="One"),
+    "overloaded_mid_stream": _streams(OPEN, ONE, A_MOMENT, _error_event("overloaded_error"), text="One"),
+    "api_error_mid_stream": _streams(OPEN, ONE, A_MOMENT, _error_event("api_error"), text="One"),
+    "rate_limit_mid_stream": _streams(OPEN, ONE, A_MOMENT, _error_event("rate_limit_error"), text="One"),
+    "error_not_json": _streams(OPEN, ONE, A_MOMENT, _raw_event("error", "boom"), text="One"),
+    "malformed_json": _streams(
+        OPEN, ONE, A_MOMENT, _raw_event("content_block_delta", '{"type":"content_blo'), END, text="One"
+    ),
     "malformed_json_first": _streams(_raw_event("message_start", "{"), END),
-    "data_is_a_list": _streams(OPEN, ONE, _raw_event("content_block_delta", "[1]"), END, text="One"),
-    "data_is_a_number": _streams(OPEN, ONE, _raw_event("content_block_delta", "7"), END, text="One"),
-    "deeply_nested_data": _streams(OPEN, ONE, _raw_event("content_block_delta", "[" * 100_000), END, text="One"),
+    "data_is_a_list": _streams(OPEN, ONE, A_MOMENT, _raw_event("content_block_delta", "[1]"), END, text="One"),
+    "data_is_a_number": _streams(OPEN, ONE, A_MOMENT, _raw_event("content_block_delta", "7"), END, text="One"),
+    "deeply_nested_data": _streams(
+        OPEN, ONE, A_MOMENT, _raw_event("content_block_delta", "[" * 100_000), END, text="One"
+    ),
     "invalid_utf8": _streams(OPEN, ONE, TWO.replace(b"two", b"\xff\xfe"), END, text="One"),
     "gzip_broken": _fails(
         Head(200, {**STREAM_HEAD.headers, "content-encoding": "gzip"}), b"\x1f\x8b\x08\x00garbage", Close()
@@ -205,6 +209,13 @@ BROKEN: dict[str, Case] = {
     ),
 }
 """Breaks once the stream has begun: no reply, but its text up to there is worth keeping."""
+
+AT_ONCE: dict[str, Case] = {
+    "overloaded_at_once": _streams(OPEN + ONE + _error_event("overloaded_error"), text="One"),
+    "malformed_at_once": _streams(OPEN + ONE + _raw_event("content_block_delta", "{") + END, text="One"),
+    "ends_at_once": _streams(OPEN + ONE, text="One"),
+}
+"""Text and the break that follows it in a single read: the text came first, and is worth keeping all the same."""
 
 ODD: dict[str, Case] = {
     "unknown_event": _ends(OPEN, ONE, encode_event({"type": "new_event", "x": {"y": 1}}), TWO, THREE, END),
@@ -294,4 +305,4 @@ ODD: dict[str, Case] = {
 }
 """Odd and yet a whole reply, or near enough to one that either reading will do."""
 
-CASES: dict[str, Case] = {**REFUSED_EARLY, **BROKEN, **ODD}
+CASES: dict[str, Case] = {**REFUSED_EARLY, **BROKEN, **AT_ONCE, **ODD}

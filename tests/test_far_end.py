@@ -13,7 +13,7 @@ import httpx2
 import pytest
 
 from tests.far_end import PIECES, FarEnd, Gate, Reply, http_error, json_reply
-from tests.far_end_cases import BROKEN, CASES, ODD, REFUSED_EARLY, Case
+from tests.far_end_cases import AT_ONCE, BROKEN, CASES, ODD, REFUSED_EARLY, Case
 
 pytestmark = pytest.mark.anyio
 
@@ -196,7 +196,7 @@ async def test_fails_before_the_stream(far: FarEnd, claude: anthropic.AsyncAnthr
     assert case.stalls or not isinstance(seen.error, TimeoutError)
 
 
-@pytest.mark.parametrize("name", BROKEN)
+@pytest.mark.parametrize("name", [*BROKEN, *AT_ONCE])
 async def test_breaks_where_it_says(far: FarEnd, claude: anthropic.AsyncAnthropic, name: str) -> None:
     """The text up to the break arrives, and `message_stop` does not."""
     case = CASES[name]
@@ -218,8 +218,9 @@ async def test_odd_replies_are_whole(far: FarEnd, claude: anthropic.AsyncAnthrop
 
 async def test_every_case_is_told_apart() -> None:
     """No two cases share a name, and each says what is to be made of it."""
-    assert len(CASES) == len(REFUSED_EARLY) + len(BROKEN) + len(ODD)
-    assert not any(case.ends for case in [*REFUSED_EARLY.values(), *BROKEN.values()])
+    groups = (REFUSED_EARLY, BROKEN, AT_ONCE, ODD)
+    assert len(CASES) == sum(len(group) for group in groups)
+    assert not any(case.ends for group in groups[:3] for case in group.values())
     assert all(isinstance(case, Case) and case.ends is not False for case in ODD.values())
 
 
