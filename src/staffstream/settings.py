@@ -6,22 +6,45 @@ docs/SETTINGS.md and the validation all come from its fields. The SDK's own vari
 """
 
 import ipaddress
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    SecretStr,
+    ValidationError,
+    field_validator,
+)
 
 from staffstream.errors import SetupError
 
 ENV_PREFIX = "STAFFSTREAM_"
 
 
+def _split(value: object) -> object:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _parse(value: object) -> object:
+    return json.loads(value) if isinstance(value, str) else value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
+Price = tuple[NonNegativeFloat, NonNegativeFloat, NonNegativeFloat, NonNegativeFloat]
+Prices = Annotated[dict[str, Price], BeforeValidator(_parse)]
+
+
 class Settings(BaseModel):
     """How one server behaves. Construct it with keyword arguments, or with `read_settings` from the environment."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8001, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
@@ -78,6 +101,33 @@ class Settings(BaseModel):
         32 * 1024 * 1024, ge=1024, description="Largest body of a conversation import or a list of memories."
     )
     body_timeout_s: float = Field(30, gt=0, description="Longest wait for a request's body.")
+    allowed_hosts: Names = Field(
+        (),
+        description="Names, comma-separated, that requests may call the server by; `*` allows all. Default: without"
+        " keys its own address and the loopback names, with keys all.",
+    )
+    cors_origins: Names = Field(
+        (), description="Origins, comma-separated, whose pages may call the server from browsers; `*` allows all."
+    )
+    requests_per_minute: int = Field(1200, ge=0, description="Most requests of one key in a minute; 0 for no limit.")
+    streams_per_key: int = Field(100, ge=0, description="Most open streams of one key; 0 for no limit.")
+    streams: int = Field(5000, ge=0, description="Most open streams in all; 0 for no limit.")
+    upstream_concurrency: int = Field(
+        2000, ge=1, description="Most requests to Claude at the same time; further ones wait for a place."
+    )
+    user_tokens_per_day: int | None = Field(
+        None, ge=0, description="Most tokens, of prompts and replies together, that one user may use in a day (UTC)."
+    )
+    user_cost_per_day: float | None = Field(
+        None, ge=0, description="Most US dollars that one user may cost in a day (UTC)."
+    )
+    staff_tokens_per_day: int | None = Field(None, ge=0, description="The same tokens, for one staff member.")
+    staff_cost_per_day: float | None = Field(None, ge=0, description="The same dollars, for one staff member.")
+    prices: Prices = Field(
+        {},
+        description="Corrects Claude's prices: JSON of US dollars for a million tokens,"
+        ' `{"model": [input, output, cache write, cache read]}`.',
+    )
     async_concurrency: int = Field(
         16, ge=1, description="How many queued replies are made at the same time, in different conversations."
     )
