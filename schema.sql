@@ -19,7 +19,8 @@ CREATE TABLE staff (
     context_budget_tokens INTEGER CHECK (context_budget_tokens > 0),
     max_output_tokens     INTEGER CHECK (max_output_tokens > 0),
     webhook_url           TEXT,
-    webhook_secrets       TEXT NOT NULL,     -- JSON array, newest first; two while a rotation is under way
+    webhook_secrets       TEXT NOT NULL,     -- JSON array, newest first: the present one and the one before it
+    webhook_disabled_at   TEXT,              -- its receiver answered 410; a new webhook_url enables it
     memory_enabled        INTEGER NOT NULL DEFAULT 1 CHECK (memory_enabled IN (0, 1)),
     created_at            TEXT NOT NULL,
     updated_at            TEXT NOT NULL
@@ -169,6 +170,7 @@ CREATE TABLE memories (
     quote             TEXT,                  -- the words of the source message that say it
     importance        REAL NOT NULL DEFAULT 0.5 CHECK (importance BETWEEN 0 AND 1),
     pinned            INTEGER NOT NULL DEFAULT 0 CHECK (pinned IN (0, 1)),
+    states_relation   INTEGER NOT NULL DEFAULT 0 CHECK (states_relation IN (0, 1)), -- it has one in the graph
     speaker           TEXT NOT NULL DEFAULT '',
     conversation_id   TEXT REFERENCES conversations ON DELETE CASCADE,
     source_message_id TEXT REFERENCES messages ON DELETE CASCADE,
@@ -263,11 +265,10 @@ CREATE TABLE deliveries (
     scope_id     INTEGER NOT NULL REFERENCES scopes ON DELETE CASCADE,
     run_id       TEXT NOT NULL REFERENCES runs ON DELETE CASCADE,
     url          TEXT NOT NULL,
-    event        TEXT NOT NULL,
+    event        TEXT NOT NULL CHECK (event IN ('message.completed', 'message.failed')),
     body         TEXT NOT NULL,
-    state        TEXT NOT NULL CHECK (state IN ('pending', 'delivered', 'failed')),
     created_at   TEXT NOT NULL,
-    delivered_at TEXT
+    delivered_at TEXT                        -- whether one without is pending or failed, its job says
 ) STRICT;
 CREATE INDEX deliveries_of_scope ON deliveries (scope_id, id);
 CREATE INDEX deliveries_of_run ON deliveries (run_id);
@@ -281,6 +282,18 @@ CREATE TABLE delivery_attempts (
     error       TEXT,
     PRIMARY KEY (delivery_id, number)
 ) STRICT, WITHOUT ROWID;
+
+-- What was used in a day (UTC), by user and by staff member: what the daily caps are measured against.
+CREATE TABLE usage_days (
+    day      TEXT NOT NULL,
+    user_id  TEXT,
+    staff_id TEXT REFERENCES staff ON DELETE CASCADE,
+    tokens   INTEGER NOT NULL,
+    cost_usd REAL NOT NULL,
+    CHECK ((user_id IS NULL) <> (staff_id IS NULL))
+) STRICT;
+CREATE UNIQUE INDEX usage_days_of_user ON usage_days (user_id, day) WHERE user_id IS NOT NULL;
+CREATE UNIQUE INDEX usage_days_of_staff ON usage_days (staff_id, day) WHERE staff_id IS NOT NULL;
 
 PRAGMA application_id = 0x53544653;
 PRAGMA user_version = 1;

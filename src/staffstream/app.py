@@ -75,7 +75,7 @@ class Staffstream(Starlette):
             key_ring = KeyRing(database)
             await stack.enter_async_context(housekeeping.keep_house(database, keys_used=key_ring.used))
             identify = self._identify or (key_ring.identify if settings.uses_keys else identify_local)
-            self.state.service = Service(settings, database, pipeline, identify)
+            self.state.service = Service(settings, database, pipeline, learning, identify)
             try:
                 yield
             finally:
@@ -133,12 +133,15 @@ def _no_vector(text: str) -> bytes:
 def open_claude(settings: Settings) -> contextlib.AbstractAsyncContextManager[Claude]:
     """Claude, or with `offline` its stand-in under the same SDK."""
     limits = Limits(settings.connect_timeout_s, settings.first_event_timeout_s, settings.stream_timeout_s)
+    most = settings.upstream_concurrency
     transport: httpx2.AsyncBaseTransport | None = None
     if settings.offline:
         transport = StandIn(pace_s=settings.offline_pace_s)
-        return Claude.open(limits, api_key="offline", base_url="http://offline.invalid", transport=transport)
+        return Claude.open(
+            limits, api_key="offline", base_url="http://offline.invalid", concurrency=most, transport=transport
+        )
     key = settings.anthropic_api_key.get_secret_value() if settings.anthropic_api_key else None
-    return Claude.open(limits, api_key=key, base_url=settings.anthropic_base_url)
+    return Claude.open(limits, api_key=key, base_url=settings.anthropic_base_url, concurrency=most)
 
 
 def _ensure_first_staff(tx: Connection) -> str:

@@ -134,6 +134,15 @@ def append_reply(
     return message
 
 
+def draft_question(conn: Connection, scope: Scope, conversation_id: str | None, content: str) -> Message:
+    """A question as it would be saved next, for a dry run; nothing is stored. Raises NotFound."""
+    if conversation_id is not None:
+        get_conversation(conn, scope, conversation_id)
+    elif found := find_default_conversation(conn, scope):
+        conversation_id = found.id
+    return Message("", scope.staff_id, conversation_id or "", _LATER_MESSAGES, "user", content, "complete", now_text())
+
+
 def import_messages(
     tx: Connection, scope: Scope, conversation: Conversation, messages: Sequence[ImportedMessage]
 ) -> list[Message]:
@@ -214,6 +223,17 @@ def load_turns(
     for row in rows:
         turns.setdefault(row["turn"], {})[row["message_type"]] = _read_message(row, scope)
     return [[side[kind] for kind in ("user", "assistant") if kind in side] for side in turns.values()]
+
+
+def list_replies(conn: Connection, scope: Scope, message_id: str) -> list[str]:
+    """The ids of the replies to a message."""
+    rows = conn.execute("SELECT id FROM messages WHERE reply_to = ? AND scope_id = ?", (message_id, scope.id))
+    return [row["id"] for row in rows]
+
+
+def delete_message(tx: Connection, scope: Scope, message_id: str) -> None:
+    """Erase a message; its replies and runs go with it."""
+    tx.execute("DELETE FROM messages WHERE id = ? AND scope_id = ?", (message_id, scope.id))
 
 
 def set_feedback(tx: Connection, scope: Scope, message_id: str, *, rating: int, comment: str | None) -> Message:

@@ -264,6 +264,9 @@ def save_learned(tx: Connection, batch: Batch, learned: Learned, *, user_name: s
         if fact.source_message_id in present
         and (memory := memories.learn_fact(tx, scope, fact, replaces=replaced, embed=embed))
     ]
+    for fact, replaced in learned.facts:
+        if replaced and (later := memories.get_memory(tx, scope, replaced.id)).valid_to:
+            graph.end_relations(tx, scope, replaced.id, later.valid_to)
     for memory in made:
         ends = [entities.find(memory.subject), entities.find(memory.object, only_known=True)]
         graph.link_memory(tx, memory.id, [entity for entity in ends if entity])
@@ -302,6 +305,8 @@ class _Entities:
         predicate = _text(statement, "predicate").casefold().replace(" ", "_")[:100]
         folded = graph.fold_name(_text(statement, "object"))
         origin = next((m for m in made if m.predicate == predicate and graph.fold_name(m.object or "") == folded), None)
+        if origin:
+            memories.note_relation(self._tx, self._scope, origin.id)
         graph.add_relation(
             self._tx, self._scope, subject, predicate, object,
             valid_from=source.created_at, memory_id=origin.id if origin else None, source_message_id=source.id,

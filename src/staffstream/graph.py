@@ -103,6 +103,27 @@ def add_relation(
     )
 
 
+def restate_memory(
+    tx: Connection,
+    scope: Scope,
+    *,
+    memory_id: str,
+    subject: str,
+    predicate: str,
+    object: str,
+    valid_from: str,
+    source_message_id: str | None,
+) -> None:
+    """Put back into the graph what a restored memory states."""
+    ends = [ensure_entity(tx, scope, name) for name in (subject, object)]
+    link_memory(tx, memory_id, ends)
+    tx.execute("UPDATE relations SET valid_to = NULL WHERE memory_id = ? AND scope_id = ?", (memory_id, scope.id))
+    add_relation(
+        tx, scope, ends[0], predicate, ends[1],
+        valid_from=valid_from, memory_id=memory_id, source_message_id=source_message_id,
+    )  # fmt: skip
+
+
 def end_relations(tx: Connection, scope: Scope, memory_id: str, valid_to: str) -> None:
     """What this memory stated is true no longer."""
     tx.execute(
@@ -222,6 +243,12 @@ def find_neighbourhood(
         },
     )
     return [_read_relation(row) for row in rows]
+
+
+def find_entities_named(conn: Connection, scope: Scope, name: str) -> list[Entity]:
+    """The entity of an id or of exactly this name, as a list of one or none."""
+    row = conn.execute("SELECT * FROM entities WHERE id = ? AND scope_id = ?", (name, scope.id)).fetchone()
+    return [_read_entity(row)] if row else _find_by_names(conn, scope, [fold_name(name)])
 
 
 def list_entities(conn: Connection, scope: Scope, *, limit: int) -> list[Entity]:

@@ -11,11 +11,12 @@ import logging
 from collections.abc import Callable
 from typing import Any, cast
 
-from staffstream import conversations, extraction, jobs, memories, runs, staff, summaries
+from staffstream import conversations, extraction, graph, jobs, memories, runs, staff, summaries
 from staffstream.claude import Claude
 from staffstream.database import Connection, Database
 from staffstream.domain import Conversation, Message, Run, Scope, Staff
 from staffstream.embeddings.vectors import Embedder
+from staffstream.errors import Conflict
 from staffstream.memory_index import EmbedNow, load_unembedded, save_vectors
 from staffstream.settings import Settings
 
@@ -74,6 +75,32 @@ class Learning:
             self._keep_episode(tx, scope, message, speaker)
         if messages:
             conversations.set_learned(tx, scope, conversation.id, messages[-1])
+
+    # ── erasing: rows go by cascade, words and vectors have to be taken out of their indexes first ────────────────────
+
+    def forget_message(self, tx: Connection, scope: Scope, message_id: str) -> None:
+        """Erase a message and its replies with all that came from them. Raises NotFound; Conflict while one is made."""
+        message = conversations.get_message(tx, scope, message_id)
+        doomed = [message.id, *conversations.list_replies(tx, scope, message.id)]
+        if runs.has_active_run(tx, scope, message.id):
+            raise Conflict("A reply to this message is being made. Cancel the run first.")
+        memories.purge_memories(tx, scope, message_ids=doomed)
+        conversations.drop_summary(tx, scope, message.conversation_id, covering_turn=message.turn)
+        conversations.delete_message(tx, scope, message.id)
+        graph.drop_orphans(tx, scope)
+
+    def forget_conversation(self, tx: Connection, scope: Scope, conversation_id: str) -> None:
+        """Erase a conversation with all that came from it. Raises NotFound."""
+        conversations.get_conversation(tx, scope, conversation_id)
+        memories.purge_memories(tx, scope, conversation_id=conversation_id)
+        conversations.delete_conversation(tx, scope, conversation_id)
+        graph.drop_orphans(tx, scope)
+
+    def forget_staff(self, tx: Connection, staff_id: str) -> None:
+        """Erase a staff member with all that it holds, for every user. Raises NotFound."""
+        for scope in staff.list_scopes(tx, staff_id):
+            memories.purge_memories(tx, scope)
+        staff.delete_staff(tx, staff_id)
 
     def request_vectors(self, tx: Connection, scope: Scope) -> None:
         """Have memories that were saved without a vector get one."""

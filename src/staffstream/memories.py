@@ -65,6 +65,7 @@ class Memory:
     quote: str | None
     importance: float
     pinned: bool
+    states_relation: bool
     speaker: str
     conversation_id: str | None
     source_message_id: str | None
@@ -160,6 +161,11 @@ def split_text(text: str) -> list[str]:
         parts.append(rest[:cut].strip())
         rest = rest[cut:].strip()
     return [part for part in (*parts, rest) if part]
+
+
+def note_relation(tx: Connection, scope: Scope, memory_id: str) -> None:
+    """Note that the memory is stated in the graph too, so that restoring it brings that back."""
+    tx.execute("UPDATE memories SET states_relation = 1 WHERE id = ? AND scope_id = ?", (memory_id, scope.id))
 
 
 # ── changing ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -383,4 +389,5 @@ def _unindex(tx: Connection, scope: Scope, memories: Iterable[Memory]) -> None:
 
 def _read_memory(row: Row) -> Memory:
     values = {name: row[name] for name in Memory.__slots__}
-    return Memory(**(values | {"pinned": bool(row["pinned"])}))
+    flags = {name: bool(row[name]) for name in ("pinned", "states_relation")}
+    return Memory(**(values | flags))

@@ -13,11 +13,12 @@ import logging
 import random
 from collections.abc import AsyncGenerator, Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from staffstream import conversations, runs, sse, staff
 from staffstream.active import ActiveRun, describe_failure
 from staffstream.claude import Claude
-from staffstream.context import UNKNOWN_RATIO, Context, Sources, fit_context
+from staffstream.context import UNKNOWN_RATIO, Context, fit_context
 from staffstream.database import Connection, Database
 from staffstream.domain import (
     Door,
@@ -45,8 +46,11 @@ from staffstream.errors import (
     UpstreamError,
 )
 from staffstream.learning import Learning
+from staffstream.memories import MemoryKind
+from staffstream.recall import Recalled, recall_memories
 from staffstream.runlog import encode_ended_run
 from staffstream.settings import Settings
+from staffstream.sources import Sources, gather_sources
 from staffstream.tokens import count_tokens
 
 log = logging.getLogger(__name__)
@@ -54,7 +58,6 @@ log = logging.getLogger(__name__)
 START_WAIT_S = 1.0  # a response starts after this even if Claude has not accepted yet
 LOOK_AGAIN_S = 0.25  # how often a run is looked at that waits, or that another process makes
 ASYNC_ATTEMPTS = 8
-_MOST_TURNS = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,16 +208,13 @@ class Pipeline:
 
     def _build_context(self, conn: Connection, run: Run) -> Context:
         member = staff.get_staff(conn, run.staff_id)
-        model = self._model_of(member)
-        summary, summed_up = conversations.load_summary(conn, run.scope, run.conversation_id)
-        sources = Sources(
-            staff=member,
-            question=conversations.get_message(conn, run.scope, run.user_message_id),
-            turns=conversations.load_turns(
-                conn, run.scope, run.conversation_id, after_turn=summed_up, before_turn=run.turn, limit=_MOST_TURNS
-            ),
-            summary=summary,
+        sources = gather_sources(
+            conn, run.scope, member, conversations.get_message(conn, run.scope, run.user_message_id)
         )
+        return self._fit(member, sources)
+
+    def _fit(self, member: Staff, sources: Sources) -> Context:
+        model = self._model_of(member)
         return fit_context(
             sources,
             model=model,
@@ -222,6 +222,25 @@ class Pipeline:
             max_output_tokens=member.max_output_tokens or self.settings.max_output_tokens,
             ratio=self.ratios.get(model),
         )
+
+    async def preview_context(
+        self, staff_id: str, user_id: str, conversation_id: str | None, content: str
+    ) -> dict[str, Any]:
+        """The record of the context that a reply to `content` would be built from; nothing is stored. Raises
+        NotFound.
+        """
+
+        def build(conn: Connection) -> Context:
+            scope = staff.find_scope(conn, staff_id, user_id)
+            member = staff.get_staff(conn, staff_id)
+            question = conversations.draft_question(conn, scope, conversation_id, content)
+            return self._fit(member, gather_sources(conn, scope, member, question))
+
+        return (await self.database.read(build)).record
+
+    async def recall(self, scope: Scope, query: str, *, kind: MemoryKind | None, limit: int) -> list[Recalled]:
+        """What would be recalled for a query, best first, below the relevance floor too."""
+        return await self.database.read(lambda conn: recall_memories(conn, scope, query, limit=limit, kind=kind))
 
     def _model_of(self, member: Staff) -> str:
         return member.model or self.settings.model

@@ -53,6 +53,15 @@ def find_active_runs(conn: Connection, scope: Scope, conversation_id: str) -> li
     return [_read_run(row) for row in rows]
 
 
+def has_active_run(conn: Connection, scope: Scope, message_id: str) -> bool:
+    """Whether a reply to the message is queued or being made."""
+    return bool(
+        conn.execute(
+            f"SELECT 1 FROM runs WHERE user_message_id = ? AND scope_id = ? AND state IN {_ACTIVE}", (message_id, scope.id)
+        ).fetchone()
+    )
+
+
 def load_reply_text(conn: Connection, run: Run) -> str:
     """What the run has said: its saved message's content, or the partial text so far."""
     if run.message_id is None:

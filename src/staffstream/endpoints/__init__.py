@@ -2,11 +2,12 @@
 
 from starlette.routing import Route
 
-from staffstream.endpoints import conversations, keys, messages, runs, staff, system
+from staffstream.endpoints import conversations, keys, memories, messages, runs, staff, system
 
 _STAFF = "/api/v1/staff/{staff_id}"
 _MESSAGE = _STAFF + "/messages/{message_id}"
 _RUN = _STAFF + "/runs/{run_id}"
+_MEMORY = _STAFF + "/memories/{memory_id}"
 _CONVERSATION = _STAFF + "/conversations/{conversation_id}"
 
 ROUTES = [
@@ -25,6 +26,15 @@ ROUTES = [
     Route(_RUN, runs.show, methods=["GET"]),
     Route(_RUN + "/stream", runs.join, methods=["GET"]),
     Route(_RUN + "/cancel", runs.cancel, methods=["POST"]),
+    Route(_MESSAGE, messages.delete, methods=["DELETE"]),
+    Route(_STAFF + "/memories", memories.list_some, methods=["GET"]),
+    Route(_STAFF + "/memories", memories.create, methods=["POST"]),
+    Route(_MEMORY, memories.show, methods=["GET"]),
+    Route(_MEMORY, memories.update, methods=["PATCH"]),
+    Route(_MEMORY, memories.delete, methods=["DELETE"]),
+    Route(_MEMORY + "/restore", memories.restore, methods=["POST"]),
+    Route(_STAFF + "/graph", memories.show_graph, methods=["GET"]),
+    Route(_STAFF + "/context", messages.try_context, methods=["POST"]),
     Route(_STAFF + "/conversations", conversations.create, methods=["POST"]),
     Route(_STAFF + "/conversations", conversations.list_some, methods=["GET"]),
     Route(_CONVERSATION, conversations.show, methods=["GET"]),

@@ -26,7 +26,9 @@ async def create(request: Request) -> Response:
     def make(tx: Connection) -> tuple[Conversation, list[Message]]:
         scope = staff.ensure_scope(tx, staff_id, user_id)
         made = conversations.create_conversation(tx, scope, title=body.title or "", user_name=body.user_name or "")
-        return made, conversations.import_messages(tx, scope, made, past)
+        imported = conversations.import_messages(tx, scope, made, past)
+        service.learning.keep_import(tx, scope, made, imported)
+        return made, imported
 
     made, imported = await service.database.write(make)
     return respond_json(
@@ -87,5 +89,5 @@ async def delete(request: Request) -> Response:
     scope = await service.database.read(lambda conn: staff.find_scope(conn, staff_id, user_id))
     await service.database.read(lambda conn: conversations.get_conversation(conn, scope, conversation_id))
     await service.pipeline.stop_all(conversation_id=conversation_id)
-    await service.database.write(lambda tx: conversations.delete_conversation(tx, scope, conversation_id))
+    await service.database.write(lambda tx: service.learning.forget_conversation(tx, scope, conversation_id))
     return Response(status_code=204)

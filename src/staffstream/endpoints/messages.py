@@ -160,6 +160,27 @@ async def show_context(request: Request) -> Response:
     )
 
 
+async def try_context(request: Request) -> Response:
+    """A dry run: what a reply to this would be built from. Nothing is stored."""
+    service, user_id = await get_caller(request)
+    body = await read_body(request, NewMessage)
+    staff_id = request.path_params["staff_id"]
+    return respond_json(await service.pipeline.preview_context(staff_id, user_id, body.conversation_id, body.content))
+
+
+async def delete(request: Request) -> Response:
+    """Erase a message, its replies, and what was learned from them."""
+    service, user_id = await get_caller(request)
+    staff_id, message_id = request.path_params["staff_id"], request.path_params["message_id"]
+
+    def erase(tx: Connection) -> None:
+        scope = staff.find_scope(tx, staff_id, user_id)
+        service.learning.forget_message(tx, scope, message_id)
+
+    await service.database.write(erase)
+    return Response(status_code=204)
+
+
 async def give_feedback(request: Request) -> Response:
     """Keep what the user thought of a reply; the last word counts."""
     service, user_id = await get_caller(request)

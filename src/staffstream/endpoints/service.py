@@ -11,6 +11,7 @@ from staffstream import keys
 from staffstream.database import Database
 from staffstream.domain import Caller, now_text
 from staffstream.errors import Forbidden, NotStarted, Unauthorized
+from staffstream.learning import Learning
 from staffstream.pipeline import Pipeline
 from staffstream.settings import Settings
 
@@ -29,6 +30,7 @@ class Service:
     settings: Settings
     database: Database
     pipeline: Pipeline
+    learning: Learning
     identify: Identify
 
 

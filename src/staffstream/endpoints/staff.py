@@ -47,10 +47,7 @@ async def update(request: Request) -> Response:
     changes = (await read_body(request, StaffChanges)).model_dump(exclude_unset=True)
     _check_nulls(changes)
     secret = changes.pop("webhook_secret", None)
-    secrets = None if secret is None else [secret]
-    changed = await service.database.write(
-        lambda tx: staff.update_staff(tx, staff_id, changes, webhook_secrets=secrets)
-    )
+    changed = await service.database.write(lambda tx: staff.update_staff(tx, staff_id, changes, webhook_secret=secret))
     return respond_json(show_staff(changed))
 
 
@@ -59,7 +56,7 @@ async def delete(request: Request) -> Response:
     service, _ = await get_admin(request)
     staff_id = request.path_params["staff_id"]
     await service.pipeline.stop_all(staff_id=staff_id)
-    await service.database.write(lambda tx: staff.delete_staff(tx, staff_id))
+    await service.database.write(lambda tx: service.learning.forget_staff(tx, staff_id))
     return Response(status_code=204)
 
 
