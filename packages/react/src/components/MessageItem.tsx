@@ -24,9 +24,9 @@ export const MessageItem = memo(function MessageItem(props: MessageItemProps) {
     <li className={`ss-message ss-${message.message_type}`} data-status={message.status}>
       <article aria-label={isUser ? labels.you : name || undefined} aria-busy={isGrowing}>
         {isUser ? (
-          <p className="ss-text" dir="auto">
-            {message.content}
-          </p>
+          <div className="ss-bubble">
+            <p dir="auto">{message.content}</p>
+          </div>
         ) : (
           <div className="ss-markdown">
             <Markdown text={message.content} isGrowing={isGrowing} />

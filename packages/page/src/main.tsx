@@ -1,0 +1,13 @@
+import { StrictMode } from "react"
+import { createRoot } from "react-dom/client"
+import "@staffstream/react/styles.css"
+import "./page.css"
+import { App } from "./App.tsx"
+
+const root = document.getElementById("root")
+if (root === null) throw new Error("index.html has lost its root")
+createRoot(root).render(
+  <StrictMode>
+    <App />
+  </StrictMode>,
+)

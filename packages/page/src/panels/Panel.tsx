@@ -1,0 +1,28 @@
+/** What stands behind the talk, beside it: why an answer came out so, what is remembered, and how it hangs together. */
+import { IconButton } from "../parts.tsx"
+import { type PanelName, useRoute } from "../route.ts"
+import { GraphPanel } from "./GraphPanel.tsx"
+import { MemoryPanel } from "./MemoryPanel.tsx"
+import { WhyPanel } from "./WhyPanel.tsx"
+
+const TITLES: Record<PanelName, string> = { why: "Why this answer", memory: "Memory", graph: "Graph" }
+
+export function Panel() {
+  const [{ panel, focus, conversationId }, go] = useRoute()
+  if (panel === null) return null
+  return (
+    <aside className="panel" aria-label={TITLES[panel]}>
+      <header className="panel-head">
+        <h2>{TITLES[panel]}</h2>
+        <IconButton icon="close" label="Close the panel" onClick={() => go({ panel: null, focus: null })} />
+      </header>
+      <div className="panel-body">
+        {panel === "why" && focus !== null && (
+          <WhyPanel key={focus} messageId={focus} conversationId={conversationId} />
+        )}
+        {panel === "memory" && <MemoryPanel focus={focus} />}
+        {panel === "graph" && <GraphPanel entity={focus} />}
+      </div>
+    </aside>
+  )
+}

@@ -1,0 +1,65 @@
+/**
+ * Where one is, as the part of the address after `#`: the server has one page, under whatever prefix it is mounted.
+ *
+ *     #/staff-id/conversation-id/why/message-id        `-` stands for the default conversation
+ */
+import { useSyncExternalStore } from "react"
+
+export type PanelName = "why" | "memory" | "graph"
+
+export interface Route {
+  staffId: string | null
+  /** Null for the default conversation. */
+  conversationId: string | null
+  panel: PanelName | null
+  /** What the panel is about: a message or an entity. */
+  focus: string | null
+}
+
+const PANELS: readonly string[] = ["why", "memory", "graph"]
+
+export function readRoute(hash: string): Route {
+  const [staffId, conversationId, panel, focus] = hash
+    .replace(/^#?\/?/, "")
+    .split("/")
+    .map(part => decode(part))
+  return {
+    staffId: staffId || null,
+    conversationId: !conversationId || conversationId === "-" ? null : conversationId,
+    panel: PANELS.includes(panel ?? "") ? (panel as PanelName) : null,
+    focus: focus || null,
+  }
+}
+
+export function writeRoute({ staffId, conversationId, panel, focus }: Route): string {
+  const parts = [staffId, conversationId ?? "-", panel, focus]
+  const end = parts.findLastIndex(part => part !== null && part !== "-")
+  return `#/${parts
+    .slice(0, end + 1)
+    .map(part => encodeURIComponent(part ?? "-"))
+    .join("/")}`
+}
+
+/** The present route, and what goes to another one; a change given in part leaves the rest as it is. */
+export function useRoute(): [Route, (change: Partial<Route>) => void] {
+  const hash = useSyncExternalStore(subscribe, () => location.hash)
+  return [readRoute(hash), go]
+}
+
+function go(change: Partial<Route>): void {
+  location.hash = writeRoute({ ...readRoute(location.hash), ...change })
+}
+
+function subscribe(listener: () => void): () => void {
+  window.addEventListener("hashchange", listener)
+  return () => window.removeEventListener("hashchange", listener)
+}
+
+function decode(part: string): string {
+  try {
+    return decodeURIComponent(part)
+  } catch {
+    // Somebody's own idea of an address: taken as it stands, and then not found.
+    return part
+  }
+}
