@@ -371,7 +371,7 @@ class Claude:
             async with self.client.messages.with_streaming_response.create(
                 model=prompt.model,
                 max_tokens=prompt.max_tokens,
-                system=prompt.system,  # type: ignore[arg-type]
+                system=prompt.system or anthropic.omit,  # type: ignore[arg-type]
                 messages=prompt.messages,  # type: ignore[arg-type]
                 stream=True,
                 timeout=httpx2.Timeout(None, connect=self.limits.connect_s),
