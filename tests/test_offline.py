@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
+from html import escape
 from typing import Any
 
 import anthropic
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from staffstream import extraction, summaries
 from staffstream.offline import MODEL, StandIn, refuse
 from staffstream.offline.answers import PromptCache, split_pieces, write_answer
 from staffstream.offline.facts import find_facts
@@ -361,6 +363,19 @@ def test_answers_from_what_was_recalled(question: str, answer: str) -> None:
     assert _reply("x", "y", question, notes=[RECALLED]) == answer
 
 
+def test_does_not_quote_itself() -> None:
+    """Its own replies are remembered as all are, but there is nothing in them to quote."""
+    own = [
+        *(_reply("Hi"), _reply("x", "y", "I live in Oslo."), _reply("I live in Oslo.", "ok", "Where do I live?")),
+        *(_reply("x", "y", said) for said in ("Hi", "Where is it?", "Nice.", "Can you help?", "What do you know?")),
+        *(_reply("x", "y", said, notes=[RECALLED]) for said in ("Kari?", "Where is Bergen?", "Is it raining?")),
+        *(_reply(said, notes=["<summary>I like tea.</summary>"]) for said in ("What do I like?", "tell a long story")),
+    ]
+    memories = "".join(f"<memory>{escape(said)}</memory>" for said in own)
+    said = _reply("What do you know about me?", notes=[f"<recalled>{memories}</recalled>"])
+    assert said == f"{NOTICE} Nothing yet: you have told me nothing."
+
+
 def test_answers_from_the_summary() -> None:
     """What the summary holds can be asked for."""
     summary = "<summary>\n- Anna (2026-03-01): My favourite colour is green.\n</summary>"
@@ -475,80 +490,88 @@ def test_learns_nothing_from(said: str) -> None:
     assert find_facts(said) == []
 
 
-def _facts_schema(**fact: Any) -> Json:
-    """A schema like the one extraction sends."""
-
-    def listed(**properties: Any) -> Json:
-        item = _object(**properties)
-        return {"type": "array", "items": {**item, "required": list(properties)}}
-
-    text, number = {"type": "string"}, {"type": "integer"}
-    triple = {"subject": text, "predicate": text, "object": text, "quote": text, "message": number}
-    schema = _object(
-        facts=listed(**{**triple, "text": text, "kind": text, "importance": {"type": "number"}, **fact}),
-        entities=listed(name=text, type=text, aliases={"type": "array", "items": text}),
-        relations=listed(**triple),
-    )
-    return {**schema, "required": ["facts", "entities", "relations"]}
-
-
-BATCH = """Facts so far: <known_facts>
-- Anna lives in Oslo.
+BATCH = """<known_facts>
+<fact n="1" subject="user" predicate="likes" object="coffee" since="2026-01-01">Anna likes coffee.</fact>
+<fact n="2" subject="user" predicate="lives_in" object="Rome" since="2026-01-01">Anna lives in Rome.</fact>
 </known_facts>
-Extract from <messages>:
+
 <messages>
 <message n="1" from="user" name="Anna" date="2026-03-01">I live in Oslo. My sister Kari works at R&amp;D Ltd.</message>
-<message n="2" from="assistant" name="Ada" date="2026-03-01">I live in a server. My name is Ada.</message>
-<message n="3" from="user" name="Anna" date="2026-03-02">Do I live in Rome?
-I moved to Bergen &lt;3</message>
+<message n="2" from="assistant" name='The "Ada"' date="2026-03-01">I live in a server. I like tea.</message>
+<message n="3" from="user" name="Anna" date="2026-03-02">Do I live in Paris?
+I moved to Bergen. My cousin lives in Bodø. I like tea.</message>
 </messages>"""
 
 
 def test_extracts_facts_with_their_source() -> None:
-    """Each fact has its text in the third person, its verbatim quote and the number of its message."""
-    found = fill_schema(_facts_schema(), BATCH)
-    assert [(fact["subject"], fact["predicate"], fact["object"], fact["message"]) for fact in found["facts"]] == [
-        ("user", "lives_in", "Oslo", 1),
+    """Only what the user states; of two homes the later one; each with the number of its message."""
+    found = fill_schema(extraction.SCHEMA, BATCH)["facts"]
+    assert {(fact["subject"], fact["predicate"], fact["object"], fact["message"]) for fact in found} == {
         ("user", "has_sister", "Kari", 1),
         ("Kari", "works_at", "R&D Ltd", 1),
-        ("user", "lives_in", "Bergen <3", 3),
-    ]
-    assert found["facts"][0]["text"] == "Anna lives in Oslo."
-    assert found["facts"][2]["quote"] == "My sister Kari works at R&D Ltd."
+        ("user", "lives_in", "Bergen", 3),
+        ("user's cousin", "lives_in", "Bodø", 3),
+        ("user", "likes", "tea", 3),
+    }
+
+
+def test_words_facts_in_the_third_person_and_quotes_to_the_letter() -> None:
+    """A fact can be read on its own; its quote is the sentence as it was written."""
+    texts = {fact["quote"]: fact["text"] for fact in fill_schema(extraction.SCHEMA, BATCH)["facts"][:-1]}
+    assert texts["I moved to Bergen."] == "Anna lives in Bergen."
+    assert texts["My cousin lives in Bodø."] == "Anna's cousin lives in Bodø."
+    assert texts["My sister Kari works at R&D Ltd."] in ("Anna has a sister called Kari.", "Kari works at R&D Ltd.")
+
+
+def test_only_what_cannot_hold_together_is_replaced() -> None:
+    """Who moves no longer lives where they did; who likes tea may still like coffee."""
+    found = fill_schema(extraction.SCHEMA, BATCH)["facts"]
+    assert {fact["predicate"]: fact["replaces"] for fact in found if fact["subject"] == "user"} == {
+        "lives_in": 2,
+        "likes": 0,
+        "has_sister": 0,
+    }
 
 
 def test_extracts_entities_and_relations() -> None:
     """What is at either end of a relation is an entity; the user's carries their name."""
-    found = fill_schema(_facts_schema(), BATCH)
-    assert {entity["name"]: entity["type"] for entity in found["entities"]} == {
-        "user": "person",
-        "Oslo": "place",
-        "Kari": "person",
-        "R&D Ltd": "organisation",
-        "Bergen <3": "place",
+    found = fill_schema(extraction.SCHEMA, BATCH)
+    assert {entity["name"]: (entity["type"], entity["aliases"]) for entity in found["entities"]} == {
+        "user": ("person", ["Anna"]),
+        "user's cousin": ("person", []),
+        "Kari": ("person", []),
+        "R&D Ltd": ("organisation", []),
+        "Bergen": ("place", []),
+        "Bodø": ("place", []),
     }
-    assert found["entities"][1]["aliases"] == ["Anna"]
-    assert ("user", "has_sister", "Kari") in [
-        (each["subject"], each["predicate"], each["object"]) for each in found["relations"]
-    ]
+    assert {(each["subject"], each["predicate"], each["object"]) for each in found["relations"]} == {
+        ("user", "has_sister", "Kari"),
+        ("user", "lives_in", "Bergen"),
+        ("user's cousin", "lives_in", "Bodø"),
+        ("Kari", "works_at", "R&D Ltd"),
+    }
 
 
 def test_keeps_to_the_words_of_the_schema() -> None:
     """Kinds that the schema names are used, whole numbers where it wants them, and nothing else is sent."""
-    found = fill_schema(_facts_schema(kind={"enum": ["fact", "plan"]}, importance={"type": "integer"}), BATCH)
-    assert {fact["kind"] for fact in found["facts"]} == {"fact"}
-    assert all(1 <= fact["importance"] <= 10 for fact in found["facts"])
+    fact = _object(kind={"enum": ["fact", "plan"]}, importance={"type": "integer"})
+    items = {"type": "array", "items": {**fact, "required": ["kind", "importance"]}}
+    schema = _object(facts=items, entities=items, relations=items)
+    found = fill_schema(schema, BATCH)["facts"]
+    assert {each["kind"] for each in found} == {"fact"}
+    assert all(1 <= each["importance"] <= 10 and each.keys() == {"kind", "importance"} for each in found)
 
 
 async def test_structured_output_arrives_as_json(claude: anthropic.AsyncAnthropic) -> None:
-    """Through the SDK too: the text of the reply is the instance."""
-    config: Any = {"format": {"type": "json_schema", "schema": _facts_schema()}}
-    message = await claude.messages.create(output_config=config, **_ask(BATCH, max_tokens=4_000))
+    """Through the SDK too: the text of the reply is the instance, and even a full batch fits."""
+    schema = anthropic.transform_schema(extraction.SCHEMA)
+    config: Any = {"format": {"type": "json_schema", "schema": schema}}
+    said = " ".join(f"My favourite thing{n} is the number {n}. I work at Company{n}." for n in range(100))
+    batch = f'<messages><message n="1" from="user" name="A" date="">{said}</message></messages>'
+    message = await claude.messages.create(output_config=config, **_ask(batch, max_tokens=extraction.MAX_OUTPUT_TOKENS))
     assert message.content[0].type == "text"
-    assert len(json.loads(message.content[0].text)["facts"]) == 4
-
-
-SUMMARY = {**_object(summary={"type": "string"}), "required": ["summary"]}
+    assert message.stop_reason == "end_turn"
+    assert len(json.loads(message.content[0].text)["facts"]) > 20
 
 
 def _batch(*said: str, earlier: str = "") -> str:
@@ -558,7 +581,7 @@ def _batch(*said: str, earlier: str = "") -> str:
 
 def test_sums_up_what_was_stated() -> None:
     """Statements of the user are kept in order, questions are not."""
-    summary = fill_schema(SUMMARY, _batch("I live in Oslo.", "How are you?", "I like tea."))["summary"]
+    summary = fill_schema(summaries.SCHEMA, _batch("I live in Oslo.", "How are you?", "I like tea."))["summary"]
     assert summary == "- Anna: I live in Oslo.\n- Anna: I like tea."
 
 
@@ -567,16 +590,18 @@ def test_summaries_converge() -> None:
     summary = ""
     for round_ in range(20):
         chatter = [f"Well then, there we go again with number {round_} and {n}, as ever." for n in range(30)]
-        summary = fill_schema(SUMMARY, _batch(f"I live in Town{round_}.", *chatter, earlier=summary))["summary"]
+        summary = fill_schema(summaries.SCHEMA, _batch(f"I live in Town{round_}.", *chatter, earlier=summary))[
+            "summary"
+        ]
         assert len(summary) <= SUMMARY_CHARS
     assert "I live in Town0." in summary
     assert "I live in Town19." in summary
-    assert fill_schema(SUMMARY, _batch(earlier=summary))["summary"] == summary
+    assert fill_schema(summaries.SCHEMA, _batch(earlier=summary))["summary"] == summary
 
 
 def test_a_batch_of_small_talk_still_gets_a_summary() -> None:
     """Never an empty one, which could not go into a prompt."""
-    assert fill_schema(SUMMARY, _batch("How are you?"))["summary"] == "Nothing of note was said."
+    assert fill_schema(summaries.SCHEMA, _batch("How are you?"))["summary"] == "Nothing of note was said."
 
 
 def test_any_other_schema_gets_its_smallest_instance() -> None:

@@ -18,7 +18,7 @@ LONGEST_SENTENCE = 400
 class Fact:
     """One statement. `subject` is "user", a name, or "user's sister"; `phrase` says the rest in the third
     person; `quote` is the sentence as it was written; `object_type` is what kind of thing the object is, if
-    one with a name.
+    one with a name. Of a `single` kind only one holds at a time: who moves no longer lives where they did.
     """
 
     subject: str
@@ -29,20 +29,22 @@ class Fact:
     category: str = "profile"
     importance: float = 0.6
     object_type: str = ""
+    single: bool = False
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """What makes two statements the same."""
-        return self.subject.casefold(), self.predicate, self.object.casefold()
+        """What makes two statements the same; of a `single` kind, also what makes the later take the place."""
+        return self.subject.casefold(), self.predicate, "" if self.single else self.object.casefold()
 
 
 def find_facts(text: str) -> list[Fact]:
-    """What a user's message states, in its order, each once."""
+    """What a user's message states, each once, the latest last."""
     found: dict[tuple[str, str, str], Fact] = {}
     for sentence in split_sentences(text):
         if len(sentence) <= LONGEST_SENTENCE and not is_question(sentence) and not _SUPPOSES.search(sentence):
             for fact in _read_sentence(sentence):
-                found.setdefault(fact.key, fact)
+                found.pop(fact.key, None)
+                found[fact.key] = fact
     return list(found.values())
 
 
@@ -108,7 +110,7 @@ _VERBS = (
     _Verb("born_on", r"was born (?:on|in)(?=[^,;.!?]*\d)", "was born on", importance=0.8),
     _Verb("born_in", r"was born in(?![^,;.!?]*\d)", "was born in", object_type="place"),
     _Verb("age", rf"{_BE}(?= \d{{1,3}} years old)", "is"),
-    _Verb("allergic_to", rf"{_BE} allergic to", "is allergic to", "health", 0.9),
+    _Verb("allergic_to", rf"{_BE} allergic to", "is allergic to", importance=0.9),
     _Verb("speaks", r"speaks?", "speaks"),
     _Verb("studies", rf"(?:study|studies|{_BE} studying)", "studies"),
     _Verb("plays", r"plays?", "plays", "preference", 0.4),
@@ -138,6 +140,7 @@ _VERBS = (
         "has",
     ),
 )
+_SINGLE = frozenset({"lives_in", "works_at", "works_as", "comes_from", "born_on", "born_in", "age", "married_to"})
 _NAMED = (
     re.compile(rf"\b(?i:my (?:full |first )?name(?: is|['’]s)) (?P<object>{_NAMES}|[\w-]+)"),
     re.compile(rf"\b(?:[Cc]all me|I(?: am|['’]m) called|I go by) (?P<object>{_NAMES})"),
@@ -175,7 +178,7 @@ def _find_name(sentence: str) -> Iterator[Fact]:
     for pattern in _NAMED:
         if (found := pattern.search(sentence)) and not _NATIONALITY.match(found["object"]):
             name = found["object"]
-            yield Fact(USER, "name", name, f"is called {name}", sentence, importance=0.9)
+            yield Fact(USER, "name", name, f"is called {name}", sentence, importance=0.9, single=True)
             return
 
 
@@ -200,7 +203,8 @@ def _find_belongings(sentence: str) -> Iterator[Fact]:
             continue
         value = found["object"].strip(' ."“”')
         category = "preference" if key.startswith("favourite") else "profile"
-        yield Fact(found["owner"] or USER, _slug(key), value, f"'s {key} is {value}", sentence, category, 0.7)
+        phrase = f"'s {key} is {value}"
+        yield Fact(found["owner"] or USER, _slug(key), value, phrase, sentence, category, 0.7, single=True)
 
 
 @functools.cache
@@ -221,14 +225,9 @@ def _find_statements(sentence: str) -> Iterator[Fact]:
             thing = re.sub(r"^(?:an?|the) ", "", value)
             says = f"{verb.says} {value}"
             yield Fact(
-                subject,
-                verb.predicate,
-                thing,
-                says,
-                sentence,
-                verb.category,
-                verb.importance,
-                verb.object_type,
+                *(subject, verb.predicate, thing, says, sentence),
+                *(verb.category, verb.importance, verb.object_type),
+                single=verb.predicate in _SINGLE,
             )
 
 

@@ -45,6 +45,16 @@ class Spoken:
     text: str
 
 
+@dataclass(frozen=True)
+class Known:
+    """One fact that a background request says is known already."""
+
+    number: str
+    subject: str
+    predicate: str
+    object: str
+
+
 def read_chat(prompt: Json) -> Chat:
     """A request with no schema."""
     messages = prompt["messages"]
@@ -69,6 +79,12 @@ def read_batch(text: str) -> list[Spoken]:
     """The `<message>` elements of a background request."""
     found = re.findall(r"<message\s([^>]*\bn=[^>]*)>(.*?)</message>", text, re.DOTALL)
     return [_read_spoken(_read_attributes(attributes), unescape(body)) for attributes, body in found]
+
+
+def read_known(text: str) -> list[Known]:
+    """The `<fact>` elements of a background request."""
+    found = [_read_attributes(attributes) for attributes in re.findall(r"<fact\s([^>]*)>", text)]
+    return [Known(*(each.get(key, "") for key in ("n", "subject", "predicate", "object"))) for each in found]
 
 
 def read_summary(text: str) -> str:
@@ -129,6 +145,8 @@ def _read_note(text: str) -> Iterator[Evidence]:
     """What a summary or a recalled block says."""
     for tag in ("memory", "relation"):
         for attributes, body in re.findall(rf"<{tag}\b([^>]*)>(.*?)</{tag}>", text, re.DOTALL):
+            if _OWN_WORDS.match(unescape(body)):
+                continue
             day = _write_day(_read_attributes(attributes).get("date", ""))
             for sentence in split_sentences(unescape(body)):
                 yield Evidence(sentence, "memory" if tag == "memory" else "relation", day)
@@ -136,8 +154,18 @@ def _read_note(text: str) -> Iterator[Evidence]:
         yield Evidence(sentence.removeprefix("- "), "summary")
 
 
+_OWN_WORDS = re.compile(
+    r"\s*(?:\(This is the offline stand-in|Hello! |Thank you for telling me\.|You told me(?: on \d+ \w+ \d+)?: “"
+    r"|Earlier you said: “|From earlier in our talk: “|I also know: |I am not sure\. The nearest"
+    r"|I have read that, and|I know nothing about that|That takes the real Claude|Nothing yet: you have"
+    r"|\d+\. This is sentence)"
+)
+"""How the stand-in's own replies begin: they are remembered like all others, but hold nothing to quote."""
+
+
 def _read_attributes(text: str) -> dict[str, str]:
-    return {name: unescape(value) for name, value in re.findall(r"([\w-]+)\s*=\s*\"([^\"]*)\"", text)}
+    found = re.findall(r"([\w-]+)\s*=\s*(?:\"([^\"]*)\"|'([^']*)')", text)
+    return {name: unescape(double or single) for name, double, single in found}
 
 
 def _read_spoken(attributes: Mapping[str, str], text: str) -> Spoken:

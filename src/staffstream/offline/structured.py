@@ -8,12 +8,22 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from staffstream.offline.facts import USER, Fact, find_facts
-from staffstream.offline.prompts import Spoken, is_question, read_batch, read_summary, split_sentences
+from staffstream.offline.prompts import (
+    Known,
+    Spoken,
+    is_question,
+    read_batch,
+    read_known,
+    read_summary,
+    split_sentences,
+)
 
 Json = Mapping[str, Any]
 
 SUMMARY_CHARS = 1_200
 LONGEST_LINE = 240
+MOST_FACTS = 40
+"""In one answer, the most important first: more might not fit into the tokens that are asked for."""
 
 
 def fill_schema(schema: Json, text: str) -> Any:
@@ -21,20 +31,20 @@ def fill_schema(schema: Json, text: str) -> Any:
     properties = resolve_schema(schema, schema).get("properties", {})
     found: Any = None
     if {"facts", "entities", "relations"} <= set(properties):
-        found = extract_batch(read_batch(text))
+        found = extract_batch(read_batch(text), read_known(text))
     elif "summary" in properties:
         found = {"summary": digest_batch(read_summary(text), read_batch(text))}
     return fit_value(found, schema, schema)
 
 
-def extract_batch(batch: list[Spoken]) -> dict[str, list[dict[str, Any]]]:
-    """What the user's messages of a batch state. A statement made twice is given once, where it was made
-    last.
+def extract_batch(batch: list[Spoken], known: list[Known]) -> dict[str, list[dict[str, Any]]]:
+    """What the user's messages of a batch state, and which known fact each makes untrue. A statement made twice
+    is given once, where it was made last.
     """
     facts = {fact.key: (fact, spoken) for spoken in batch if spoken.role == USER for fact in find_facts(spoken.text)}
-    found = list(facts.values())
+    found = sorted(facts.values(), key=lambda pair: -pair[0].importance)[:MOST_FACTS]
     return {
-        "facts": [_write_fact(fact, spoken) for fact, spoken in found],
+        "facts": [_write_fact(fact, spoken) | {"replaces": _find_replaced(fact, known)} for fact, spoken in found],
         "entities": _list_entities(found),
         "relations": [_write_relation(fact, spoken) for fact, spoken in found if _names_thing(fact)],
     }
@@ -125,10 +135,10 @@ _EXAMPLES = {
 
 
 def _write_fact(fact: Fact, spoken: Spoken) -> dict[str, Any]:
-    subject = _say_subject(fact, spoken.name or "The user")
+    subject = re.sub(rf"^{USER}\b", lambda _: spoken.name or "The user", fact.subject)
     joint = "" if fact.phrase.startswith("'s") else " "
     return {
-        "subject": _say_subject(fact, spoken.name or USER) if fact.subject != USER else USER,
+        "subject": fact.subject,
         "predicate": fact.predicate,
         "object": fact.object,
         "text": f"{subject}{joint}{fact.phrase}.",
@@ -144,9 +154,13 @@ def _write_relation(fact: Fact, spoken: Spoken) -> dict[str, Any]:
     return {key: written[key] for key in ("subject", "predicate", "object", "quote", "message")}
 
 
-def _say_subject(fact: Fact, user_name: str) -> str:
-    """ "user" as the user's name, "user's sister" as Anna's."""
-    return re.sub(rf"^{USER}\b", lambda _: user_name, fact.subject)
+def _find_replaced(fact: Fact, known: list[Known]) -> str:
+    """The number of the known fact of this single kind that says otherwise, "0" if there is none."""
+    for each in known:
+        same = (each.subject.casefold(), each.predicate) == (fact.subject.casefold(), fact.predicate)
+        if fact.single and same and each.object.casefold() != fact.object.casefold():
+            return each.number
+    return "0"
 
 
 def _names_thing(fact: Fact) -> bool:
@@ -165,7 +179,7 @@ def _list_entities(found: list[tuple[Fact, Spoken]]) -> list[dict[str, Any]]:
         if _names_thing(fact):
             add(fact.object, fact.object_type)
         if fact.subject != USER:
-            add(_say_subject(fact, spoken.name or USER), "person")
+            add(fact.subject, "person")
         elif _names_thing(fact):
             add(USER, "person", (spoken.name,) if spoken.name else ())
     return list(entities.values())
