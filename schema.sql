@@ -284,7 +284,7 @@ CREATE TABLE delivery_attempts (
 ) STRICT, WITHOUT ROWID;
 
 -- What was used in a day (UTC), by user and by staff member: what the daily caps are measured against.
-CREATE TABLE usage_days (
+CREATE TABLE spending_days (
     day      TEXT NOT NULL,
     user_id  TEXT,
     staff_id TEXT REFERENCES staff ON DELETE CASCADE,
@@ -292,8 +292,8 @@ CREATE TABLE usage_days (
     cost_usd REAL NOT NULL,
     CHECK ((user_id IS NULL) <> (staff_id IS NULL))
 ) STRICT;
-CREATE UNIQUE INDEX usage_days_of_user ON usage_days (user_id, day) WHERE user_id IS NOT NULL;
-CREATE UNIQUE INDEX usage_days_of_staff ON usage_days (staff_id, day) WHERE staff_id IS NOT NULL;
+CREATE UNIQUE INDEX spending_days_of_user ON spending_days (user_id, day) WHERE user_id IS NOT NULL;
+CREATE UNIQUE INDEX spending_days_of_staff ON spending_days (staff_id, day) WHERE staff_id IS NOT NULL;
 
 PRAGMA application_id = 0x53544653;
 PRAGMA user_version = 1;

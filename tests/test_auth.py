@@ -36,6 +36,9 @@ ADMIN = {
 BODIES: dict[tuple[str, str], dict[str, Any]] = {
     ("POST", "/api/v1/staff/{staff_id}/messages"): {"content": "hi"},
     ("POST", "/api/v1/staff/{staff_id}/messages/stream"): {"content": "hi", "multitask_strategy": "enqueue"},
+    ("POST", "/api/v1/staff/{staff_id}/context"): {"content": "hi"},
+    ("POST", "/api/v1/staff/{staff_id}/memories"): {"text": "hi"},
+    ("PATCH", "/api/v1/staff/{staff_id}/memories/{memory_id}"): {"text": "hi"},
     ("POST", "/api/v1/staff/{staff_id}/messages/{message_id}/feedback"): {"rating": 1},
 }
 """What a call needs to get past the check of its body."""
@@ -72,6 +75,8 @@ class House:
         asked = await self.call("POST", f"{staff}/messages/stream", "ada", json={"content": SECRET})
         self.ids["run_id"] = self.ids["message_id"] = asked.headers["x-run-id"]
         self.ids["conversation_id"] = asked.headers["x-conversation-id"]
+        remembered = await self.call("GET", f"{staff}/memories", "ada")
+        self.ids["memory_id"] = remembered.json()[0]["id"]
         self.ids["key_id"] = (await self.call("GET", "/api/v1/keys", "ada")).json()[0]["id"]
 
     def fill(self, path: str) -> str:

@@ -13,16 +13,19 @@ import httpx2
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 
 from staffstream import housekeeping, keys, staff, tokens, upkeep
 from staffstream.claude import Claude, Limits
 from staffstream.database import Connection, Database, Presence
 from staffstream.endpoints import ROUTES
+from staffstream.endpoints.gate import Gate
 from staffstream.endpoints.problems import Edge, handle_own_error, handle_routing_error
 from staffstream.endpoints.service import Identify, KeyRing, Service, identify_local
 from staffstream.errors import SetupError, StaffstreamError
 from staffstream.jobs import JobKind
 from staffstream.learning import Learning
+from staffstream.limits import CallLimits
 from staffstream.offline import StandIn
 from staffstream.pipeline import Pipeline
 from staffstream.settings import Settings
@@ -37,9 +40,10 @@ class Staffstream(Starlette):
     def __init__(self, settings: Settings, identify: Identify | None) -> None:
         self.settings = settings
         self._identify = identify
+        keyless = identify is None and not settings.uses_keys
         super().__init__(
             routes=ROUTES,
-            middleware=[Middleware(Edge)],
+            middleware=[Middleware(Edge, gate=Gate(settings, keyless=keyless)), *_allow_origins(settings)],
             exception_handlers={StaffstreamError: handle_own_error, HTTPException: handle_routing_error},
             lifespan=lambda _: self.running(),
         )
@@ -75,7 +79,7 @@ class Staffstream(Starlette):
             key_ring = KeyRing(database)
             await stack.enter_async_context(housekeeping.keep_house(database, keys_used=key_ring.used))
             identify = self._identify or (key_ring.identify if settings.uses_keys else identify_local)
-            self.state.service = Service(settings, database, pipeline, learning, identify)
+            self.state.service = Service(settings, database, pipeline, learning, identify, CallLimits(settings))
             try:
                 yield
             finally:
@@ -100,6 +104,22 @@ def create_app(settings: Settings | None = None, *, identify: Identify | None = 
     `identify` names the user of a request, for a host that knows its users; without it the settings' `auth` decides.
     """
     return Staffstream(settings or Settings(), identify)
+
+
+def _allow_origins(settings: Settings) -> list[Middleware]:
+    """CORS, for browsers on pages of the origins that the settings name."""
+    if not settings.cors_origins:
+        return []
+    return [
+        Middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST", "PATCH", "DELETE"],
+            allow_headers=["*"],
+            expose_headers=["*"],
+            max_age=600,
+        )
+    ]
 
 
 async def _check_keys(database: Database, settings: Settings) -> None:

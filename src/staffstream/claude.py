@@ -8,11 +8,9 @@ only after `message_stop`: the SDK raises nothing when the upstream ends cleanly
 
 import asyncio
 import contextlib
-import email.utils
 import json
 import logging
-import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,7 +31,7 @@ from staffstream.errors import (
     UpstreamRefused,
     UpstreamTimeout,
 )
-from staffstream.timing import SilenceWatch
+from staffstream.timing import SilenceWatch, read_retry_after
 
 log = logging.getLogger(__name__)
 
@@ -263,20 +261,7 @@ def _translate_status(error: anthropic.APIStatusError) -> UpstreamError:
     status = error.status_code
     kind = _BY_STATUS.get(status) or (UpstreamBroken if status >= 500 else UpstreamRefused)
     log.warning("Claude answered %d %s (request %s): %.300s", status, error.type, error.request_id, error.message)
-    return kind(retry_after_s=_read_retry_after(error.response.headers))
-
-
-def _read_retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait as the header asks: a number of them, or a date (RFC 9110, section 10.2.3)."""
-    value = headers.get("retry-after", "")
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    except (TypeError, ValueError):
-        return None
+    return kind(retry_after_s=read_retry_after(error.response.headers.get("retry-after", "")))
 
 
 @contextlib.contextmanager
@@ -302,6 +287,7 @@ class Claude:
 
     client: anthropic.AsyncAnthropic = field(repr=False)
     limits: Limits
+    places: asyncio.Semaphore  # requests beyond these wait
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -311,6 +297,7 @@ class Claude:
         *,
         api_key: str | None,
         base_url: str | None = None,
+        concurrency: int = 2000,
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> AsyncIterator["Claude"]:
         """A client over the SDK's aiohttp transport, or over the one given.
@@ -327,7 +314,7 @@ class Claude:
             api_key=api_key or "", base_url=base_url, http_client=http, max_retries=0, timeout=None
         )
         async with client:
-            yield cls(client, limits)
+            yield cls(client, limits, asyncio.Semaphore(concurrency))
 
     async def stream_reply(self, prompt: Prompt, take: Callable[[list[Event]], None]) -> None:
         """Ask Claude and hand every batch of events to `take` as it arrives, `Finished` last.
@@ -336,7 +323,7 @@ class Claude:
         but pings came for too long. What `take` raises goes through.
         """
         try:
-            async with asyncio.timeout(None) as deadline:
+            async with self.places, asyncio.timeout(None) as deadline:
                 loop = asyncio.get_running_loop()
                 watch = SilenceWatch(self.limits.first_event_s, lambda: deadline.reschedule(loop.time()))
                 try:
@@ -351,15 +338,16 @@ class Claude:
 
         Raises an UpstreamError; UpstreamRefused also when the answer was refused or did not fit into `max_tokens`.
         """
-        with _translated_errors():
-            message = await self.client.messages.create(
-                model=model,
-                max_tokens=max_tokens,
-                system=system,
-                messages=[{"role": "user", "content": question}],
-                output_config={"format": {"type": "json_schema", "schema": anthropic.transform_schema(schema)}},
-                timeout=httpx2.Timeout(self.limits.silence_s, connect=self.limits.connect_s),
-            )
+        async with self.places:
+            with _translated_errors():
+                message = await self.client.messages.create(
+                    model=model,
+                    max_tokens=max_tokens,
+                    system=system,
+                    messages=[{"role": "user", "content": question}],
+                    output_config={"format": {"type": "json_schema", "schema": anthropic.transform_schema(schema)}},
+                    timeout=httpx2.Timeout(self.limits.silence_s, connect=self.limits.connect_s),
+                )
         if message.stop_reason in ("refusal", "max_tokens", "model_context_window_exceeded"):
             raise UpstreamRefused("The background model did not finish its answer.")
         text = "".join(block.text for block in message.content if block.type == "text")

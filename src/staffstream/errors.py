@@ -6,6 +6,8 @@
     │   └── BadCursor                    400     bad_cursor
     ├── Unauthorized                     401     unauthorized
     ├── Forbidden                        403     forbidden
+    │   ├── HostNotAllowed               403     host_not_allowed
+    │   └── OriginNotAllowed             403     origin_not_allowed
     ├── NotFound                         404     not_found
     ├── MethodNotAllowed                 405     method_not_allowed
     ├── SlowRequest                      408     request_timeout         yes
@@ -17,6 +19,9 @@
     ├── Invalid                          422     invalid
     │   └── IdempotencyMismatch          422     idempotency_mismatch
     ├── TooManyRequests                  429     too_many_requests       yes
+    │   ├── TooManyStreams               429     too_many_streams        yes
+    │   ├── UserCapReached               429     user_cap_reached        yes
+    │   └── StaffCapReached              429     staff_cap_reached       yes
     ├── InternalError                    500     internal_error
     │   └── NotStarted                   500     not_started
     ├── Unavailable                      503     unavailable             yes
@@ -36,6 +41,12 @@
     │       ├── UpstreamRateLimited      503     upstream_rate_limited   yes
     │       ├── UpstreamOverloaded       503     upstream_overloaded     yes
     │       └── UpstreamTimeout          504     upstream_timeout        yes
+    ├── DeliveryError                    502     delivery_failed         yes
+    │   ├── ReceiverUnreachable          502     receiver_unreachable    yes
+    │   ├── ReceiverTimeout              504     receiver_timeout        yes
+    │   ├── ReceiverRefused              502     receiver_refused        yes
+    │   ├── ReceiverGone                 502     receiver_gone
+    │   └── AddressNotPublic             502     address_not_public
     └── SetupError                               the server cannot start; for the operator's eyes only
 
 A class's docstring is the sentence its client reads when the raiser has nothing better to say; every sentence is ours,
@@ -97,6 +108,18 @@ class Forbidden(StaffstreamError):
     """This key may not do that."""
 
     status, code, title = 403, "forbidden", "Not allowed"
+
+
+class HostNotAllowed(Forbidden):
+    """This server does not go by that name. Its operator can add it to STAFFSTREAM_ALLOWED_HOSTS."""
+
+    code, title = "host_not_allowed", "Host not allowed"
+
+
+class OriginNotAllowed(Forbidden):
+    """Pages of that origin may not call this server. Its operator can add it to STAFFSTREAM_CORS_ORIGINS."""
+
+    code, title = "origin_not_allowed", "Origin not allowed"
 
 
 class NotFound(StaffstreamError):
@@ -163,6 +186,24 @@ class TooManyRequests(StaffstreamError):
     """Too many requests. Wait as long as Retry-After says."""
 
     status, code, title, retryable = 429, "too_many_requests", "Too many requests", True
+
+
+class TooManyStreams(TooManyRequests):
+    """This key has as many open streams as it may have. Close one, or wait for one to end."""
+
+    code, title = "too_many_streams", "Too many streams"
+
+
+class UserCapReached(TooManyRequests):
+    """What this user may use in a day is used up. It begins anew at midnight UTC."""
+
+    code, title = "user_cap_reached", "Daily cap reached"
+
+
+class StaffCapReached(TooManyRequests):
+    """What this staff member may use in a day is used up. It begins anew at midnight UTC."""
+
+    code, title = "staff_cap_reached", "Daily cap reached"
 
 
 class InternalError(StaffstreamError):
@@ -273,6 +314,42 @@ class UpstreamTimeout(UpstreamError):
     """Claude was silent for too long. Try again."""
 
     status, code, title, retryable = 504, "upstream_timeout", "Claude timed out", True
+
+
+class DeliveryError(StaffstreamError):
+    """The webhook could not be delivered."""
+
+    status, code, title, retryable = 502, "delivery_failed", "Delivery failed", True
+
+
+class ReceiverUnreachable(DeliveryError):
+    """The webhook's receiver could not be reached, or the connection to it broke."""
+
+    code, title = "receiver_unreachable", "Receiver unreachable"
+
+
+class ReceiverTimeout(DeliveryError):
+    """The webhook's receiver did not answer in time."""
+
+    status, code, title = 504, "receiver_timeout", "Receiver timed out"
+
+
+class ReceiverRefused(DeliveryError):
+    """The webhook's receiver answered, but not with a 2xx status."""
+
+    code, title = "receiver_refused", "Receiver refused"
+
+
+class ReceiverGone(DeliveryError):
+    """The webhook's receiver answered 410: it wants no more deliveries."""
+
+    code, title, retryable = "receiver_gone", "Receiver gone", False
+
+
+class AddressNotPublic(DeliveryError):
+    """The webhook's address is not public; the operator can allow that with STAFFSTREAM_WEBHOOK_ALLOW_PRIVATE."""
+
+    code, title, retryable = "address_not_public", "Address not public", False
 
 
 class SetupError(StaffstreamError):

@@ -15,7 +15,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from staffstream import conversations, runs, sse, staff
+from staffstream import conversations, runs, spending, sse, staff
 from staffstream.active import ActiveRun, describe_failure
 from staffstream.claude import Claude
 from staffstream.context import UNKNOWN_RATIO, Context, fit_context
@@ -51,6 +51,7 @@ from staffstream.recall import Recalled, recall_memories
 from staffstream.runlog import encode_ended_run
 from staffstream.settings import Settings
 from staffstream.sources import Sources, gather_sources
+from staffstream.spending import LIST_PRICES, Spending, price_usage
 from staffstream.tokens import count_tokens
 
 log = logging.getLogger(__name__)
@@ -135,6 +136,7 @@ class Pipeline:
         key = question.idempotency_key
         if key and (known := runs.find_run_by_key(tx, scope, key, question.request_hash)):
             return Acceptance(known)
+        spending.check_caps(tx, scope, self.settings)
         asked = _find_asked(tx, scope, question.regenerates) if question.regenerates else None
         conversation = conversations.ensure_conversation(
             tx, scope, asked.conversation_id if asked else question.conversation_id
@@ -410,6 +412,7 @@ class Pipeline:
                         tx, run, text, status=status, model=active.model, stop_reason=stop_reason, usage=usage
                     )
                     self._learning.keep_reply(tx, run, reply, active.context.record if active.context else None)
+                spending.record_spending(tx, run.scope, self._measure_spending(active, text))
                 if active.context:
                     runs.save_context(tx, run.id, active.context.record)
                     _learn_ratio(tx, active.context, usage)
@@ -417,6 +420,13 @@ class Pipeline:
             return Settled(ended, self._claim_next(tx, ended), runs.load_token_ratios(tx))
 
         return settle
+
+    def _measure_spending(self, active: ActiveRun, text: str) -> Spending:
+        """What the reply took, by Claude's count; by ours for one that broke off after Claude had begun it."""
+        if active.finished is None and (active.streaming_at is None or active.context is None):
+            return Spending(0, 0.0)
+        counted = active.finished.usage if active.finished else _estimate_usage(active, text)
+        return price_usage(active.model or "", counted, LIST_PRICES | self.settings.prices)
 
     def _is_made_again(self, active: ActiveRun) -> bool:
         """Whether an asynchronous run goes back to the queue: nothing has been said, and another attempt may help."""
@@ -500,6 +510,11 @@ def _learn_ratio(tx: Connection, context: Context, usage: dict[str, int] | None)
     counted = sum((usage or {}).get(name, 0) for name in names)
     if counted and context.counted_tokens:
         runs.learn_token_ratio(tx, context.prompt.model, min(3.0, max(0.5, counted / context.counted_tokens)))
+
+
+def _estimate_usage(active: ActiveRun, text: str) -> dict[str, int]:
+    prompt_tokens = active.context.record["total_tokens"] if active.context else 0
+    return {"input_tokens": prompt_tokens, "output_tokens": count_tokens(text)}
 
 
 def encode_terminal(run: Run) -> bytes:

@@ -1,6 +1,8 @@
-"""Watching for silence: of Claude, of a reader, of a stream that needs a heartbeat."""
+"""Watching for silence (of Claude, of a reader, of a stream that needs a heartbeat), and reading how long to wait."""
 
 import asyncio
+import email.utils
+import time
 from collections.abc import Callable
 
 
@@ -40,3 +42,15 @@ class SilenceWatch:
             self.note()
             left_s = self._limit_s
         self._timer = self._loop.call_later(left_s, self._check)
+
+
+def read_retry_after(value: str) -> float | None:
+    """Seconds to wait as a Retry-After header asks: a number of them, or a date (RFC 9110, section 10.2.3)."""
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+    except (TypeError, ValueError):
+        return None

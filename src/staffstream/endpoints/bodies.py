@@ -15,6 +15,8 @@ from staffstream.errors import BadRequest, Invalid, NotJson, SlowRequest, TooLar
 
 T = TypeVar("T")
 
+_MOST_NESTED = 32
+
 
 async def read_body(request: Request, shape: type[T] | TypeAdapter[T], *, limit_bytes: int | None = None) -> T:
     """The body as a value of the shape. Raises a 4xx of our tree; an absent content type counts as JSON."""
@@ -27,7 +29,9 @@ async def read_body(request: Request, shape: type[T] | TypeAdapter[T], *, limit_
         raise SlowRequest from error
     except ClientDisconnect as error:
         raise BadRequest("The body ended before it was complete.") from error
-    return validate(shape, parse_json(data))
+    value = parse_json(data)
+    _check_depth(value)
+    return validate(shape, value)
 
 
 def _check_media_type(request: Request) -> None:
@@ -65,6 +69,17 @@ def parse_json(data: bytes) -> Any:
         return _clean(json.loads(data, parse_constant=_refuse_constant))
     except (ValueError, RecursionError) as error:
         raise NotJson from error
+
+
+def _check_depth(value: Any) -> None:
+    """Refuse what is nested so deep that checking and describing it would cost more than it can be worth."""
+    level = [value]
+    for _ in range(_MOST_NESTED):
+        containers = [item for item in level if isinstance(item, dict | list)]
+        if not containers:
+            return
+        level = [inner for outer in containers for inner in (outer.values() if isinstance(outer, dict) else outer)]
+    raise NotJson(f"The body is nested more than {_MOST_NESTED} levels deep.")
 
 
 def _refuse_constant(name: str) -> None:

@@ -1,5 +1,6 @@
 """`/staff/{staff_id}/messages`: asking, by either door, and looking back."""
 
+import contextlib
 import hashlib
 
 import orjson
@@ -11,7 +12,7 @@ from staffstream.database import Connection
 from staffstream.domain import Conversation, Door, Message
 from staffstream.endpoints.bodies import read_body, read_query
 from staffstream.endpoints.responses import respond_json, respond_page
-from staffstream.endpoints.service import get_caller, write_path
+from staffstream.endpoints.service import get_caller, hold_stream, write_path
 from staffstream.endpoints.shapes import (
     Feedback,
     MessagePage,
@@ -66,19 +67,22 @@ async def regenerate(request: Request) -> EventStream:
 
 async def _answer_live(request: Request, question: Question) -> EventStream:
     service, _ = await get_caller(request)
-    acceptance = await service.pipeline.accept(question)
-    run = acceptance.run
-    ids = {"run_id": run.id, "user_message_id": run.user_message_id, "conversation_id": run.conversation_id}
-    try:
-        await service.pipeline.wait_started(run)
-    except StaffstreamError as error:
-        error.extra |= ids
-        raise
-    return EventStream(
-        service.pipeline.follow(run, 0, status=_wants_status(request)),
-        slow_reader_s=service.settings.slow_reader_s,
-        headers=[(f"x-{name.replace('_', '-')}".encode(), value.encode()) for name, value in ids.items()],
-    )
+    with contextlib.ExitStack() as held:
+        held.enter_context(hold_stream(request))
+        acceptance = await service.pipeline.accept(question)
+        run = acceptance.run
+        ids = {"run_id": run.id, "user_message_id": run.user_message_id, "conversation_id": run.conversation_id}
+        try:
+            await service.pipeline.wait_started(run)
+        except StaffstreamError as error:
+            error.extra |= ids
+            raise
+        return EventStream(
+            service.pipeline.follow(run, 0, status=_wants_status(request)),
+            slow_reader_s=service.settings.slow_reader_s,
+            headers=[(f"x-{name.replace('_', '-')}".encode(), value.encode()) for name, value in ids.items()],
+            held=held.pop_all(),
+        )
 
 
 async def send(request: Request) -> Response:

@@ -16,7 +16,8 @@ from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from staffstream.domain import make_id
-from staffstream.errors import InternalError, MethodNotAllowed, NotFound, StaffstreamError
+from staffstream.endpoints.gate import Gate, protect_page
+from staffstream.errors import Forbidden, InternalError, MethodNotAllowed, NotFound, StaffstreamError
 from staffstream.sse import encode_json
 
 log = logging.getLogger(__name__)
@@ -73,10 +74,13 @@ def _list_methods(request: Request) -> list[str]:
 
 
 class Edge:
-    """Outermost: gives each request an id, answers it with X-Request-Id, and turns what nobody caught into a 500."""
+    """Outermost: gives each request an id, answers it with X-Request-Id, lets in what the gate lets in, and turns what
+    nobody caught into a 500.
+    """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, gate: Gate) -> None:
         self.app = app
+        self._gate = gate
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -90,11 +94,16 @@ class Edge:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                MutableHeaders(scope=message)["X-Request-Id"] = request_id
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-Id"] = request_id
+                protect_page(headers)
             await send(message)
 
         try:
+            self._gate.check(scope)
             await self.app(scope, receive, send_with_id)
+        except Forbidden as error:
+            await respond_problem(error, request_id)(scope, receive, send_with_id)
         except Exception:
             log.exception("request %s to %s failed", request_id, scope["path"])
             if started:

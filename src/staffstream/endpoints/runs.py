@@ -1,12 +1,14 @@
 """`/staff/{staff_id}/runs/{run_id}`: looking at a run, joining its stream, stopping it."""
 
+import contextlib
+
 from starlette.requests import Request
 from starlette.responses import Response
 
 from staffstream import staff
 from staffstream.domain import Scope
 from staffstream.endpoints.responses import respond_json
-from staffstream.endpoints.service import Service, get_caller
+from staffstream.endpoints.service import Service, get_caller, hold_stream
 from staffstream.endpoints.shapes import show_run
 from staffstream.endpoints.streaming import EventStream
 from staffstream.errors import BadCursor
@@ -25,6 +27,8 @@ async def join(request: Request) -> EventStream:
     run_id = request.path_params["run_id"]
     after = _read_cursor(request, run_id)
     run = await service.pipeline.check_cursor(scope, run_id, after)
+    held = contextlib.ExitStack()
+    held.enter_context(hold_stream(request))
     status = "status" in request.query_params.get("events", "").split(",")
     return EventStream(
         service.pipeline.follow(run, after, status=status),
@@ -34,6 +38,7 @@ async def join(request: Request) -> EventStream:
             (b"x-user-message-id", run.user_message_id.encode()),
             (b"x-conversation-id", run.conversation_id.encode()),
         ],
+        held=held,
     )
 
 

@@ -1,5 +1,6 @@
 """What every endpoint works with, and who is calling."""
 
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -12,6 +13,7 @@ from staffstream.database import Database
 from staffstream.domain import Caller, now_text
 from staffstream.errors import Forbidden, NotStarted, Unauthorized
 from staffstream.learning import Learning
+from staffstream.limits import CallLimits
 from staffstream.pipeline import Pipeline
 from staffstream.settings import Settings
 
@@ -32,6 +34,7 @@ class Service:
     pipeline: Pipeline
     learning: Learning
     identify: Identify
+    limits: CallLimits
 
 
 def get_service(request: Request) -> Service:
@@ -69,14 +72,31 @@ class KeyRing:
 
 
 async def identify_caller(request: Request) -> Caller:
-    """Who calls; asked once a request. Raises Unauthorized."""
+    """Who calls; asked, and counted, once a request. Raises Unauthorized or TooManyRequests."""
     caller: Caller | None = request.scope.get("staffstream.caller")
     if caller is None:
         found = await get_service(request).identify(request)
         if not found:
             raise Unauthorized
         caller = request.scope["staffstream.caller"] = Caller(found, "admin") if isinstance(found, str) else found
+        if holder := name_holder(request, caller):
+            get_service(request).limits.count_request(holder)
     return caller
+
+
+def name_holder(request: Request, caller: Caller) -> str | None:
+    """Under which name a caller's requests and streams are counted: its key, or the user whom the host named. None
+    where everybody is the same user.
+    """
+    if get_service(request).identify is identify_local:
+        return None
+    return caller.key_id or caller.user_id
+
+
+def hold_stream(request: Request) -> contextlib.AbstractContextManager[None]:
+    """A place among the caller's open streams, for as long as the block lasts. Raises TooManyStreams on entry."""
+    holder = name_holder(request, request.scope["staffstream.caller"])
+    return get_service(request).limits.hold_stream(holder)
 
 
 async def get_caller(request: Request) -> tuple[Service, str]:

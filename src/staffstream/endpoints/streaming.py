@@ -28,13 +28,19 @@ class EventStream:
         *,
         slow_reader_s: float,
         headers: list[tuple[bytes, bytes]] | None = None,
+        held: contextlib.ExitStack | None = None,
     ) -> None:
         self._frames = frames
         self._slow_reader_s = slow_reader_s
         self._headers = headers or []
+        self._held = held or contextlib.ExitStack()  # left when the response is over
         self._sending = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._held:
+            await self._respond(scope, receive, send)
+
+    async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": write_headers(scope, self._headers)})
         if scope["method"] == "HEAD":
             await send({"type": "http.response.body", "body": b""})

@@ -1,0 +1,73 @@
+"""Which names a server answers to, whose pages may call it, and what its own pages may do.
+
+A page of another site can make a browser send requests to a server on the same machine, and by rebinding its own name
+to a loopback address even read the answers. Against the first stands the check of Origin, against the second that of
+Host; a server that asks for keys gives such a page nothing, since no browser adds a key by itself.
+"""
+
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import Scope
+
+from staffstream.errors import HostNotAllowed, OriginNotAllowed
+from staffstream.settings import Settings
+
+_LOOPBACK_NAMES = {"localhost", "127.0.0.1", "::1"}
+_SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
+
+PAGE_HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline';"
+    " object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Frame-Options": "DENY",
+}
+
+
+class Gate:
+    """The checks of one app. `keyless` when callers are not identified: then the default is to answer only to the
+    address that a request came in by, and to the loopback names.
+    """
+
+    def __init__(self, settings: Settings, *, keyless: bool) -> None:
+        self._hosts = {name.lower() for name in settings.allowed_hosts} or (set() if keyless else {"*"})
+        self._own = _LOOPBACK_NAMES | {settings.host.lower()} if keyless else set()
+        self._origins = {origin.lower().rstrip("/") for origin in settings.cors_origins}
+
+    def check(self, scope: Scope) -> None:
+        """Let the request in, or raise HostNotAllowed or OriginNotAllowed."""
+        headers = Headers(scope=scope)
+        host = headers.get("host", "").lower()
+        if host and not self._knows_host(host, scope):  # only very old clients send none, and no browser
+            raise HostNotAllowed
+        if scope["method"] not in _SAFE_METHODS and not self._allows_origin(headers, host):
+            raise OriginNotAllowed
+
+    def _knows_host(self, host: str, scope: Scope) -> bool:
+        name = _cut_port(host)
+        address = (scope.get("server") or ("",))[0].lower()
+        return "*" in self._hosts or name in self._hosts or name in self._own or (bool(self._own) and name == address)
+
+    def _allows_origin(self, headers: Headers, host: str) -> bool:
+        """Whether the page that sent this, if it was one, is ours or named. A page cannot choose Sec-Fetch-Site; it
+        tells ours behind a proxy that changes Host. One that sends a key has not borrowed its user's rights.
+        """
+        origin = headers.get("origin", "").lower()
+        if not origin or "*" in self._origins or origin in self._origins or "authorization" in headers:
+            return True
+        return headers.get("sec-fetch-site") in ("same-origin", "none") or urlsplit(origin).netloc == host
+
+
+def _cut_port(host: str) -> str:
+    """The name of a Host header: `[::1]:8001` is `::1`."""
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.partition(":")[0]
+
+
+def protect_page(headers: MutableHeaders) -> None:
+    """Add to a response what keeps it from being used against its reader."""
+    headers.setdefault("X-Content-Type-Options", "nosniff")
+    if headers.get("content-type", "").startswith("text/html"):
+        for name, value in PAGE_HEADERS.items():
+            headers.setdefault(name, value)

@@ -1,0 +1,101 @@
+"""What replies and background work cost, by day, user and staff member: rows in and out.
+
+Counted in the transaction that saves what was paid for, so that a crash loses no count and a restart forgives nothing.
+Days are UTC. Prices are Anthropic's list prices of October 2026 in US dollars for a million tokens; the setting
+`prices` corrects them. Who asks at the same time may together go one reply over a cap: what a reply costs is known
+when it ends.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+from staffstream.database import Connection
+from staffstream.domain import Scope
+from staffstream.errors import StaffCapReached, UserCapReached
+from staffstream.settings import Settings
+
+Prices = Mapping[str, tuple[float, float, float, float]]
+"""(input, output, cache write, cache read) by the beginning of a model's name; the longest one that fits counts."""
+
+LIST_PRICES: dict[str, tuple[float, float, float, float]] = {
+    "claude-fable": (10, 50, 12.5, 1),
+    "claude-fable-5-1": (10, 50, 12.5, 0.25),
+    "claude-mythos": (10, 50, 12.5, 1),
+    "claude-mythos-5-1": (10, 50, 12.5, 0.25),
+    "claude-opus": (5, 25, 6.25, 0.5),
+    "claude-opus-5-5": (4, 20, 5, 0.2),
+    "claude-sonnet": (3, 15, 3.75, 0.3),
+    "claude-sonnet-5": (2, 10, 2.5, 0.2),
+    "claude-sonnet-5-5": (2, 10, 2.5, 0.1),
+    "claude-haiku": (1, 5, 1.25, 0.1),
+    "claude-haiku-5-5": (0.1, 0.5, 0.125, 0.01),  # prompts above 100,000 tokens cost five times that
+    "staffstream-offline": (0, 0, 0, 0),
+}
+_DEAREST = max(LIST_PRICES.values())
+_KINDS = ("input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
+
+
+@dataclass(frozen=True, slots=True)
+class Spending:
+    """What one call to Claude took."""
+
+    tokens: int
+    cost_usd: float
+
+
+def price_usage(model: str, usage: Mapping[str, int], prices: Prices = LIST_PRICES) -> Spending:
+    """What a call took by the `usage` that Claude reported. A model of unknown price counts as the dearest one: a cap
+    must not be got round by a new name.
+    """
+    counts = [usage.get(kind, 0) for kind in _KINDS]
+    fitting = [prefix for prefix in prices if model.startswith(prefix)]
+    price = prices[max(fitting, key=len)] if fitting else _DEAREST
+    cost = sum(count * each for count, each in zip(counts, price, strict=True)) / 1_000_000
+    return Spending(sum(counts), cost)
+
+
+def record_spending(tx: Connection, scope: Scope, spending: Spending) -> None:
+    """Add to today's sums of the user and of the staff member."""
+    for kind, holder in (("user", scope.user_id), ("staff", scope.staff_id)):
+        tx.execute(
+            f"INSERT INTO spending_days (day, {kind}_id, tokens, cost_usd) VALUES (?, ?, ?, ?)"
+            f" ON CONFLICT ({kind}_id, day) WHERE {kind}_id IS NOT NULL DO UPDATE SET"
+            " tokens = tokens + excluded.tokens, cost_usd = cost_usd + excluded.cost_usd",
+            (_today(), holder, spending.tokens, spending.cost_usd),
+        )
+
+
+def check_caps(conn: Connection, scope: Scope, settings: Settings) -> None:
+    """Raise UserCapReached or StaffCapReached, with the seconds until midnight, when a day's cap has been reached."""
+    caps = (
+        ("user", scope.user_id, settings.user_tokens_per_day, settings.user_cost_per_day, UserCapReached),
+        ("staff", scope.staff_id, settings.staff_tokens_per_day, settings.staff_cost_per_day, StaffCapReached),
+    )
+    for kind, holder, most_tokens, most_cost, error in caps:
+        if most_tokens is None and most_cost is None:
+            continue
+        spent = load_spending(conn, "user" if kind == "user" else "staff", holder)
+        if (most_tokens is not None and spent.tokens >= most_tokens) or (
+            most_cost is not None and spent.cost_usd >= most_cost
+        ):
+            raise error(retry_after_s=_seconds_to_midnight())
+
+
+def load_spending(conn: Connection, kind: Literal["user", "staff"], holder: str) -> Spending:
+    """What a user, or a staff member, has taken today."""
+    row = conn.execute(
+        f"SELECT tokens, cost_usd FROM spending_days WHERE {kind}_id = ? AND day = ?", (holder, _today())
+    ).fetchone()
+    return Spending(row["tokens"], row["cost_usd"]) if row else Spending(0, 0.0)
+
+
+def _today() -> str:
+    return datetime.now(UTC).date().isoformat()
+
+
+def _seconds_to_midnight() -> float:
+    now = datetime.now(UTC)
+    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
+    return (midnight - now).total_seconds()
