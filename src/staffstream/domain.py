@@ -54,6 +54,7 @@ class Staff:
     max_output_tokens: int | None
     webhook_url: str | None
     webhook_secrets: tuple[str, ...] = field(repr=False)
+    webhook_disabled_at: str | None
     memory_enabled: bool
     created_at: str
     updated_at: str

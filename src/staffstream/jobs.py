@@ -239,6 +239,11 @@ def drop_job(tx: Connection, job_id: str) -> Job:
     return job
 
 
+def drop_dead_jobs(tx: Connection, kind: JobKind, subject: str) -> None:
+    """Erase the dead jobs of a subject, when a new one is to take their place."""
+    tx.execute("DELETE FROM jobs WHERE kind = ? AND subject = ? AND state = 'dead'", (kind, subject))
+
+
 def measure_jobs(conn: Connection) -> list[JobCount]:
     """How the jobs stand, by kind; kinds without jobs are absent. A job whose holder's lease ran out counts as due."""
     rows = conn.execute(

@@ -58,17 +58,32 @@ def list_staff(conn: Connection) -> list[Staff]:
 
 
 def update_staff(
-    tx: Connection, staff_id: str, changes: Mapping[str, Any], *, webhook_secrets: list[str] | None = None
+    tx: Connection, staff_id: str, changes: Mapping[str, Any], *, webhook_secret: str | None = None
 ) -> Staff:
-    """Change the named fields only. Raises NotFound."""
+    """Change the named fields only. Raises NotFound.
+
+    A new webhook secret comes before the present one, which stays valid until the next. Naming the webhook's URL,
+    be it the same, enables it again.
+    """
     values = {name: changes[name] for name in _FIELDS if name in changes} | {"updated_at": now_text()}
-    if webhook_secrets is not None:
-        values["webhook_secrets"] = json.dumps(webhook_secrets)
+    present = get_staff(tx, staff_id).webhook_secrets[0]
+    if webhook_secret not in (None, present):
+        values["webhook_secrets"] = json.dumps([webhook_secret, present])
+    if "webhook_url" in changes:
+        values["webhook_disabled_at"] = None
     tx.execute(
         f"UPDATE staff SET {', '.join(f'{name} = ?' for name in values)} WHERE id = ?",
         [*values.values(), staff_id],
     )
     return get_staff(tx, staff_id)
+
+
+def disable_webhook(tx: Connection, staff_id: str, url: str) -> bool:
+    """Send no more to the staff member's webhook, until its URL is set again. False if it has another URL by now."""
+    cursor = tx.execute(
+        "UPDATE staff SET webhook_disabled_at = ? WHERE id = ? AND webhook_url = ?", (now_text(), staff_id, url)
+    )
+    return cursor.rowcount == 1
 
 
 def delete_staff(tx: Connection, staff_id: str) -> None:
@@ -83,6 +98,7 @@ def _read_staff(row: Row) -> Staff:
         **{name: row[name] for name in _FIELDS if name != "memory_enabled"},
         memory_enabled=bool(row["memory_enabled"]),
         webhook_secrets=tuple(json.loads(row["webhook_secrets"])),
+        webhook_disabled_at=row["webhook_disabled_at"],
         created_at=row["created_at"],
         updated_at=row["updated_at"],
     )

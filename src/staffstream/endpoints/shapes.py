@@ -112,6 +112,7 @@ def show_staff(staff: Staff) -> dict[str, Any]:
         "context_budget_tokens": staff.context_budget_tokens,
         "max_output_tokens": staff.max_output_tokens,
         "webhook_url": staff.webhook_url,
+        "webhook_disabled_at": staff.webhook_disabled_at,
         "memory_enabled": staff.memory_enabled,
         "created_at": staff.created_at,
         "updated_at": staff.updated_at,

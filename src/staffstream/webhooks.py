@@ -1,0 +1,172 @@
+"""Sending webhooks as the Standard Webhooks specification has them.
+
+An attempt is one signed POST that has to be answered with 2xx within 15 s. It goes through httpcore itself, which
+follows no redirect and knows no proxy variable, over connections to checked addresses only (addresses.py). Every
+attempt is logged before the job that caused it learns how it ended.
+"""
+
+import asyncio
+import base64
+import contextlib
+import functools
+import hashlib
+import hmac
+import logging
+import ssl
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from dataclasses import dataclass
+from typing import cast
+
+import httpcore
+import httpx
+
+from staffstream import __version__, deliveries, staff
+from staffstream.addresses import CheckedBackend, Resolve, resolve_host
+from staffstream.database import Connection, Database
+from staffstream.deliveries import Delivery
+from staffstream.domain import now_text
+from staffstream.errors import DeliveryError, ReceiverGone, ReceiverRefused, ReceiverTimeout, ReceiverUnreachable
+from staffstream.jobs import Job
+from staffstream.timing import read_retry_after
+
+log = logging.getLogger(__name__)
+
+ATTEMPT_S = 15.0
+_CONNECT_S = 5.0  # for each address of the host
+_MOST_READ_BYTES = 16 * 1024
+_READ_S = 1.0
+
+
+def sign_webhook(secrets: Iterable[str], webhook_id: str, timestamp: int, body: bytes) -> str:
+    """The `webhook-signature` header: an HMAC-SHA256 by each secret, since a receiver may know any one of them."""
+    signed = b"%s.%d.%s" % (webhook_id.encode(), timestamp, body)
+    keys = (base64.b64decode(secret.removeprefix("whsec_")) for secret in secrets)
+    return " ".join("v1," + base64.b64encode(hmac.digest(key, signed, hashlib.sha256)).decode() for key in keys)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """All that is taken from a receiver: its status, and for how long it wants to be left alone."""
+
+    status: int
+    retry_after_s: float | None
+
+
+class Webhooks:
+    """Delivers. Made by `Webhooks.open`, which also closes its connections."""
+
+    def __init__(self, database: Database, pool: httpcore.AsyncConnectionPool) -> None:
+        self._database = database
+        self._pool = pool
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def open(
+        cls,
+        database: Database,
+        *,
+        allow_private: bool = False,
+        resolve: Resolve = resolve_host,
+        ssl_context: ssl.SSLContext | None = None,
+    ) -> AsyncIterator["Webhooks"]:
+        """`resolve` and `ssl_context` stand in for the system's resolver and the known certificate authorities."""
+        async with httpcore.AsyncConnectionPool(
+            ssl_context=ssl_context or await asyncio.to_thread(httpx.create_ssl_context),
+            max_connections=None,
+            max_keepalive_connections=0,  # every attempt checks the address it goes to
+            network_backend=CheckedBackend(allow_private=allow_private, resolve=resolve),
+        ) as pool:
+            yield cls(database, pool)
+
+    async def deliver(self, job: Job) -> Callable[[Connection], None]:
+        """Send the delivery that the job is about, once; returns the transaction that marks it as delivered.
+
+        Raises DeliveryError when it was not, after that has been logged; NotFound when the delivery was erased.
+        """
+        delivery, secrets = await self._database.read(lambda conn: _load(conn, job.subject))
+        started_at, started = now_text(), time.monotonic()
+        answer, failure = await self._attempt(delivery, secrets)
+        add_attempt = functools.partial(
+            deliveries.add_attempt,
+            delivery=delivery,
+            started_at=started_at,
+            duration_ms=round((time.monotonic() - started) * 1000),
+            status=answer.status if answer else None,
+            error=failure.code if failure else None,
+        )
+        if failure is None:
+            return add_attempt
+
+        def log_failure(tx: Connection) -> None:
+            add_attempt(tx)
+            if isinstance(failure, ReceiverGone) and staff.disable_webhook(tx, delivery.staff_id, delivery.url):
+                deliveries.drop_pending(tx, delivery.staff_id, delivery.url)
+
+        await self._database.write(log_failure)
+        raise failure
+
+    async def _attempt(
+        self, delivery: Delivery, secrets: tuple[str, ...]
+    ) -> tuple[Answer | None, DeliveryError | None]:
+        """What the receiver answered, and what keeps the delivery from being delivered."""
+        try:
+            async with asyncio.timeout(ATTEMPT_S):
+                answer = await self._post(delivery, secrets)
+        except (TimeoutError, httpcore.TimeoutException):
+            return None, ReceiverTimeout()
+        except DeliveryError as error:
+            return None, error
+        except (httpcore.NetworkError, httpcore.ProtocolError, httpx.InvalidURL, OSError) as error:
+            log.info("delivery %s: %s", delivery.id, type(error.__cause__ or error).__name__)
+            return None, ReceiverUnreachable()
+        return answer, _judge(answer)
+
+    async def _post(self, delivery: Delivery, secrets: tuple[str, ...]) -> Answer:
+        url = httpx.URL(delivery.url)
+        async with self._pool.stream(
+            "POST",
+            httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
+            headers=_write_headers(delivery, secrets),
+            content=delivery.body.encode(),
+            extensions={"timeout": {"connect": _CONNECT_S}},
+        ) as response:
+            headers = {name.lower(): value for name, value in response.headers}
+            await _read_a_little(response)
+            return Answer(response.status, read_retry_after(headers.get(b"retry-after", b"").decode("latin-1")))
+
+
+def _load(conn: Connection, delivery_id: str) -> tuple[Delivery, tuple[str, ...]]:
+    delivery = deliveries.get_delivery(conn, delivery_id)
+    return delivery, staff.get_staff(conn, delivery.staff_id).webhook_secrets
+
+
+def _write_headers(delivery: Delivery, secrets: tuple[str, ...]) -> dict[bytes | str, bytes | str]:
+    timestamp = int(time.time())
+    return {
+        "Content-Type": "application/json",
+        "User-Agent": f"staffstream/{__version__}",
+        "webhook-id": delivery.id,
+        "webhook-timestamp": str(timestamp),
+        "webhook-signature": sign_webhook(secrets, delivery.id, timestamp, delivery.body.encode()),
+    }
+
+
+async def _read_a_little(response: httpcore.Response) -> None:
+    """Let a receiver that says a few words end in peace; one that says more, or nothing more, is hung up on."""
+    left = _MOST_READ_BYTES
+    with contextlib.suppress(TimeoutError, httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError):
+        chunks = cast(AsyncGenerator[bytes, None], response.aiter_stream())
+        async with asyncio.timeout(_READ_S), contextlib.aclosing(chunks):
+            async for chunk in chunks:
+                left -= len(chunk)
+                if left < 0:
+                    return
+
+
+def _judge(answer: Answer) -> DeliveryError | None:
+    if 200 <= answer.status < 300:
+        return None
+    if answer.status == 410:
+        return ReceiverGone()
+    return ReceiverRefused(retry_after_s=answer.retry_after_s)
