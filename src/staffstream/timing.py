@@ -2,6 +2,7 @@
 
 import asyncio
 import email.utils
+import math
 import time
 from collections.abc import Callable
 
@@ -45,12 +46,14 @@ class SilenceWatch:
 
 
 def read_retry_after(value: str) -> float | None:
-    """Seconds to wait as a Retry-After header asks: a number of them, or a date (RFC 9110, section 10.2.3)."""
+    """Seconds to wait as a Retry-After header asks: a number of them, or a date (RFC 9110, section 10.2.3). None for
+    anything else, `inf` and `nan` among it: no header of ours could pass them on.
+    """
     try:
-        return max(0.0, float(value))
+        seconds = float(value)
     except ValueError:
-        pass
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    except (TypeError, ValueError):
-        return None
+        try:
+            seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
+        except (TypeError, ValueError, OverflowError):
+            return None
+    return max(0.0, seconds) if math.isfinite(seconds) else None
