@@ -268,9 +268,7 @@ def http_error(
     headers: Mapping[str, str] | None = None,
 ) -> Script:
     """An error before any stream, with the API's body."""
-    return lambda request: json_steps(
-        status, error_body(error_type, message, f"req_{request.number}"), headers
-    )
+    return lambda request: json_steps(status, error_body(error_type, message, f"req_{request.number}"), headers)
 
 
 def steps(*given: Step) -> Script:
@@ -280,9 +278,7 @@ def steps(*given: Step) -> Script:
 
 def json_steps(status: int, body: Any, headers: Mapping[str, str] | None = None) -> list[Step]:
     """A whole response with a JSON body."""
-    return whole_steps(
-        status, json.dumps(body).encode(), {"content-type": "application/json", **(headers or {})}
-    )
+    return whole_steps(status, json.dumps(body).encode(), {"content-type": "application/json", **(headers or {})})
 
 
 def whole_steps(status: int, body: bytes, headers: Mapping[str, str]) -> list[Step]:
@@ -319,9 +315,7 @@ class FarEnd:
 
     async def __aenter__(self) -> "FarEnd":
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
-            lambda: _Connection(self), "127.0.0.1", self._port, backlog=4096
-        )
+        self._server = await loop.create_server(lambda: _Connection(self), "127.0.0.1", self._port, backlog=4096)
         self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
         return self
 
@@ -516,9 +510,7 @@ def _parse_request(data: bytes) -> tuple[Request, bytes] | None:
         return None
     first, *lines = head.decode("latin-1").split("\r\n")
     method, path, _ = first.split(" ")
-    headers = {
-        name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)
-    }
+    headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
     if headers.get("transfer-encoding") == "chunked":
         body = _parse_chunks(rest)
     else:
@@ -555,9 +547,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--tokens", type=int, default=50, help="pieces of text in a reply")
     parser.add_argument("--delay-s", type=float, default=0.02, help="time before each piece")
-    parser.add_argument(
-        "--stamp", action="store_true", help="each piece is the monotonic time in ns it was sent at"
-    )
+    parser.add_argument("--stamp", action="store_true", help="each piece is the monotonic time in ns it was sent at")
     uvloop.run(_serve(parser.parse_args()))
 
 
