@@ -29,9 +29,12 @@ from staffstream.limits import CallLimits
 from staffstream.offline import StandIn
 from staffstream.pipeline import Pipeline
 from staffstream.settings import Settings
+from staffstream.webhooks import Webhooks
 from staffstream.worker import Lane, Worker
 
 log = logging.getLogger(__name__)
+
+JOBS_GRACE_S = 1.0
 
 
 class Staffstream(Starlette):
@@ -72,14 +75,17 @@ class Staffstream(Starlette):
                 settings=settings, database=database, claude=claude, embedder=None, embed_now=_no_vector
             )
             pipeline = Pipeline(settings=settings, database=database, claude=claude, learning=learning)
-            worker = Worker(database, pipeline.owner, _assign_jobs(learning), wake=learning.jobs_changed)
+            webhooks = await stack.enter_async_context(
+                Webhooks.open(database, allow_private=settings.webhook_allow_private)
+            )
+            worker = Worker(database, pipeline.owner, _assign_jobs(learning, webhooks), wake=learning.jobs_changed)
             await stack.enter_async_context(worker.running(alone=presence.alone))
             await stack.enter_async_context(upkeep.keep_running(pipeline, alone=presence.alone))
             await presence.share()
             key_ring = KeyRing(database)
             await stack.enter_async_context(housekeeping.keep_house(database, keys_used=key_ring.used))
             identify = self._identify or (key_ring.identify if settings.uses_keys else identify_local)
-            self.state.service = Service(settings, database, pipeline, learning, identify, CallLimits(settings))
+            self.state.service = Service(settings, database, pipeline, learning, identify, CallLimits(settings), worker)
             try:
                 yield
             finally:
@@ -87,10 +93,11 @@ class Staffstream(Starlette):
 
     async def drain(self, grace_s: float) -> None:
         """Take no new runs and give the running ones `grace_s` seconds; what is left then ends with its partial text
-        saved.
+        saved. Background jobs have a moment, and are done again after the restart.
         """
         if (service := getattr(self.state, "service", None)) is not None:
             await upkeep.drain(service.pipeline, grace_s)
+            await service.worker.drain(min(grace_s, JOBS_GRACE_S))
 
     async def welcome(self) -> str:
         """The id of a staff member to talk to, made on the first start if there is none."""
@@ -135,7 +142,7 @@ async def _check_keys(database: Database, settings: Settings) -> None:
     log.warning("%s", problem)
 
 
-def _assign_jobs(learning: Learning) -> dict[JobKind, Lane]:
+def _assign_jobs(learning: Learning, webhooks: Webhooks) -> dict[JobKind, Lane]:
     """Who does which background work. One conversation is never worked on twice at a time: a job's subject sees to
     that.
     """
@@ -143,6 +150,7 @@ def _assign_jobs(learning: Learning) -> dict[JobKind, Lane]:
         "extract": Lane(learning.extract),
         "summarise": Lane(learning.summarise),
         "embed": Lane(learning.embed, width=1),
+        "deliver": Lane(webhooks.deliver, width=32),  # a receiver may hold one for 15 s
     }
 
 

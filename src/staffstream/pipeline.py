@@ -15,7 +15,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from staffstream import conversations, runs, spending, sse, staff
+from staffstream import conversations, deliveries, runs, spending, sse, staff
 from staffstream.active import ActiveRun, describe_failure
 from staffstream.claude import Claude
 from staffstream.context import UNKNOWN_RATIO, Context, fit_context
@@ -412,6 +412,7 @@ class Pipeline:
                         tx, run, text, status=status, model=active.model, stop_reason=stop_reason, usage=usage
                     )
                     self._learning.keep_reply(tx, run, reply, active.context.record if active.context else None)
+                _announce_end(tx, run, text)
                 spending.record_spending(tx, run.scope, self._measure_spending(active, text))
                 if active.context:
                     runs.save_context(tx, run.id, active.context.record)
@@ -450,10 +451,12 @@ class Pipeline:
         """End a run that this process is not making, from what its row holds."""
         run = runs.get_run(tx, run.scope, run.id)
         text = run.partial_text
-        if runs.end_run(tx, run, state, message_id=run.id if text else None, error=failure) and text:
-            status: MessageStatus = "cancelled" if state == "cancelled" else "interrupted"
-            reply = conversations.append_reply(tx, run, text, status=status)
-            self._learning.keep_reply(tx, run, reply, None)
+        if runs.end_run(tx, run, state, message_id=run.id if text else None, error=failure):
+            if text:
+                status: MessageStatus = "cancelled" if state == "cancelled" else "interrupted"
+                reply = conversations.append_reply(tx, run, text, status=status)
+                self._learning.keep_reply(tx, run, reply, None)
+            _announce_end(tx, run, text)
         ended = runs.get_run(tx, run.scope, run.id)
         return Settled(ended, self._claim_next(tx, ended))
 
@@ -502,6 +505,11 @@ def _find_asked(tx: Connection, scope: Scope, message_id: str) -> Message:
 def _load_run(conn: Connection, scope: Scope, run_id: str) -> tuple[Run, str]:
     run = runs.get_run(conn, scope, run_id)
     return run, runs.load_reply_text(conn, run)
+
+
+def _announce_end(tx: Connection, run: Run, text: str) -> None:
+    """Have the webhook told how a run ended, if there is one to tell."""
+    deliveries.enqueue_delivery(tx, staff.get_staff(tx, run.staff_id), runs.get_run(tx, run.scope, run.id), text)
 
 
 def _learn_ratio(tx: Connection, context: Context, usage: dict[str, int] | None) -> None:

@@ -136,6 +136,15 @@ class Settings(BaseModel):
         ge=0.5,
         description="What a process is making may be taken over by another one after so long without a sign of life.",
     )
+    max_queue_age_s: float = Field(
+        300, gt=0, description="Readiness fails when a reply or a job that is due has waited for so long."
+    )
+    webhook_allow_private: bool = Field(
+        False, description="Webhooks may go to addresses that are not public: loopback, private networks and the like."
+    )
+    stream_share: float = Field(
+        1, ge=0, le=1, description="The share of users whom `GET …/door` sends to the stream; the others go to polling."
+    )
     extract_every_messages: int = Field(
         10, ge=1, le=1000, description="Facts are learned from a conversation after so many messages …"
     )

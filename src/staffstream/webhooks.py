@@ -21,7 +21,7 @@ from typing import cast
 import httpcore
 import httpx
 
-from staffstream import __version__, deliveries, staff
+from staffstream import deliveries, staff
 from staffstream.addresses import CheckedBackend, Resolve, resolve_host
 from staffstream.database import Connection, Database
 from staffstream.deliveries import Delivery
@@ -145,7 +145,7 @@ def _write_headers(delivery: Delivery, secrets: tuple[str, ...]) -> dict[bytes |
     timestamp = int(time.time())
     return {
         "Content-Type": "application/json",
-        "User-Agent": f"staffstream/{__version__}",
+        "User-Agent": "staffstream",
         "webhook-id": delivery.id,
         "webhook-timestamp": str(timestamp),
         "webhook-signature": sign_webhook(secrets, delivery.id, timestamp, delivery.body.encode()),

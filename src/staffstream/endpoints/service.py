@@ -16,6 +16,7 @@ from staffstream.learning import Learning
 from staffstream.limits import CallLimits
 from staffstream.pipeline import Pipeline
 from staffstream.settings import Settings
+from staffstream.worker import Worker
 
 LOCAL_USER = "local"
 
@@ -35,6 +36,7 @@ class Service:
     learning: Learning
     identify: Identify
     limits: CallLimits
+    worker: Worker
 
 
 def get_service(request: Request) -> Service:
