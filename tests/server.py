@@ -33,7 +33,10 @@ from hypercorn.asyncio import serve as serve_asgi
 from hypercorn.config import Config
 from starlette.types import ASGIApp
 
+from staffstream import keys
 from staffstream.app import Staffstream, create_app
+from staffstream.database import connect, prepare_file, transact
+from staffstream.domain import Role
 from staffstream.settings import Settings
 from tests.far_end import DEADLINE_S, FarEnd
 
@@ -431,7 +434,7 @@ class ServerProcess:
 
 def make_environment(db: Path, far: FarEnd | None = None, **variables: str) -> dict[str, str]:
     """A server's environment: nothing of this one's but the paths."""
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+    kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "HOME", "LANG") if name in os.environ}
     claude = {"ANTHROPIC_API_KEY": KEY, "ANTHROPIC_BASE_URL": far.url} if far else {"STAFFSTREAM_OFFLINE": "1"}
     return kept | {"STAFFSTREAM_DB": str(db), "STAFFSTREAM_PORT": "0"} | claude | variables
 
@@ -478,3 +481,14 @@ async def _read_url(process: "subprocess.Popen[str]", log_file: Path) -> str:
     found = re.search(r"http://\S+(?=,)", line)
     assert found, f"no banner but {line!r}:\n{log_file.read_text('utf-8')[-4000:]}"
     return found[0]
+
+
+# ── keys ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def make_keys(db: Path, **roles: Role) -> dict[str, dict[str, str]]:
+    """Keys in the file, by their users' names, as the headers that carry them: `make_keys(db, ada="admin")`."""
+    prepare_file(db)
+    with contextlib.closing(connect(db)) as connection, transact(connection):
+        made = {name: keys.create_key(connection, name, role=role)[1] for name, role in roles.items()}
+    return {name: {"Authorization": f"Bearer {text}"} for name, text in made.items()}
