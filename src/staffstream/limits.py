@@ -7,7 +7,7 @@ once. What a day may cost is counted in the database, by usage.py.
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from staffstream.errors import TooManyRequests, TooManyStreams
 from staffstream.settings import Settings
@@ -16,15 +16,16 @@ from staffstream.settings import Settings
 class CallLimits:
     """Counts requests and open streams, and refuses what is over the limits of the settings; 0 means no limit."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._settings = settings
+        self._clock = clock
         self._streams: Counter[str | None] = Counter()
         self._requests: Counter[str] = Counter()
         self._minute = 0
 
     def count_request(self, holder: str) -> None:
         """Note a request. Raises TooManyRequests, with the seconds until the next minute begins."""
-        minute, second = divmod(time.monotonic(), 60)
+        minute, second = divmod(self._clock(), 60)
         if minute != self._minute:
             self._minute = int(minute)
             self._requests.clear()
