@@ -100,7 +100,7 @@ def fit_context(
         "token_ratio": round(budget.ratio, 4),
         "sections": _list_sections(sources, budget, system, summary, turns, evidence),
         "dropped": dropped,
-        "notes": list(sources.notes),
+        "notes": _write_notes(dropped),
     }
     return Context(prompt, record, round((budget_tokens - budget.left) / budget.ratio))
 
@@ -245,6 +245,11 @@ def _list_sections(
         _section("graph", budget, [_describe_evidence(e, measure) for e in evidence if e.source == "relation"]),
         _section("question", budget, [_describe_message(sources.question, measure)]),
     ]
+
+
+def _write_notes(dropped: list[dict[str, Any]]) -> list[str]:
+    cut = sum(item["source"] == "turn" for item in dropped)
+    return [f"{cut} older turns are left out, as no summary covers them yet."] if cut else []
 
 
 def _section(name: str, budget: _Budget, items: list[dict[str, Any]]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any, cast
 from staffstream import conversations, extraction, graph, jobs, memories, runs, staff, summaries
 from staffstream.claude import Claude
 from staffstream.database import Connection, Database
-from staffstream.domain import Conversation, Message, Run, Scope, Staff
+from staffstream.domain import Conversation, Message, Run, Scope, Staff, now_text
 from staffstream.embeddings.vectors import Embedder
 from staffstream.errors import Conflict
 from staffstream.memory_index import EmbedNow, load_unembedded, save_vectors
@@ -138,6 +138,8 @@ class Learning:
         batch, member = await self._database.read(collect)
         if batch is None or not member.memory_enabled:
             return _do_nothing
+        if self._comes_too_soon(batch):
+            return lambda tx: self._schedule_extraction(tx, batch.scope, job.subject)
         answer = await self._claude.ask_json(
             model=self._settings.background_model,
             system=extraction.INSTRUCTIONS,
@@ -157,6 +159,12 @@ class Learning:
                 self.on_learned(made, learned.rejected)
 
         return commit
+
+    def _comes_too_soon(self, batch: extraction.Batch) -> bool:
+        """A job that was asked for again while it ran finds a few messages only: they wait for more, or for quiet."""
+        quiet_since = now_text(-self._settings.extract_idle_s)
+        few = len(batch.messages) < self._settings.extract_every_messages and not batch.more
+        return few and batch.messages[-1].created_at > quiet_since
 
     async def summarise(self, job: jobs.Job) -> Commit:
         """Fold a conversation's oldest turns into its summary: one call to the background model."""

@@ -293,16 +293,23 @@ def list_memories(
 
 
 def find_related_facts(conn: Connection, scope: Scope, text: str, *, limit: int) -> list[Memory]:
-    """The current facts nearest in words to a text: what a batch may repeat or make untrue."""
+    """The current facts that a text may repeat or make untrue: the nearest in words, then the latest about the user.
+
+    A move from one town to another shares no word with what it makes untrue, so words alone would miss it.
+    """
     query = write_query(split_words(text)[:200])
-    if not query:
-        return []
-    rows = conn.execute(
+    near = conn.execute(
         "SELECT memories.* FROM memory_words JOIN memories ON number = memory_words.rowid WHERE memory_words MATCH ?"
         " AND memory_words.rowid BETWEEN ? AND ? AND kind = 'fact' AND valid_to IS NULL ORDER BY rank LIMIT ?",
-        (query, *get_number_range(scope), limit),
-    )
-    return [_read_memory(row) for row in rows]
+        (query or '""', *get_number_range(scope), limit // 2),
+    ).fetchall()
+    latest = conn.execute(
+        "SELECT * FROM memories WHERE scope_id = ? AND kind = 'fact' AND subject = 'user' AND valid_to IS NULL"
+        " AND deleted_at IS NULL ORDER BY number DESC LIMIT ?",
+        (scope.id, limit),
+    ).fetchall()
+    found = {row["number"]: _read_memory(row) for row in (*near, *latest)}
+    return list(found.values())[:limit]
 
 
 def load_memories(conn: Connection, scope: Scope, numbers: Iterable[int]) -> dict[int, Memory]:

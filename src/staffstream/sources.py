@@ -44,7 +44,6 @@ class Sources:
     summary: str = ""
     evidence: Sequence[Evidence] = ()
     left_out: Sequence[dict[str, Any]] = ()
-    notes: Sequence[str] = ()
 
 
 def gather_sources(conn: Connection, scope: Scope, member: Staff, question: Message) -> Sources:
