@@ -84,7 +84,7 @@ def read_schema() -> str:
 def read_migrations() -> list[tuple[int, str]]:
     """(version it leads to, SQL) of each migration, in order. `0002_….sql` leads from version 1 to version 2."""
     folder = importlib.resources.files("staffstream").joinpath("migrations")
-    files = sorted(file.name for file in folder.iterdir() if file.name.endswith(".sql"))
+    files = sorted(file.name for file in folder.iterdir() if file.name.endswith(".sql")) if folder.is_dir() else []
     return [(int(name[:4]), folder.joinpath(name).read_text("utf-8")) for name in files]
 
 
