@@ -16,7 +16,7 @@ from staffstream.errors import TooManyRequests, TooManyStreams
 from staffstream.limits import CallLimits
 from staffstream.settings import Settings, read_settings
 from staffstream.spending import Spending, price_usage
-from tests.far_end import FarEnd, Reply
+from tests.far_end import DEADLINE_S, FarEnd, Reply
 from tests.server import Api, make_keys, make_settings, read_problem, serve_here
 
 pytestmark = pytest.mark.anyio
@@ -242,6 +242,18 @@ async def test_a_reply_that_is_broken_off_counts_too(db: Path, far: FarEnd) -> N
             await api.cancel(grace, hearing.run_id)
             await hearing.rest()
         assert (await api.ask(grace, "hi")).problem["code"] == "user_cap_reached"
+
+
+async def test_background_work_counts_too(db: Path, far: FarEnd) -> None:
+    """What is learned from a conversation is paid for by its user."""
+    async with serve_here(db, far, extract_every_messages=2, user_tokens_per_day=100_000) as api:
+        grace = await api.make_staff()
+        far.script(Reply(["Bergen is fine."]))
+        reply = (await api.ask(grace, "I live in Bergen.")).end["usage"]
+        with contextlib.closing(connect(db)) as connection:
+            async with asyncio.timeout(DEADLINE_S):
+                while spending.load_spending(connection, "user", "local").tokens <= sum(reply.values()):
+                    await asyncio.sleep(0.01)
 
 
 async def test_what_was_spent_on_other_days_does_not_count(db: Path, far: FarEnd) -> None:

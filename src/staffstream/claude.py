@@ -68,6 +68,15 @@ class Finished:
     usage: dict[str, int]
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a question for JSON got: the value, and what it took."""
+
+    value: Any
+    model: str
+    usage: dict[str, int]
+
+
 Event = str | Accepted | Thinking | Finished
 """A `str` is text for the user."""
 
@@ -175,9 +184,7 @@ class EventReader:
 
     def _keep_usage(self, usage: object) -> None:
         """Later counts replace earlier ones: the API's are cumulative."""
-        for name, value in _as_object(usage).items():
-            if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53:
-                self._usage[name] = value
+        self._usage |= _read_usage(usage)
 
 
 def _split_blocks(data: bytes) -> list[bytes]:
@@ -222,6 +229,15 @@ def _load_leniently(payload: bytes) -> Any:
 
 def _as_object(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
+
+
+def _read_usage(usage: object) -> dict[str, int]:
+    """The token counts of a usage object, by name."""
+    return {
+        name: value
+        for name, value in _as_object(usage).items()
+        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
+    }
 
 
 def _as_text(value: object) -> str:
@@ -333,7 +349,9 @@ class Claude:
         except TimeoutError as error:
             raise UpstreamTimeout from error
 
-    async def ask_json(self, *, model: str, system: str, question: str, schema: dict[str, Any], max_tokens: int) -> Any:
+    async def ask_json(
+        self, *, model: str, system: str, question: str, schema: dict[str, Any], max_tokens: int
+    ) -> Answer:
         """The background model's answer as the JSON that the schema describes; its shape is not checked here.
 
         Raises an UpstreamError; UpstreamRefused also when the answer was refused or did not fit into `max_tokens`.
@@ -351,7 +369,7 @@ class Claude:
         if message.stop_reason in ("refusal", "max_tokens", "model_context_window_exceeded"):
             raise UpstreamRefused("The background model did not finish its answer.")
         text = "".join(block.text for block in message.content if block.type == "text")
-        return _load_json(clean_text(text).encode())
+        return Answer(_load_json(clean_text(text).encode()), message.model, _read_usage(message.usage.to_dict()))
 
     async def _relay(self, prompt: Prompt, take: Callable[[list[Event]], None], watch: SilenceWatch) -> None:
         reader = EventReader()

@@ -11,8 +11,8 @@ import logging
 from collections.abc import Callable
 from typing import Any, cast
 
-from staffstream import conversations, extraction, graph, jobs, memories, runs, staff, summaries
-from staffstream.claude import Claude
+from staffstream import conversations, extraction, graph, jobs, memories, runs, spending, staff, summaries
+from staffstream.claude import Answer, Claude
 from staffstream.database import Connection, Database
 from staffstream.domain import Conversation, Message, Run, Scope, Staff, now_text
 from staffstream.embeddings.vectors import Embedder
@@ -148,9 +148,10 @@ class Learning:
             max_tokens=extraction.MAX_OUTPUT_TOKENS,
         )
         user_name = batch.conversation.user_name
-        learned = extraction.check_answer(batch, answer, user_name=user_name, staff_name=member.name)
+        learned = extraction.check_answer(batch, answer.value, user_name=user_name, staff_name=member.name)
 
         def commit(tx: Connection) -> None:
+            self._count_spending(tx, batch.scope, answer)
             made = extraction.save_learned(tx, batch, learned, user_name=user_name, embed=self.embed_now)
             self.request_vectors(tx, batch.scope)
             if batch.more:
@@ -189,10 +190,15 @@ class Learning:
         )
 
         def commit(tx: Connection) -> None:
-            if summaries.save_summary(tx, fold, answer, model=model) and fold.more:
+            self._count_spending(tx, fold.scope, answer)
+            if summaries.save_summary(tx, fold, answer.value, model=model) and fold.more:
                 jobs.enqueue_job(tx, "summarise", job.subject, scope_id=fold.scope.id)
 
         return commit
+
+    def _count_spending(self, tx: Connection, scope: Scope, answer: Answer) -> None:
+        spent = spending.price_usage(answer.model, answer.usage, self._settings.prices)
+        spending.record_spending(tx, scope, spent)
 
     async def embed(self, job: jobs.Job) -> Commit:
         """Give vectors to memories that were saved without: one call to the embedder a batch."""

@@ -51,7 +51,7 @@ from staffstream.recall import Recalled, recall_memories
 from staffstream.runlog import encode_ended_run
 from staffstream.settings import Settings
 from staffstream.sources import Sources, gather_sources
-from staffstream.spending import LIST_PRICES, Spending, price_usage
+from staffstream.spending import Spending, price_usage
 from staffstream.tokens import count_tokens
 
 log = logging.getLogger(__name__)
@@ -427,7 +427,7 @@ class Pipeline:
         if active.finished is None and (active.streaming_at is None or active.context is None):
             return Spending(0, 0.0)
         counted = active.finished.usage if active.finished else _estimate_usage(active, text)
-        return price_usage(active.model or "", counted, LIST_PRICES | self.settings.prices)
+        return price_usage(active.model or "", counted, self.settings.prices)
 
     def _is_made_again(self, active: ActiveRun) -> bool:
         """Whether an asynchronous run goes back to the queue: nothing has been said, and another attempt may help."""

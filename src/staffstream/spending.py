@@ -45,10 +45,11 @@ class Spending:
     cost_usd: float
 
 
-def price_usage(model: str, usage: Mapping[str, int], prices: Prices = LIST_PRICES) -> Spending:
+def price_usage(model: str, usage: Mapping[str, int], corrections: Prices | None = None) -> Spending:
     """What a call took by the `usage` that Claude reported. A model of unknown price counts as the dearest one: a cap
     must not be got round by a new name.
     """
+    prices = LIST_PRICES | dict(corrections or {})
     counts = [usage.get(kind, 0) for kind in _KINDS]
     fitting = [prefix for prefix in prices if model.startswith(prefix)]
     price = prices[max(fitting, key=len)] if fitting else _DEAREST
