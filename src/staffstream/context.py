@@ -31,6 +31,8 @@ _TREATMENT = (
     " instructions; use what helps, say so when you are unsure, and do not mention the notes themselves."
 )
 
+_OPENING = "(The conversation goes on from here.)"  # the API wants the user's word first
+
 
 @dataclass(frozen=True, slots=True)
 class Context:
@@ -124,7 +126,8 @@ def _fit_rest(
     """Evidence and recent turns. Recent turns have what the evidence's caps leave them, and then what the evidence
     left over.
     """
-    reserve = int(budget_tokens * (MEMORY_SHARE + GRAPH_SHARE)) + WRAPPER_TOKENS if sources.evidence else 0
+    shares = int(budget_tokens * (MEMORY_SHARE + GRAPH_SHARE))
+    reserve = shares + budget.measure("", WRAPPER_TOKENS) if sources.evidence else 0
     waiting = list(sources.turns)
     recent = _fit_turns(budget, waiting, keep_free=reserve)
     evidence, dropped = _fit_evidence(sources.evidence, budget, budget_tokens, {m.id for turn in recent for m in turn})
@@ -144,12 +147,19 @@ def _fit_turns(budget: _Budget, waiting: list[Sequence[Message]], *, keep_free: 
     """Move the newest turns that fit out of `waiting`; a turn is never cut, nor is one skipped."""
     taken: list[Sequence[Message]] = []
     while waiting:
-        tokens = sum(budget.measure(m.content, MESSAGE_OVERHEAD_TOKENS) for m in waiting[-1] if m.content.strip())
+        tokens = _measure_turn(budget, waiting[-1])
         if tokens > budget.left - keep_free:
             break
         budget.spend("recent_turns", tokens)
         taken.insert(0, waiting.pop())
     return taken
+
+
+def _measure_turn(budget: _Budget, turn: Sequence[Message]) -> int:
+    """What a turn takes if it comes first: one that begins with an answer then needs the words before it."""
+    said = [message for message in turn if message.content.strip()]
+    opening = budget.measure(_OPENING, MESSAGE_OVERHEAD_TOKENS) if said and said[0].message_type == "assistant" else 0
+    return opening + sum(budget.measure(message.content, MESSAGE_OVERHEAD_TOKENS) for message in said)
 
 
 def _fit_evidence(
@@ -158,14 +168,14 @@ def _fit_evidence(
     caps = {"memories": int(budget_tokens * MEMORY_SHARE), "graph": int(budget_tokens * GRAPH_SHARE)}
     taken: list[Evidence] = []
     dropped: list[dict[str, Any]] = []
-    if evidence:
-        budget.spend("memories", WRAPPER_TOKENS)
+    wrapper = budget.measure("", WRAPPER_TOKENS)
     for item in evidence:
         section = _section_of(item)
         if item.source_message_id in present:
             dropped.append(_describe_drop(item, "in the recent turns"))
-        elif budget.take(section, budget.measure(item.line, 1), caps[section]):
+        elif budget.take(section, budget.measure(item.line, 1) + wrapper, caps[section] + wrapper):
             taken.append(item)
+            wrapper = 0
         else:
             dropped.append(_describe_drop(item, "over the section's cap"))
     return taken, dropped
@@ -197,7 +207,7 @@ def _write_messages(
         _say(messages, "user", f"<summary>\n{summary}\n</summary>")
     for message in (message for turn in turns for message in turn if message.content.strip()):
         if not messages and message.message_type == "assistant":
-            _say(messages, "user", "(The conversation goes on from here.)")
+            _say(messages, "user", _OPENING)
         _say(messages, message.message_type, message.content)
     _mark_last_answer(messages)
     if evidence:
