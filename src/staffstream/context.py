@@ -77,6 +77,11 @@ def describe_persona(staff: Staff) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
+def weigh_question(counted_tokens: int, ratio: float | None) -> int:
+    """What a question takes of the budget; one that takes more than all of it cannot be asked."""
+    return math.ceil((counted_tokens + MESSAGE_OVERHEAD_TOKENS) * (ratio or UNKNOWN_RATIO))
+
+
 def fit_context(
     sources: Sources, *, model: str, budget_tokens: int, max_output_tokens: int, ratio: float | None
 ) -> Context:

@@ -18,7 +18,7 @@ from typing import Any
 from staffstream import conversations, deliveries, runs, spending, sse, staff
 from staffstream.active import ActiveRun, describe_failure
 from staffstream.claude import Claude
-from staffstream.context import UNKNOWN_RATIO, Context, fit_context
+from staffstream.context import Context, fit_context, weigh_question
 from staffstream.database import Connection, Database
 from staffstream.domain import (
     Door,
@@ -159,10 +159,10 @@ class Pipeline:
 
     def _check_length(self, member: Staff, tokens: int) -> None:
         budget = member.context_budget_tokens or self.settings.context_budget_tokens
-        needed = tokens * self.ratios.get(self._model_of(member), UNKNOWN_RATIO)
+        needed = weigh_question(tokens, self.ratios.get(self._model_of(member)))
         if needed > budget:
             raise MessageTooLong(
-                f"The message counts about {needed:.0f} tokens and the staff member's context budget is {budget}."
+                f"The message counts about {needed} tokens and the staff member's context budget is {budget}."
                 " Shorten it or raise context_budget_tokens."
             )
 
