@@ -27,7 +27,7 @@ DEFAULT_URL = "http://127.0.0.1:8001"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0 fine, 1 it failed, 2 the command or the set-up is wrong."""
-    args = _make_parser().parse_args(argv)
+    args = make_parser().parse_args(argv)
     try:
         return int(args.run(args) or 0)
     except SetupError as error:
@@ -42,7 +42,8 @@ def run_locally(argv: Sequence[str] | None = None) -> int:
     return main(["serve", "--first-steps", *(sys.argv[1:] if argv is None else argv)])
 
 
-def _make_parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """The whole command line, as docs/COMMANDS.md describes it."""
     parser = argparse.ArgumentParser(
         prog="staffstream", description="AI staff members that answer in real time and remember."
     )
