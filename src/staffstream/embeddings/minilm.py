@@ -45,6 +45,9 @@ class MiniLMEmbedder:
         """One unit row a text, made on a worker thread (onnxruntime releases the GIL)."""
         return await asyncio.to_thread(self.embed_now, list(texts))
 
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
     def embed_now(self, texts: Sequence[str]) -> Vectors:
         """The same on the calling thread."""
         ids = [self._pieces.encode(text, limit=MAX_PIECES - 2) for text in texts]
@@ -100,7 +103,7 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray[Any, np.dtype[np.float3
 
 
 def build_network(weights: dict[str, Any], *, quantise: bool = True) -> bytes:
-    """A serialised ONNX model: `ids` (n, length) and `mask` (n, length) to `pooled` (n, 384), the mean over the mask."""
+    """A serialised ONNX model: `ids` and `mask`, both (n, length), to `pooled` (n, 384), the mean over the mask."""
     return _Graph(weights, quantise).serialise()
 
 

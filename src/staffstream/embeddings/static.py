@@ -51,7 +51,8 @@ class StaticEmbedder:
     def split(self, text: str) -> Ids:
         """The ids of the text's known pieces, at most MAX_PIECES."""
         ids = np.array(self.pieces.encode(text, limit=MAX_PIECES), np.int32)
-        return ids[ids != self.pieces.unknown]
+        known: Ids = ids[ids != self.pieces.unknown]
+        return known
 
     def directions(self, ids: Ids) -> Vectors:
         """Float32 (len(ids), 256): the pieces' own vectors as unit rows."""
@@ -59,6 +60,6 @@ class StaticEmbedder:
 
 
 @lru_cache(maxsize=1)
-def static_embedder() -> StaticEmbedder:
+def load_static_embedder() -> StaticEmbedder:
     """The one table of this process, read at first use."""
     return StaticEmbedder()

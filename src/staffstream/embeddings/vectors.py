@@ -7,8 +7,16 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from staffstream.errors import Unavailable
+
 Kind = Literal["document", "query"]
 Vectors = np.ndarray[Any, np.dtype[np.float32]]
+
+
+class EmbedderUnavailable(Unavailable):
+    """The embedder cannot answer now. What waits for it will be tried again."""
+
+    code, title = "embedder_unavailable", "Embedder unavailable"
 
 
 class Embedder(Protocol):
@@ -38,5 +46,5 @@ def scale_rows(rows: Vectors) -> Vectors:
     """The rows at length 1; rows of zeros stay so, and one that is not finite becomes zeros."""
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     good = np.isfinite(lengths) & (lengths > 0)
-    scaled: Vectors = np.where(good, rows, 0) / np.where(good, lengths, 1)
+    scaled: Vectors = np.divide(rows, lengths, out=np.zeros_like(rows), where=good)
     return scaled
