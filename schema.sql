@@ -111,8 +111,8 @@ CREATE TABLE runs (
     CHECK ((state = 'failed') = (error IS NOT NULL))
 ) STRICT;
 CREATE UNIQUE INDEX runs_one_at_a_time ON runs (conversation_id) WHERE state IN ('building', 'streaming');
-CREATE INDEX runs_active ON runs (state, id) WHERE state IN ('queued', 'building', 'streaming');
-CREATE INDEX runs_of_conversation ON runs (conversation_id, turn);
+CREATE INDEX runs_queued ON runs (id) WHERE state = 'queued';
+CREATE INDEX runs_of_conversation ON runs (conversation_id, finished_at, turn, id); -- its active ones lie together
 CREATE INDEX runs_of_message ON runs (user_message_id);
 
 -- What a run sent to Claude and why: apart from runs, whose rows are rewritten twice a second.

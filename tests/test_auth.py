@@ -32,6 +32,10 @@ ADMIN = {
     ("POST", "/api/v1/keys"),
     ("GET", "/api/v1/keys"),
     ("DELETE", "/api/v1/keys/{key_id}"),
+    ("GET", "/api/v1/jobs"),
+    ("GET", "/api/v1/jobs/{job_id}"),
+    ("DELETE", "/api/v1/jobs/{job_id}"),
+    ("POST", "/api/v1/jobs/{job_id}/retry"),
 }
 BODIES: dict[tuple[str, str], dict[str, Any]] = {
     ("POST", "/api/v1/staff/{staff_id}/messages"): {"content": "hi"},
@@ -69,7 +73,8 @@ class House:
 
     async def move_in(self) -> None:
         """Give Ada one of everything that has an id."""
-        made = await self.call("POST", "/api/v1/staff", "ada", json={"name": "Grace"})
+        body = {"name": "Grace", "webhook_url": "http://127.0.0.1:9/"}
+        made = await self.call("POST", "/api/v1/staff", "ada", json=body)
         self.ids["staff_id"] = made.json()["id"]
         staff = f"/api/v1/staff/{self.ids['staff_id']}"
         asked = await self.call("POST", f"{staff}/messages/stream", "ada", json={"content": SECRET})
@@ -77,6 +82,8 @@ class House:
         self.ids["conversation_id"] = asked.headers["x-conversation-id"]
         remembered = await self.call("GET", f"{staff}/memories", "ada")
         self.ids["memory_id"] = remembered.json()[0]["id"]
+        self.ids["delivery_id"] = (await self.call("GET", f"{staff}/deliveries", "ada")).json()[0]["id"]
+        self.ids["job_id"] = (await self.call("GET", "/api/v1/jobs", "ada")).json()[0]["id"]
         self.ids["key_id"] = (await self.call("GET", "/api/v1/keys", "ada")).json()[0]["id"]
 
     def fill(self, path: str) -> str:

@@ -88,11 +88,13 @@ def _describe_end(run: Run, content: str) -> dict[str, Any]:
 def list_deliveries(
     conn: Connection, staff_id: str, *, scope: Scope | None = None, limit: int = 50, before: str | None = None
 ) -> list[Delivery]:
-    """A staff member's deliveries, newest first, of one scope or (for the operator) of all."""
+    """A staff member's deliveries, newest first, of one scope or (for the operator) of all; `before` is the last id of
+    the page before.
+    """
+    within, key = ("deliveries.scope_id", scope.id) if scope else ("scopes.staff_id", staff_id)
     rows = conn.execute(
-        f"{_SELECT} WHERE scopes.staff_id = ?1 AND (?2 IS NULL OR deliveries.scope_id = ?2)"
-        " AND (?3 IS NULL OR deliveries.id < ?3) ORDER BY deliveries.id DESC LIMIT ?4",
-        (staff_id, scope.id if scope else None, before, limit),
+        f"{_SELECT} WHERE {within} = ? AND deliveries.id < ? ORDER BY deliveries.id DESC LIMIT ?",
+        (key, before or "~", limit),  # ~ is above every id
     )
     return [_read_delivery(conn, row) for row in rows.fetchall()]
 

@@ -123,6 +123,7 @@ class Run:
     webhook_url: str | None
     fence: int
     attempts: int
+    not_before: str | None
     created_at: str
     building_at: str | None
     streaming_at: str | None

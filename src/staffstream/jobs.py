@@ -11,7 +11,7 @@ it fell due, or its holder's lease ran out.
 import random
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from staffstream.database import Connection, Row
 from staffstream.domain import Owner, make_id, now_text
@@ -101,13 +101,10 @@ def _put_job(
 # ── running ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def is_any_due(conn: Connection, kinds: Iterable[JobKind]) -> bool:
-    """Whether a worker could take a job of one of these kinds now; a kind is one look into the index."""
-    now = now_text()
-    return any(
-        conn.execute("SELECT 1 FROM jobs WHERE kind = ? AND due_at <= ? LIMIT 1", (kind, now)).fetchone()
-        for kind in kinds
-    )
+def find_oldest_due(conn: Connection, kinds: Iterable[JobKind] = get_args(JobKind)) -> str | None:
+    """Since when a worker could have taken a job of one of these kinds, or None; a kind is one look into the index."""
+    statement, now = "SELECT min(due_at) FROM jobs WHERE kind = ? AND due_at <= ?", now_text()
+    return min(filter(None, (conn.execute(statement, (kind, now)).fetchone()[0] for kind in kinds)), default=None)
 
 
 def claim_due_jobs(tx: Connection, kind: JobKind, *, owner: Owner, limit: int) -> list[Job]:

@@ -30,6 +30,11 @@ IDEMPOTENCY_S = 24 * 3600.0
 _SELECT = "SELECT runs.*, scopes.staff_id, scopes.user_id FROM runs JOIN scopes ON scopes.id = runs.scope_id"
 _ACTIVE = "('queued', 'building', 'streaming')"
 _BEGUN = "('building', 'streaming')"
+_IS_NEXT = (  # at the head of its conversation's queue, with nothing being made there
+    "runs.state = 'queued' AND NOT EXISTS (SELECT 1 FROM runs AS other"
+    " WHERE other.conversation_id = runs.conversation_id AND other.finished_at IS NULL"
+    " AND (other.state <> 'queued' OR (other.turn, other.id) < (runs.turn, runs.id)))"
+)
 
 
 # ── asking ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -46,7 +51,7 @@ def get_run(conn: Connection, scope: Scope, run_id: str) -> Run:
 def find_active_runs(conn: Connection, scope: Scope, conversation_id: str) -> list[Run]:
     """The conversation's runs that have not ended, in the order of turns: the one being made first, then the queue."""
     rows = conn.execute(
-        f"{_SELECT} WHERE runs.conversation_id = ? AND runs.scope_id = ? AND state IN {_ACTIVE}"
+        f"{_SELECT} WHERE runs.conversation_id = ? AND runs.scope_id = ? AND finished_at IS NULL"
         " ORDER BY state = 'queued', runs.turn, runs.id",
         (conversation_id, scope.id),
     )
@@ -73,10 +78,10 @@ def load_reply_text(conn: Connection, run: Run) -> str:
 
 
 def measure_queue(conn: Connection) -> tuple[int, str | None]:
-    """How many runs are queued and due, and since when the oldest of them is."""
+    """How many queued runs could begin now, and since when the oldest of them has been waiting."""
     row = conn.execute(
         "SELECT count(*) AS depth, min(coalesce(not_before, created_at)) AS oldest FROM runs"
-        " WHERE state = 'queued' AND coalesce(not_before, '') <= ?",
+        f" WHERE {_IS_NEXT} AND coalesce(not_before, '') <= ?",
         (now_text(),),
     ).fetchone()
     return row["depth"], row["oldest"]
@@ -108,9 +113,7 @@ def claim_run(tx: Connection, run: Run, *, owner: Owner) -> Run | None:
     """Begin a queued run for `owner`; None when it is not its conversation's turn, or somebody else has it."""
     row = tx.execute(
         "UPDATE runs SET state = 'building', owner = ?, fence = fence + 1, attempts = attempts + 1,"
-        " lease_expires_at = ?, building_at = ?, partial_text = '' WHERE id = ? AND state = 'queued' AND NOT EXISTS"
-        f" (SELECT 1 FROM runs AS other WHERE other.conversation_id = runs.conversation_id AND (other.state IN {_BEGUN}"
-        "  OR (other.state = 'queued' AND (other.turn, other.id) < (runs.turn, runs.id)))) RETURNING id",
+        f" lease_expires_at = ?, building_at = ?, partial_text = '' WHERE id = ? AND {_IS_NEXT} RETURNING id",
         (owner.id, now_text(owner.lease_s), now_text(), run.id),
     ).fetchone()
     return get_run(tx, run.scope, run.id) if row else None
@@ -119,10 +122,7 @@ def claim_run(tx: Connection, run: Run, *, owner: Owner) -> Run | None:
 def claim_due_runs(tx: Connection, *, owner: Owner, limit: int, conversation_id: str | None = None) -> list[Run]:
     """Begin up to `limit` queued runs that are next in their conversation and due, oldest first."""
     rows = tx.execute(
-        f"{_SELECT} WHERE state = 'queued' AND coalesce(not_before, '') <= ?1"
-        " AND (?2 IS NULL OR runs.conversation_id = ?2) AND NOT EXISTS"
-        f" (SELECT 1 FROM runs AS other WHERE other.conversation_id = runs.conversation_id AND (other.state IN {_BEGUN}"
-        "  OR (other.state = 'queued' AND (other.turn, other.id) < (runs.turn, runs.id))))"
+        f"{_SELECT} WHERE {_IS_NEXT} AND coalesce(not_before, '') <= ?1 AND (?2 IS NULL OR runs.conversation_id = ?2)"
         " ORDER BY runs.id LIMIT ?3",
         (now_text(), conversation_id, limit),
     ).fetchall()
@@ -314,6 +314,7 @@ def _read_run(row: Row) -> Run:
         webhook_url=row["webhook_url"],
         fence=row["fence"],
         attempts=row["attempts"],
+        not_before=row["not_before"],
         created_at=row["created_at"],
         building_at=row["building_at"],
         streaming_at=row["streaming_at"],

@@ -93,7 +93,7 @@ class Worker:
             self.wake.clear()
 
     async def _begin_due(self) -> None:
-        if await self._database.read(lambda conn: jobs.is_any_due(conn, self._lanes)):
+        if await self._database.read(lambda conn: jobs.find_oldest_due(conn, self._lanes)):
             await self._database.write(self._claim, then=self._begin)
 
     def _claim(self, tx: Connection) -> list[Job]:

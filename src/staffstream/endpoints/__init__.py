@@ -2,12 +2,24 @@
 
 from starlette.routing import Route
 
-from staffstream.endpoints import conversations, keys, memories, messages, runs, staff, system
+from staffstream.endpoints import (
+    conversations,
+    deliveries,
+    doors,
+    jobs,
+    keys,
+    memories,
+    messages,
+    runs,
+    staff,
+    system,
+)
 
 _STAFF = "/api/v1/staff/{staff_id}"
 _MESSAGE = _STAFF + "/messages/{message_id}"
 _RUN = _STAFF + "/runs/{run_id}"
 _MEMORY = _STAFF + "/memories/{memory_id}"
+_DELIVERY = _STAFF + "/deliveries/{delivery_id}"
 _CONVERSATION = _STAFF + "/conversations/{conversation_id}"
 
 ROUTES = [
@@ -40,6 +52,14 @@ ROUTES = [
     Route(_CONVERSATION, conversations.show, methods=["GET"]),
     Route(_CONVERSATION, conversations.update, methods=["PATCH"]),
     Route(_CONVERSATION, conversations.delete, methods=["DELETE"]),
+    Route(_STAFF + "/door", doors.show, methods=["GET"]),
+    Route(_STAFF + "/deliveries", deliveries.list_some, methods=["GET"]),
+    Route(_DELIVERY, deliveries.show, methods=["GET"]),
+    Route(_DELIVERY + "/redeliver", deliveries.redeliver, methods=["POST"]),
+    Route("/api/v1/jobs", jobs.list_some, methods=["GET"]),
+    Route("/api/v1/jobs/{job_id}", jobs.show, methods=["GET"]),
+    Route("/api/v1/jobs/{job_id}", jobs.drop, methods=["DELETE"]),
+    Route("/api/v1/jobs/{job_id}/retry", jobs.retry, methods=["POST"]),
     Route("/api/v1/keys", keys.create, methods=["POST"]),
     Route("/api/v1/keys", keys.list_all, methods=["GET"]),
     Route("/api/v1/keys/{key_id}", keys.revoke, methods=["DELETE"]),

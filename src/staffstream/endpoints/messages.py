@@ -11,7 +11,7 @@ from staffstream import conversations, runs, staff
 from staffstream.database import Connection
 from staffstream.domain import Conversation, Door, Message
 from staffstream.endpoints.bodies import read_body, read_query
-from staffstream.endpoints.responses import respond_json, respond_page
+from staffstream.endpoints.responses import respond_fresh, respond_json, respond_page
 from staffstream.endpoints.service import get_caller, hold_stream, write_path
 from staffstream.endpoints.shapes import (
     Feedback,
@@ -150,7 +150,7 @@ async def show(request: Request) -> Response:
     message = await service.database.read(
         lambda conn: conversations.get_message(conn, staff.find_scope(conn, staff_id, user_id), message_id)
     )
-    return respond_json(show_message(message))
+    return respond_fresh(request, show_message(message))
 
 
 async def show_context(request: Request) -> Response:

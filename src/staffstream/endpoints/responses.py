@@ -1,5 +1,6 @@
 """Plain answers: JSON, and pages of it."""
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,20 @@ def respond_json(value: Any, status: int = 200, headers: Mapping[str, str] | Non
     return Response(encode_json(value), status, headers, "application/json")
 
 
+def respond_fresh(request: Request, value: Any, headers: Mapping[str, str] | None = None) -> Response:
+    """The value as JSON under an ETag, or an empty 304 for a client that says it has just that (RFC 9110, 13.1.2).
+
+    The tag is of the bytes, so whatever can change the answer changes it; browsers ask by it of their own accord.
+    """
+    body = encode_json(value)
+    tag = f'"{hashlib.blake2b(body, digest_size=16).hexdigest()}"'
+    headers = {**(headers or {}), "ETag": tag, "Cache-Control": "private, no-cache"}
+    known = {item.strip().removeprefix("W/") for item in request.headers.get("if-none-match", "").split(",")}
+    if known & {tag, "*"}:
+        return Response(status_code=304, headers=headers)
+    return Response(body, 200, headers, "application/json")
+
+
 def respond_page(
     request: Request, items: list[dict[str, Any]], *, limit: int, more: bool, path: tuple[str, ...]
 ) -> Response:
@@ -23,4 +38,4 @@ def respond_page(
     if more:
         query = dict(request.query_params) | {"limit": str(limit), "before": items[-1]["id"]}
         headers["Link"] = f'<{write_path(request, *path, query=query)}>; rel="next"'
-    return respond_json(items, headers=headers)
+    return respond_fresh(request, items, headers)

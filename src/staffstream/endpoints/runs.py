@@ -2,12 +2,15 @@
 
 import contextlib
 
+import math
+from datetime import UTC, datetime
+
 from starlette.requests import Request
 from starlette.responses import Response
 
 from staffstream import staff
-from staffstream.domain import Scope
-from staffstream.endpoints.responses import respond_json
+from staffstream.domain import Run, Scope, parse_time
+from staffstream.endpoints.responses import respond_fresh, respond_json
 from staffstream.endpoints.service import Service, get_caller, hold_stream
 from staffstream.endpoints.shapes import show_run
 from staffstream.endpoints.streaming import EventStream
@@ -18,7 +21,8 @@ async def show(request: Request) -> Response:
     """The run's state and what it has said so far."""
     service, scope = await _find_scope(request)
     run, text = await service.pipeline.describe(scope, request.path_params["run_id"])
-    return respond_json(show_run(run, text), headers={} if run.ended else {"Retry-After": "1"})
+    headers = {} if run.ended else {"Retry-After": str(_hint_wait_s(run))}
+    return respond_fresh(request, show_run(run, text), headers)
 
 
 async def join(request: Request) -> EventStream:
@@ -53,6 +57,13 @@ async def _find_scope(request: Request) -> tuple[Service, Scope]:
     service, user_id = await get_caller(request)
     staff_id = request.path_params["staff_id"]
     return service, await service.database.read(lambda conn: staff.find_scope(conn, staff_id, user_id))
+
+
+def _hint_wait_s(run: Run) -> int:
+    """When it is worth asking again: soon, but for a run that itself waits for another attempt."""
+    if run.state != "queued" or run.not_before is None:
+        return 1
+    return max(1, math.ceil((parse_time(run.not_before) - datetime.now(UTC)).total_seconds()))
 
 
 def _read_cursor(request: Request, run_id: str) -> int:

@@ -4,8 +4,8 @@ import base64
 import binascii
 import dataclasses
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
+import httpx
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -17,7 +17,9 @@ from pydantic import (
     StrictStr,
 )
 
+from staffstream.deliveries import Delivery
 from staffstream.domain import Conversation, Message, Role, Run, Staff, format_time, parse_time
+from staffstream.jobs import Job, JobKind, JobState
 from staffstream.keys import ApiKey
 
 # ── parts ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -31,13 +33,12 @@ def _check_not_blank(text: str) -> str:
 
 def _check_url(url: str) -> str:
     try:
-        parts = urlsplit(url)
-        port_is_fine = parts.port is None or parts.port > 0
-    except ValueError:
-        port_is_fine, parts = False, urlsplit("")
-    if parts.scheme not in ("http", "https") or not parts.hostname or not port_is_fine:
+        parts = httpx.URL(url)  # as webhooks.py will read it
+    except httpx.InvalidURL:
+        parts = httpx.URL()
+    if parts.scheme not in ("http", "https") or not parts.host or not 0 < (parts.port or 80) < 65536:
         raise ValueError("must be an http or https URL")
-    if parts.username or parts.password:
+    if parts.userinfo:
         raise ValueError("must not hold a user name or password")
     return url
 
@@ -204,6 +205,46 @@ def show_run(run: Run, text: str) -> dict[str, Any]:
             "retryable": run.error.retryable,
         }
     return shown | {name: value for name in ("model", "stop_reason", "usage") if (value := getattr(run, name))}
+
+
+# ── deliveries and jobs ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class JobPage(Page):
+    """The query of a list of jobs."""
+
+    state: JobState | None = None
+    kind: JobKind | None = None
+
+
+def show_delivery(delivery: Delivery) -> dict[str, Any]:
+    """A delivery with its attempts; `id` is the `webhook-id` that its receiver sees."""
+    return {
+        "id": delivery.id,
+        "staff_id": delivery.staff_id,
+        "run_id": delivery.run_id,
+        "event": delivery.event,
+        "url": delivery.url,
+        "state": delivery.state,
+        "created_at": delivery.created_at,
+        "delivered_at": delivery.delivered_at,
+        "next_attempt_at": delivery.next_attempt_at,
+        "attempts": [dataclasses.asdict(attempt) for attempt in delivery.attempts],
+    }
+
+
+def show_job(job: Job) -> dict[str, Any]:
+    """A job; `due_at` is null while it runs and once it is dead."""
+    return {
+        "id": job.id,
+        "kind": job.kind,
+        "subject": job.subject,
+        "state": job.state,
+        "attempts": job.attempts,
+        "due_at": job.due_at if job.state == "due" else None,
+        "last_error": job.last_error,
+        "created_at": job.created_at,
+    }
 
 
 # ── conversations ────────────────────────────────────────────────────────────────────────────────────────────────────

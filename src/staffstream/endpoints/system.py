@@ -3,6 +3,7 @@
 from starlette.requests import Request
 from starlette.responses import Response
 
+from staffstream import jobs, runs
 from staffstream.database import Connection
 from staffstream.domain import now_text
 from staffstream.endpoints.responses import respond_json
@@ -22,10 +23,17 @@ async def ready(request: Request) -> Response:
     try:
         await service.database.write(_touch)
         checks["database"] = "ok"
+        oldest = await service.database.read(_find_oldest_waiting)
+        checks["queue"] = "ok" if oldest > now_text(-service.settings.max_queue_age_s) else "stuck"
     except StaffstreamError as error:
         checks["database"] = error.code
     fine = all(value == "ok" for value in checks.values())
     return respond_json({"status": "ok" if fine else "unavailable", "checks": checks}, 200 if fine else 503)
+
+
+def _find_oldest_waiting(conn: Connection) -> str:
+    """Since when the reply or job has been due that has waited longest; now if nothing waits."""
+    return min(runs.measure_queue(conn)[1] or now_text(), jobs.find_oldest_due(conn) or now_text())
 
 
 def _touch(tx: Connection) -> None:
