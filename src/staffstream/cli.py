@@ -17,8 +17,8 @@ import httpx
 from pydantic.fields import FieldInfo
 
 from staffstream import __version__
-from staffstream.commands import keys
-from staffstream.errors import SetupError
+from staffstream.commands import jobs, keys
+from staffstream.errors import SetupError, StaffstreamError
 from staffstream.settings import Settings, name_variable, read_settings
 
 _NO_FLAG = {"anthropic_api_key"}  # a key on the command line would show in the process list
@@ -30,9 +30,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = make_parser().parse_args(argv)
     try:
         return int(args.run(args) or 0)
-    except SetupError as error:
+    except StaffstreamError as error:
         print(f"staffstream: {error.detail}", file=sys.stderr)
-        return 2
+        return 2 if isinstance(error, SetupError) else 1
     except KeyboardInterrupt:
         return 130
 
@@ -53,6 +53,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_chat(commands)
     _add_staff(commands)
     keys.add_commands(commands)
+    jobs.add_commands(commands)
     return parser
 
 
