@@ -80,6 +80,7 @@ function Conversations({ staffId, onClose }: { staffId: string; onClose: () => v
     go({ staffId, conversationId: id, panel: null, focus: null })
     onClose()
   })
+  const main = list.data?.find(conversation => conversation.is_default)
   const named = (list.data ?? []).filter(conversation => !conversation.is_default)
   return (
     <>
@@ -97,7 +98,7 @@ function Conversations({ staffId, onClose }: { staffId: string; onClose: () => v
         <ConversationRow
           staffId={staffId}
           conversation={null}
-          isPresent={route.conversationId === null}
+          isPresent={route.conversationId === null || route.conversationId === main?.id}
           onOpen={onClose}
         />
         {named.map(conversation => (

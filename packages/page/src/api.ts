@@ -131,7 +131,7 @@ export class Api {
 
   listMemories = (
     staffId: string,
-    query: { query?: string; kind?: string; limit?: number },
+    query: { query?: string; kind?: string; deleted?: boolean; limit?: number },
     signal?: AbortSignal,
   ) => this.client.call<Memory[]>("GET", at(staffId, "memories"), { query: { limit: 50, ...query }, signal })
   addMemory = (staffId: string, text: string) =>
@@ -145,8 +145,11 @@ export class Api {
   getMemory = (staffId: string, id: string, signal?: AbortSignal) =>
     this.client.call<MemoryDetails>("GET", at(staffId, "memories", id), { signal })
 
-  getGraph = (staffId: string, query: { entity?: string | null; depth?: number }, signal?: AbortSignal) =>
-    this.client.call<Graph>("GET", at(staffId, "graph"), { query, signal })
+  getGraph = (
+    staffId: string,
+    query: { entity?: string | null; depth?: number; ended?: boolean },
+    signal?: AbortSignal,
+  ) => this.client.call<Graph>("GET", at(staffId, "graph"), { query, signal })
 }
 
 function at(...parts: string[]): string {

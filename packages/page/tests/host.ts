@@ -48,6 +48,11 @@ export class Host {
     await new Promise(resolve => this.#server.close(resolve))
   }
 
+  /** Breaks every connection, as a network that went away does. */
+  cut(): void {
+    this.#server.closeAllConnections()
+  }
+
   get url(): string {
     return `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}/`
   }

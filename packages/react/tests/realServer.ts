@@ -12,11 +12,11 @@ import { join } from "node:path"
 import { createInterface } from "node:readline"
 import { fileURLToPath } from "node:url"
 
-const command =
+export const serverCommand =
   process.env.STAFFSTREAM ?? fileURLToPath(new URL("../../../.venv/bin/staffstream", import.meta.url))
 
 /** True when there is a server to test against; in CI, always. */
-export const hasServer = existsSync(command) || process.env.CI === "true"
+export const hasServer = existsSync(serverCommand) || process.env.CI === "true"
 
 if (!hasServer) {
   console.warn(
@@ -61,10 +61,13 @@ export class RealServer {
     return ((await response.json()) as { id: string }).id
   }
 
+  get database(): string {
+    return join(this.#folder, "test.db")
+  }
+
   async #run(port: string): Promise<void> {
-    const database = join(this.#folder, "test.db")
-    const flags = ["serve", "--offline", "--port", port, "--db", database, ...this.#flags]
-    const child = spawn(command, flags, { stdio: ["ignore", "pipe", "pipe"] })
+    const flags = ["serve", "--offline", "--port", port, "--db", this.database, ...this.#flags]
+    const child = spawn(serverCommand, flags, { stdio: ["ignore", "pipe", "pipe"] })
     this.#process = child
     const log: string[] = []
     child.stderr.on("data", (data: Buffer) => log.push(data.toString()))

@@ -41,13 +41,14 @@ export function GraphDrawing({ nodes, edges, present, onVisit }: GraphDrawingPro
   }
   const zoom = (factor: number) => setView(at => scale(at, factor))
   return (
-    <figure className="graph">
+    <figure
+      className="graph"
+      aria-label={`${nodes.length} things and ${edges.length} relations between them`}
+    >
+      {/* biome-ignore lint/a11y/noSvgWithoutTitle: the figure names it, and a title would pop up over every node */}
       <svg
         ref={svg}
         viewBox={`${view.x} ${view.y} ${view.width} ${view.width * RATIO}`}
-        // biome-ignore lint/a11y/useSemanticElements: a fieldset holds no SVG
-        role="group"
-        aria-label={`${nodes.length} things and ${edges.length} relations between them`}
         onPointerDown={event => {
           held.current = { x: event.clientX, y: event.clientY }
         }}

@@ -16,9 +16,10 @@ export function GraphPanel({ entity }: { entity: string | null }) {
   const [, go] = useRoute()
   const [depth, setDepth] = useState(2)
   const [typed, setTyped] = useState("")
+  const [withPast, setWithPast] = useState(false)
   const graph = useLoad(
-    signal => api.getGraph(staff.id, { entity, depth }, signal),
-    [api, staff.id, entity, depth],
+    signal => api.getGraph(staff.id, { entity, depth, ended: withPast }, signal),
+    [api, staff.id, entity, depth, withPast],
   )
   const placed = useMemo(() => (graph.data ? placeGraph(graph.data) : null), [graph.data])
   const visit = (name: string | null) => go({ focus: name })
@@ -41,12 +42,16 @@ export function GraphPanel({ entity }: { entity: string | null }) {
           onChange={e => setTyped(e.target.value)}
         />
       </form>
-      <fieldset className="kinds" aria-label="How far">
-        {[1, 2, 3].map(steps => (
-          <button key={steps} type="button" aria-pressed={depth === steps} onClick={() => setDepth(steps)}>
-            {steps === 1 ? "1 step" : `${steps} steps`}
-          </button>
-        ))}
+      <fieldset className="kinds" aria-label="How much of it">
+        {entity !== null &&
+          [1, 2, 3].map(steps => (
+            <button key={steps} type="button" aria-pressed={depth === steps} onClick={() => setDepth(steps)}>
+              {steps === 1 ? "1 step" : `${steps} steps`}
+            </button>
+          ))}
+        <button type="button" aria-pressed={withPast} onClick={() => setWithPast(!withPast)}>
+          With the past
+        </button>
         {entity !== null && (
           <button type="button" onClick={() => visit(null)}>
             Everything

@@ -1,6 +1,6 @@
 /** One memory, with what one can do to it. Nothing is ever overwritten: a change has a history, a deletion an undo. */
 import { useState } from "react"
-import type { Memory } from "../api.ts"
+import type { Memory, MemoryDetails } from "../api.ts"
 import { useApi, useStaff } from "../context.ts"
 import { formatDay } from "../format.ts"
 import { ErrorText, IconButton, Spinner } from "../parts.tsx"
@@ -89,7 +89,7 @@ export function MemoryItem({ memory, isOpen, onChange }: MemoryItemProps) {
         </span>
       </p>
       <ErrorText error={error} />
-      {isShown && <Origin memory={memory} />}
+      {isShown && <Origin memory={memory} onChange={onChange} />}
     </li>
   )
 }
@@ -135,51 +135,55 @@ function EditMemory({ memory, onDone }: { memory: Memory; onDone: (changed: Memo
   )
 }
 
-/** The message that a memory was learned from, and what was believed before. */
-function Origin({ memory }: { memory: Memory }) {
+/** The message that a memory was learned from, and what was believed before: each form of it can be had back. */
+function Origin({ memory, onChange }: Pick<MemoryItemProps, "memory" | "onChange">) {
   const api = useApi()
   const staff = useStaff()
-  const [, go] = useRoute()
   const details = useLoad(signal => api.getMemory(staff.id, memory.id, signal), [api, staff.id, memory.id])
+  const restore = useAction(async (id: string) => onChange(await api.restoreMemory(staff.id, id), memory.id))
   if (details.error) return <ErrorText error={details.error} />
   if (details.data === null) return <Spinner />
-  const { source_message: source, quote, history = [], valid_from, valid_to } = details.data
-  const earlier = history.filter(version => version.id !== memory.id)
+  const { source_message: source, quote, history = [] } = details.data
+  const others = history.filter(form => form.id !== memory.id)
+  const words = quote ?? source?.content
   return (
     <div className="origin">
-      {quote && <blockquote dir="auto">{quote}</blockquote>}
-      {source && !quote && <blockquote dir="auto">{source.content}</blockquote>}
+      {words && <blockquote dir="auto">{words}</blockquote>}
       <p className="item-foot">
-        {valid_from && (
-          <span>
-            True from {formatDay(valid_from)}
-            {valid_to ? ` to ${formatDay(valid_to)}` : ""}.
-          </span>
-        )}
-        {source && (
-          <button
-            type="button"
-            className="link"
-            onClick={() => go({ conversationId: source.conversation_id, panel: null, focus: null })}
-          >
-            Said on {formatDay(source.created_at)}
-          </button>
-        )}
-        {!source && <span>Added by hand.</span>}
+        {details.data.valid_from && <span>True {describeTime(details.data)}.</span>}
+        {source ? <SourceLink source={source} /> : <span>Added by hand.</span>}
       </p>
-      {earlier.length > 0 && (
-        <ol className="history" aria-label="Before">
-          {earlier.map(version => (
-            <li key={version.id}>
-              <span dir="auto">{version.text}</span>
-              <small>
-                {formatDay(version.valid_from ?? version.occurred_at)}
-                {version.valid_to ? ` – ${formatDay(version.valid_to)}` : ""}
-              </small>
+      {others.length > 0 && (
+        <ul className="history" aria-label="Other forms">
+          {others.map(form => (
+            <li key={form.id}>
+              <span dir="auto">{form.text}</span> <small>{describeTime(form)}</small>
+              <IconButton
+                icon="undo"
+                label="Make this the present form"
+                disabled={restore.isBusy}
+                onClick={() => void restore.run(form.id)}
+              />
             </li>
           ))}
-        </ol>
+        </ul>
       )}
+      <ErrorText error={restore.error} />
     </div>
   )
+}
+
+function SourceLink({ source }: { source: NonNullable<MemoryDetails["source_message"]> }) {
+  const [, go] = useRoute()
+  const open = () => go({ conversationId: source.conversation_id, panel: null, focus: null })
+  return (
+    <button type="button" className="link" onClick={open}>
+      Said on {formatDay(source.created_at)}
+    </button>
+  )
+}
+
+function describeTime({ valid_from, valid_to }: Memory): string {
+  const from = `from ${formatDay(valid_from)}`
+  return valid_to ? `${from} to ${formatDay(valid_to)}` : from
 }

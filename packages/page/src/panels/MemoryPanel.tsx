@@ -7,11 +7,12 @@ import { ErrorText, Spinner } from "../parts.tsx"
 import { useAction, useLoad } from "../useLoad.ts"
 import { MemoryItem } from "./MemoryItem.tsx"
 
-const KINDS = [
-  { kind: "", name: "All" },
-  { kind: "fact", name: "Facts" },
-  { kind: "episode", name: "Messages" },
-]
+const VIEWS = [
+  { name: "All", query: {} },
+  { name: "Facts", query: { kind: "fact" } },
+  { name: "Messages", query: { kind: "episode" } },
+  { name: "Forgotten", query: { deleted: true } },
+] as const
 
 /** How long one pauses in typing before the search goes out. */
 const PAUSE_MS = 200
@@ -20,11 +21,12 @@ export function MemoryPanel({ focus }: { focus: string | null }) {
   const api = useApi()
   const staff = useStaff()
   const [query, setQuery] = useState("")
-  const [kind, setKind] = useState("")
+  const [view, setView] = useState<(typeof VIEWS)[number]>(VIEWS[0])
   const asked = useSettled(query.trim(), PAUSE_MS)
+  const isSearch = asked !== "" && view.name !== "Forgotten"
   const list = useLoad(
-    signal => api.listMemories(staff.id, { ...(asked && { query: asked }), ...(kind && { kind }) }, signal),
-    [api, staff.id, asked, kind],
+    signal => api.listMemories(staff.id, { ...view.query, ...(isSearch && { query: asked }) }, signal),
+    [api, staff.id, asked, view],
   )
   const memories = useDeferredValue(list.data)
   const put = (changed: Memory, id: string) =>
@@ -42,10 +44,10 @@ export function MemoryPanel({ focus }: { focus: string | null }) {
           onChange={e => setQuery(e.target.value)}
         />
       </label>
-      <fieldset className="kinds" aria-label="Kind of memory">
-        {KINDS.map(({ kind: value, name }) => (
-          <button key={value} type="button" aria-pressed={kind === value} onClick={() => setKind(value)}>
-            {name}
+      <fieldset className="kinds" aria-label="Which memories">
+        {VIEWS.map(known => (
+          <button key={known.name} type="button" aria-pressed={view === known} onClick={() => setView(known)}>
+            {known.name}
           </button>
         ))}
       </fieldset>

@@ -1,0 +1,259 @@
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest"
+import { hasServer } from "../../react/tests/realServer.ts"
+import { hasBrowser } from "./browser.ts"
+import { composer, countRequests, finished, growing, lastReply, say, World } from "./world.ts"
+
+const QUESTION = "Tell me what you are and what you can do."
+
+describe.skipIf(!hasServer || !hasBrowser)("the chat in a browser", () => {
+  let world: World
+  let staffId: string
+
+  beforeAll(async () => {
+    world = await World.begin("--offline-pace-s", "0.06")
+  })
+  afterAll(() => world?.end())
+  beforeEach(async () => {
+    staffId = await world.server.makeStaff({ name: "Ada" })
+  })
+  afterEach(async () => {
+    await world.closeBrowsers()
+    world.checkProblems()
+  })
+
+  const open = (options = {}) => world.openPage(`#/${staffId}`, options)
+  const savedReply = async () => {
+    const messages = await world.call<{ id: string; content: string; status: string }[]>(
+      "GET",
+      `/staff/${staffId}/messages`,
+    )
+    return messages[0]
+  }
+  const plain = (text: string) => text.replace(/\s+/g, " ").trim()
+
+  test("a message is sent, and the tokens of its reply arrive one by one", async () => {
+    const page = await open()
+    await composer(page).waitFor()
+    await page.evaluate(() => {
+      const seen: number[] = []
+      Object.assign(window, { seen })
+      new MutationObserver(() => {
+        const text = document.querySelector(".ss-assistant .ss-markdown")?.textContent ?? ""
+        if (text.length > (seen.at(-1) ?? 0)) seen.push(text.length)
+      }).observe(document.body, { subtree: true, childList: true, characterData: true })
+    })
+    await say(page, QUESTION)
+    await finished(page).waitFor()
+    const lengths = await page.evaluate(() => (window as unknown as { seen: number[] }).seen)
+    const saved = await savedReply()
+    expect(plain(await lastReply(page).innerText())).toBe(plain(saved?.content ?? ""))
+    expect(lengths.length).toBeGreaterThan((saved?.content.split(" ").length ?? 0) / 2)
+  })
+
+  test("a reload in the middle of a reply shows all of it so far and goes on, without asking again", async () => {
+    const page = await open()
+    const asked = countRequests(page, "POST", /\/messages/)
+    await say(page, QUESTION)
+    await growing(page).waitFor()
+    const before = await growing(page).innerText()
+    await page.reload()
+    await growing(page).waitFor()
+    expect((await lastReply(page).innerText()).startsWith(before)).toBe(true)
+    await finished(page).waitFor()
+    const saved = await savedReply()
+    expect(saved?.status).toBe("complete")
+    expect(plain(await lastReply(page).innerText())).toBe(plain(saved?.content ?? ""))
+    expect(asked()).toBe(1)
+    expect(await page.locator(".ss-message").count()).toBe(2)
+  })
+
+  test("two tabs show one reply as it grows, and each message once", async () => {
+    const first = await open()
+    const second = await world.openTab(await first.context().newPage(), `#/${staffId}`)
+    await composer(second).waitFor()
+    const asked = countRequests(second, "POST", /\/messages/)
+    await say(first, QUESTION)
+    await growing(second).waitFor()
+    await finished(first).waitFor()
+    await finished(second).waitFor()
+    const saved = await savedReply()
+    for (const page of [first, second]) {
+      expect(plain(await lastReply(page).innerText())).toBe(plain(saved?.content ?? ""))
+      expect(await page.locator(".ss-message").count()).toBe(2)
+    }
+    expect(asked()).toBe(0)
+  })
+
+  test("stop ends the reply and keeps what was said; it can be made anew", async () => {
+    const page = await open()
+    await say(page, QUESTION)
+    await growing(page).waitFor()
+    await page.getByRole("button", { name: "Stop" }).click()
+    await page.getByText("Stopped", { exact: true }).waitFor()
+    const saved = await savedReply()
+    expect(saved?.status).toBe("cancelled")
+    expect(plain(await lastReply(page).innerText())).toBe(plain(saved?.content ?? ""))
+    await page.getByRole("button", { name: "Answer again" }).click()
+    await growing(page).waitFor()
+    await finished(page).waitFor()
+    expect((await savedReply())?.status).toBe("complete")
+    expect(await page.locator(".ss-message").count()).toBe(2)
+  })
+
+  test("going offline in the middle and coming back loses nothing and asks nothing again", async () => {
+    const page = await open()
+    const asked = countRequests(page, "POST", /\/messages/)
+    await say(page, QUESTION)
+    await growing(page).waitFor()
+    await page.context().setOffline(true)
+    world.host.cut()
+    await page.getByText(/Connection lost/).waitFor()
+    await page.context().setOffline(false)
+    await finished(page).waitFor()
+    const saved = await savedReply()
+    expect(plain(await lastReply(page).innerText())).toBe(plain(saved?.content ?? ""))
+    expect(asked()).toBe(1)
+  })
+
+  test("a message written offline is sent once when the network is back", async () => {
+    const page = await open()
+    await composer(page).waitFor()
+    await page.context().setOffline(true)
+    await say(page, QUESTION)
+    await page.getByText(/Connection lost/).waitFor()
+    await page.context().setOffline(false)
+    await finished(page).waitFor()
+    expect(await world.call<unknown[]>("GET", `/staff/${staffId}/messages`)).toHaveLength(2)
+  })
+
+  test("what the server refuses comes back into the box, with the reason", async () => {
+    const page = await open()
+    const text = "word ".repeat(8_000)
+    await say(page, text)
+    await page
+      .getByRole("alert")
+      .getByText(/Shorten it/)
+      .waitFor()
+    await expect.poll(() => composer(page).inputValue()).toBe(text)
+    expect(await page.locator(".ss-message").count()).toBe(0)
+  })
+
+  test("the list follows the reply unless its reader has scrolled up", async () => {
+    const long = Array.from({ length: 60 }, (_, index) => `Line ${index}.`).join("\n\n")
+    const messages = [
+      { message_type: "user", content: "Count.", created_at: "2026-11-01T10:00:00.000Z" },
+      { message_type: "assistant", content: long, created_at: "2026-11-01T10:00:01.000Z" },
+    ]
+    const { id } = await world.call<{ id: string }>("POST", `/staff/${staffId}/conversations`, {
+      title: "Long",
+      messages,
+    })
+    const page = await world.openPage(`#/${staffId}/${id}`)
+    await page.getByText("Line 59.").waitFor()
+    const fromEnd = () =>
+      page.locator(".ss-scroll").evaluate(list => list.scrollHeight - list.scrollTop - list.clientHeight)
+    await expect.poll(fromEnd).toBeLessThan(5)
+    await say(page, QUESTION)
+    await growing(page).waitFor()
+    await expect.poll(fromEnd).toBeLessThan(5)
+    await page.locator(".ss-scroll").hover()
+    await page.mouse.wheel(0, -600)
+    await page.getByRole("button", { name: "Jump to the latest message" }).waitFor()
+    const place = await page.locator(".ss-scroll").evaluate(list => list.scrollTop)
+    await finished(page).waitFor()
+    expect(await page.locator(".ss-scroll").evaluate(list => list.scrollTop)).toBeCloseTo(place, -2)
+    await page.getByRole("button", { name: "Jump to the latest message" }).click()
+    await expect.poll(fromEnd).toBeLessThan(5)
+  })
+
+  test("earlier messages come above without moving what one reads", async () => {
+    const messages = Array.from({ length: 130 }, (_, index) => ({
+      message_type: index % 2 ? "assistant" : "user",
+      content: `Message ${index}`,
+      created_at: new Date(Date.UTC(2026, 9, 1) + index * 60_000).toISOString(),
+    }))
+    const { id } = await world.call<{ id: string }>("POST", `/staff/${staffId}/conversations`, {
+      title: "Old",
+      messages,
+    })
+    const page = await world.openPage(`#/${staffId}/${id}`)
+    await page.getByText("Message 129", { exact: true }).waitFor()
+    const button = page.getByRole("button", { name: "Earlier messages" })
+    await button.scrollIntoViewIfNeeded()
+    const place = () =>
+      page.getByText("Message 80", { exact: true }).evaluate(row => row.getBoundingClientRect().top)
+    const before = await place()
+    await button.click()
+    await page.getByText("Message 30", { exact: true }).waitFor({ state: "attached" })
+    expect(Math.abs((await place()) - before)).toBeLessThan(60)
+    await button.click()
+    await page.getByText("Message 0", { exact: true }).waitFor({ state: "attached" })
+    expect(await button.count()).toBe(0)
+    expect(await page.locator(".ss-message").count()).toBe(130)
+  })
+
+  test("the keyboard alone is enough: write, stop, look behind an answer, close it", async () => {
+    const page = await open()
+    await composer(page).waitFor()
+    await expect.poll(() => composer(page).evaluate(box => box === document.activeElement)).toBe(true)
+    await page.keyboard.type("one")
+    await page.keyboard.press("Shift+Enter")
+    await page.keyboard.type(QUESTION)
+    await page.keyboard.press("Enter")
+    await growing(page).waitFor()
+    await page.keyboard.press("Escape")
+    await page.getByText("Stopped", { exact: true }).waitFor()
+    expect((await page.locator(".ss-bubble").innerText()).split("\n")).toHaveLength(2)
+    const reach = async (name: string) => {
+      for (let steps = 0; steps < 40; steps++) {
+        await page.keyboard.press("Shift+Tab")
+        const label = await page.evaluate(() => document.activeElement?.getAttribute("aria-label"))
+        if (label === name) return
+      }
+      throw new Error(`the keyboard never reaches ${name}`)
+    }
+    await reach("Why this answer")
+    await page.keyboard.press("Enter")
+    await page.getByText(/of 6,000 tokens/).waitFor()
+    await reach("Memory")
+    await page.keyboard.press("Space")
+    await page.getByRole("complementary", { name: "Memory" }).waitFor()
+  })
+
+  test("a screen reader hears that an answer begins, and then all of it, not every token", async () => {
+    const page = await open()
+    await composer(page).waitFor()
+    await page.evaluate(() => {
+      const heard: string[] = []
+      Object.assign(window, { heard })
+      const region = document.querySelector(".ss-chat [role=status]")
+      new MutationObserver(() => heard.push(region?.textContent ?? "")).observe(region as Element, {
+        subtree: true,
+        childList: true,
+        characterData: true,
+      })
+    })
+    await say(page, QUESTION)
+    await finished(page).waitFor()
+    const saved = await savedReply()
+    const heard = () => page.evaluate(() => (window as unknown as { heard: string[] }).heard)
+    await expect.poll(async () => plain((await heard()).at(-1) ?? "")).toBe(plain(saved?.content ?? ""))
+    expect(await heard()).toHaveLength(2)
+    expect(await page.locator(".ss-scroll [aria-live], .ss-scroll [role=log]").count()).toBe(0)
+  })
+
+  test("ratings stay, and a new conversation is called after its first message", async () => {
+    const page = await open()
+    await say(page, QUESTION)
+    await finished(page).waitFor()
+    await page.getByRole("button", { name: "Good answer" }).click()
+    await page.reload()
+    await expect
+      .poll(() => page.getByRole("button", { name: "Good answer" }).getAttribute("aria-pressed"))
+      .toBe("true")
+    await page.getByRole("button", { name: "New conversation" }).click()
+    await page.getByRole("heading", { name: "Talk to Ada" }).waitFor()
+    await say(page, "Shall we plan a trip to Voss?")
+    await page.getByRole("link", { name: /Shall we plan a trip to Voss/ }).waitFor()
+  })
+})
