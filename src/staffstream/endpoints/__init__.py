@@ -1,6 +1,6 @@
 """The HTTP surface: one module a resource, and here the list of all routes."""
 
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 
 from staffstream.endpoints import (
     conversations,
@@ -10,6 +10,7 @@ from staffstream.endpoints import (
     keys,
     memories,
     messages,
+    page,
     runs,
     staff,
     system,
@@ -65,4 +66,7 @@ ROUTES = [
     Route("/api/v1/keys/{key_id}", keys.revoke, methods=["DELETE"]),
     Route("/healthz", system.health, methods=["GET"]),
     Route("/readyz", system.ready, methods=["GET"]),
+    Route("/", page.show, methods=["GET"]),
+    Route("/icon.svg", page.show_icon, methods=["GET"]),
+    Mount("/assets", page.Assets()),
 ]

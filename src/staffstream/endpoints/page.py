@@ -1,0 +1,34 @@
+"""The chat page, as it was built: one document, and assets whose names change with their content."""
+
+import importlib.resources
+from pathlib import Path
+
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
+
+_PAGE = Path(str(importlib.resources.files("staffstream").joinpath("page")))
+
+
+class Assets(StaticFiles):
+    """Files that a browser may keep for ever: another content has another name."""
+
+    def __init__(self) -> None:
+        super().__init__(directory=_PAGE / "assets", check_dir=False)
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        """The file. Raises HTTPException for an unknown one."""
+        response = await super().get_response(path, scope)
+        response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
+        return response
+
+
+async def show(request: Request) -> Response:
+    """The document; asked for anew each time, since it names the assets."""
+    return FileResponse(_PAGE / "index.html", headers={"Cache-Control": "no-cache"})
+
+
+async def show_icon(request: Request) -> Response:
+    """The icon."""
+    return FileResponse(_PAGE / "icon.svg", headers={"Cache-Control": "no-cache"})
