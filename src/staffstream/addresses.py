@@ -75,10 +75,16 @@ async def resolve_host(host: str, port: int) -> list[str]:
 class CheckedBackend(httpcore.AsyncNetworkBackend):
     """TCP for httpcore that connects to public addresses only, or with `allow_private` to any."""
 
-    def __init__(self, *, allow_private: bool, resolve: Resolve = resolve_host) -> None:
+    def __init__(
+        self,
+        *,
+        allow_private: bool,
+        resolve: Resolve = resolve_host,
+        tcp: httpcore.AsyncNetworkBackend | None = None,
+    ) -> None:
         self._allow_private = allow_private
         self._resolve = resolve
-        self._tcp = httpcore.AnyIOBackend()
+        self._tcp = tcp or httpcore.AnyIOBackend()
 
     async def connect_tcp(
         self,

@@ -57,11 +57,11 @@ def _list_jobs(args: argparse.Namespace) -> None:
 
 def _change_jobs(args: argparse.Namespace, change: Callable[[Connection, str], Job], done: str) -> None:
     with open_file(args.db) as connection, transact(connection):
-        for job_id in args.ids:
-            dead = [job.id for job in jobs.list_jobs(connection, state="dead", limit=-1)]
-            for each in dead if job_id == "dead" else [job_id]:
-                job = change(connection, each)
-                print(f"{job.id}  {job.kind}  {job.subject}  {done}")
+        dead = [job.id for job in jobs.list_jobs(connection, state="dead", limit=-1)]
+        ids = dict.fromkeys(each for job_id in args.ids for each in (dead if job_id == "dead" else [job_id]))
+        changed = [change(connection, job_id) for job_id in ids]
+    for job in changed:
+        print(f"{job.id}  {job.kind}  {job.subject}  {done}")
 
 
 def _list_deliveries(args: argparse.Namespace) -> None:
@@ -74,8 +74,9 @@ def _list_deliveries(args: argparse.Namespace) -> None:
 
 def _redeliver(args: argparse.Namespace) -> None:
     with open_file(args.db) as connection, transact(connection):
-        for delivery_id in args.ids:
-            _print_delivery(deliveries.redeliver(connection, delivery_id))
+        sent = [deliveries.redeliver(connection, delivery_id) for delivery_id in args.ids]
+    for delivery in sent:
+        _print_delivery(delivery)
 
 
 def _print_delivery(delivery: Delivery) -> None:
