@@ -26,6 +26,7 @@ class ActiveRun:
         self.context: Context | None = None
         self.model: str | None = None
         self.finished: Finished | None = None
+        self.asked_at: str | None = None  # Claude, that is
         self.streaming_at: str | None = None
         self.first_token_at: str | None = None
         self._task: asyncio.Task[None] | None = None  # set only while a cancellation does no harm

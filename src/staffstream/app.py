@@ -18,6 +18,7 @@ from starlette.middleware.cors import CORSMiddleware
 from staffstream import housekeeping, keys, staff, tokens, upkeep
 from staffstream.claude import Claude, Limits
 from staffstream.database import Connection, Database, Presence
+from staffstream.embeddings import Embedder, make_embedder
 from staffstream.endpoints import ROUTES
 from staffstream.endpoints.gate import Gate
 from staffstream.endpoints.problems import Edge, handle_own_error, handle_routing_error
@@ -26,6 +27,8 @@ from staffstream.errors import SetupError, StaffstreamError
 from staffstream.jobs import JobKind
 from staffstream.learning import Learning
 from staffstream.limits import CallLimits
+from staffstream.metrics import Metrics
+from staffstream.memory_index import prepare_index
 from staffstream.offline import StandIn
 from staffstream.pipeline import Pipeline
 from staffstream.settings import Settings
@@ -42,6 +45,7 @@ class Staffstream(Starlette):
 
     def __init__(self, settings: Settings, identify: Identify | None) -> None:
         self.settings = settings
+        self.metrics = Metrics()
         self._identify = identify
         keyless = identify is None and not settings.uses_keys
         super().__init__(
@@ -71,14 +75,25 @@ class Staffstream(Starlette):
                 await _check_keys(database, settings)
             presence = stack.enter_context(contextlib.closing(Presence(settings.db)))
             claude = await stack.enter_async_context(open_claude(settings))
+            database.on_commit = self.metrics.note_commit
+            embedder = await stack.enter_async_context(open_embedder(settings))
+            await database.write(lambda tx: prepare_index(tx, embedder.name, embedder.dimensions))
             learning = Learning(
-                settings=settings, database=database, claude=claude, embedder=None, embed_now=_no_vector
+                settings=settings, database=database, claude=claude, embedder=embedder, metrics=self.metrics
             )
-            pipeline = Pipeline(settings=settings, database=database, claude=claude, learning=learning)
+            pipeline = Pipeline(
+                settings=settings, database=database, claude=claude, learning=learning, metrics=self.metrics
+            )
             webhooks = await stack.enter_async_context(
                 Webhooks.open(database, allow_private=settings.webhook_allow_private)
             )
-            worker = Worker(database, pipeline.owner, _assign_jobs(learning, webhooks), wake=learning.jobs_changed)
+            worker = Worker(
+                database,
+                pipeline.owner,
+                _assign_jobs(learning, webhooks),
+                wake=learning.jobs_changed,
+                metrics=self.metrics,
+            )
             await stack.enter_async_context(worker.running(alone=presence.alone))
             await stack.enter_async_context(upkeep.keep_running(pipeline, alone=presence.alone))
             await presence.share()
@@ -154,8 +169,15 @@ def _assign_jobs(learning: Learning, webhooks: Webhooks) -> dict[JobKind, Lane]:
     }
 
 
-def _no_vector(text: str) -> bytes:
-    return b""
+@contextlib.asynccontextmanager
+async def open_embedder(settings: Settings) -> AsyncIterator[Embedder]:
+    """The embedder that the settings name. Raises SetupError."""
+    key = settings.embedder_key.get_secret_value() if settings.embedder_key else None
+    embedder = await asyncio.to_thread(
+        make_embedder, settings.embedder, url=settings.embedder_url, key=key, dimensions=settings.embedder_dimensions
+    )
+    async with contextlib.aclosing(embedder):
+        yield embedder
 
 
 def open_claude(settings: Settings) -> contextlib.AbstractAsyncContextManager[Claude]:

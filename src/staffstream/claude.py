@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import re
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +20,7 @@ import anthropic
 import httpx2
 import orjson
 
+from staffstream import traces
 from staffstream.domain import clean_text
 from staffstream.errors import (
     UpstreamBroken,
@@ -31,6 +33,7 @@ from staffstream.errors import (
     UpstreamRefused,
     UpstreamTimeout,
 )
+from staffstream.logs import text_log
 from staffstream.timing import SilenceWatch, read_retry_after
 
 log = logging.getLogger(__name__)
@@ -96,10 +99,11 @@ class EventReader:
     def __init__(self) -> None:
         self.accepted = False
         self.finished = False
+        self.model = ""
         self.failure: UpstreamError | None = None
         self._pending = b""
-        self._stop_reason: str | None = None
-        self._usage: dict[str, int] = {}
+        self.stop_reason: str | None = None
+        self.usage: dict[str, int] = {}
         self._half = ""  # a high surrogate whose other half comes with the next delta
 
     def feed(self, data: bytes) -> list[Event]:
@@ -137,13 +141,13 @@ class EventReader:
         if kind == "message_start":
             return self._read_start(event)
         if kind == "message_delta":
-            self._stop_reason = _as_text(_as_object(event.get("delta")).get("stop_reason")) or self._stop_reason
+            self.stop_reason = _as_text(_as_object(event.get("delta")).get("stop_reason")) or self.stop_reason
             self._keep_usage(event.get("usage"))
         elif kind == "message_stop":
             if not self.accepted:
                 raise UpstreamMalformed
             self.finished = True
-            return Finished(self._stop_reason, self._usage)
+            return Finished(self.stop_reason, self.usage)
         elif kind == "error":
             raise _read_error(event)
         elif kind == "content_block_start" and self.accepted:
@@ -157,7 +161,8 @@ class EventReader:
         if self.accepted:
             return None
         self.accepted = True
-        return Accepted(_as_text(message.get("model")) or "")
+        self.model = _as_text(message.get("model"))
+        return Accepted(self.model)
 
     def _read_delta(self, event: dict[str, Any]) -> Event | None:
         if not self.accepted:
@@ -184,7 +189,7 @@ class EventReader:
 
     def _keep_usage(self, usage: object) -> None:
         """Later counts replace earlier ones: the API's are cumulative."""
-        self._usage |= _read_usage(usage)
+        self.usage |= _read_usage(usage)
 
 
 def _split_blocks(data: bytes) -> list[bytes]:
@@ -240,6 +245,11 @@ def _read_usage(usage: object) -> dict[str, int]:
     }
 
 
+def _as_word(value: object) -> str:
+    """What may stand in the log: a name of the API's, and no sentence that could quote a message."""
+    return value if isinstance(value, str) and re.fullmatch(r"\w{1,64}", value, re.ASCII) else "(no name)"
+
+
 def _as_text(value: object) -> str:
     return clean_text(value) if isinstance(value, str) else ""
 
@@ -269,14 +279,15 @@ _BY_STATUS: dict[int, type[UpstreamError]] = {
 
 def _read_error(event: dict[str, Any]) -> UpstreamError:
     kind = _as_text(_as_object(event.get("error")).get("type"))
-    log.warning("Claude broke off its reply: %s", kind[:64])
+    log.warning("Claude broke off its reply: %s", _as_word(kind))
     return _BY_TYPE.get(kind, UpstreamRefused if kind.endswith("_error") else UpstreamBroken)()
 
 
 def _translate_status(error: anthropic.APIStatusError) -> UpstreamError:
     status = error.status_code
     kind = _BY_STATUS.get(status) or (UpstreamBroken if status >= 500 else UpstreamRefused)
-    log.warning("Claude answered %d %s (request %s): %.300s", status, error.type, error.request_id, error.message)
+    log.warning("Claude answered %d %s (request %s)", status, _as_word(error.type), _as_word(error.request_id))
+    text_log.debug("Claude answered %d: %.300s", status, error.message)
     return kind(retry_after_s=read_retry_after(error.response.headers.get("retry-after", "")))
 
 
@@ -327,7 +338,12 @@ class Claude:
         }
         http = httpx2.AsyncClient(transport=transport) if transport else anthropic.DefaultAioHttpClient(**options)
         client = anthropic.AsyncAnthropic(
-            api_key=api_key or "", base_url=base_url, http_client=http, max_retries=0, timeout=None
+            api_key=api_key or "",
+            base_url=base_url,
+            http_client=http,
+            max_retries=0,
+            timeout=None,
+            open_telemetry=False,  # traces.py has spans of its own
         )
         async with client:
             yield cls(client, limits, asyncio.Semaphore(concurrency))
@@ -338,16 +354,18 @@ class Claude:
         Returns after `Finished`. Raises an UpstreamError for every other end, among them UpstreamTimeout when nothing
         but pings came for too long. What `take` raises goes through.
         """
-        try:
-            async with self.places, asyncio.timeout(None) as deadline:
-                loop = asyncio.get_running_loop()
-                watch = SilenceWatch(self.limits.first_event_s, lambda: deadline.reschedule(loop.time()))
-                try:
-                    await self._relay(prompt, take, watch)
-                finally:
-                    watch.close()
-        except TimeoutError as error:
-            raise UpstreamTimeout from error
+        with traces.trace_chat(prompt.model, prompt.max_tokens, self.client.base_url.host) as span:
+            try:
+                async with self.places, asyncio.timeout(None) as deadline:
+                    loop = asyncio.get_running_loop()
+                    watch = SilenceWatch(self.limits.first_event_s, lambda: deadline.reschedule(loop.time()))
+                    try:
+                        reader = await self._relay(prompt, take, watch)
+                    finally:
+                        watch.close()
+            except TimeoutError as error:
+                raise UpstreamTimeout from error
+            traces.note_answer(span, reader.model, reader.stop_reason, reader.usage)
 
     async def ask_json(
         self, *, model: str, system: str, question: str, schema: dict[str, Any], max_tokens: int
@@ -356,22 +374,25 @@ class Claude:
 
         Raises an UpstreamError; UpstreamRefused also when the answer was refused or did not fit into `max_tokens`.
         """
-        async with self.places:
-            with _translated_errors():
-                message = await self.client.messages.create(
-                    model=model,
-                    max_tokens=max_tokens,
-                    system=system,
-                    messages=[{"role": "user", "content": question}],
-                    output_config={"format": {"type": "json_schema", "schema": anthropic.transform_schema(schema)}},
-                    timeout=httpx2.Timeout(self.limits.silence_s, connect=self.limits.connect_s),
-                )
+        with traces.trace_chat(model, max_tokens, self.client.base_url.host) as span:
+            async with self.places:
+                with _translated_errors():
+                    message = await self.client.messages.create(
+                        model=model,
+                        max_tokens=max_tokens,
+                        system=system,
+                        messages=[{"role": "user", "content": question}],
+                        output_config={"format": {"type": "json_schema", "schema": anthropic.transform_schema(schema)}},
+                        timeout=httpx2.Timeout(self.limits.silence_s, connect=self.limits.connect_s),
+                    )
+            usage = _read_usage(message.usage.to_dict())
+            traces.note_answer(span, message.model, message.stop_reason, usage)
         if message.stop_reason in ("refusal", "max_tokens", "model_context_window_exceeded"):
             raise UpstreamRefused("The background model did not finish its answer.")
         text = "".join(block.text for block in message.content if block.type == "text")
-        return Answer(_load_json(clean_text(text).encode()), message.model, _read_usage(message.usage.to_dict()))
+        return Answer(_load_json(clean_text(text).encode()), message.model, usage)
 
-    async def _relay(self, prompt: Prompt, take: Callable[[list[Event]], None], watch: SilenceWatch) -> None:
+    async def _relay(self, prompt: Prompt, take: Callable[[list[Event]], None], watch: SilenceWatch) -> EventReader:
         reader = EventReader()
         with _translated_errors():
             async with self.client.messages.with_streaming_response.create(
@@ -393,7 +414,8 @@ class Claude:
                                 watch.note()
                             take(events)
                         if reader.finished:
-                            return
+                            return reader
                         if reader.failure:
                             raise reader.failure
         reader.end()
+        return reader

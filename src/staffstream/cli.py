@@ -7,7 +7,6 @@ everyone else.
 import argparse
 import asyncio
 import json
-import logging
 import signal
 import sys
 from collections.abc import Sequence
@@ -19,9 +18,10 @@ from pydantic.fields import FieldInfo
 from staffstream import __version__
 from staffstream.commands import jobs, keys
 from staffstream.errors import SetupError, StaffstreamError
+from staffstream.logs import set_up_logging
 from staffstream.settings import Settings, name_variable, read_settings
 
-_NO_FLAG = {"anthropic_api_key"}  # a key on the command line would show in the process list
+_NO_FLAG = {"embedder_key", "anthropic_api_key"}  # a key on the command line would show in the process list
 DEFAULT_URL = "http://127.0.0.1:8001"
 
 
@@ -90,10 +90,11 @@ def _show_default(field: FieldInfo) -> str:
 def _serve(args: argparse.Namespace) -> None:
     from staffstream.server import serve
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     settings = read_settings(**{name: getattr(args, name, None) for name in Settings.model_fields})
     if args.first_steps and settings.anthropic_api_key is None:
         settings = settings.model_copy(update={"offline": True})
+
+    set_up_logging(form=settings.log_format, level=settings.log_level, with_text=settings.log_text)
 
     async def tell(url: str, app: Any) -> None:
         first = await app.welcome() if args.first_steps else None

@@ -11,24 +11,29 @@ import logging
 from collections.abc import Callable
 from typing import Any, cast
 
-from staffstream import conversations, extraction, graph, jobs, memories, runs, spending, staff, summaries
-from staffstream.claude import Answer, Claude
+from staffstream import conversations, extraction, graph, jobs, memories, runs, staff, summaries
+from staffstream.claude import Claude
 from staffstream.database import Connection, Database
 from staffstream.domain import Conversation, Message, Run, Scope, Staff, now_text
-from staffstream.embeddings.vectors import Embedder
+from staffstream.embeddings import Embedder, EmbedderUnavailable
 from staffstream.errors import Conflict
 from staffstream.memory_index import EmbedNow, load_unembedded, save_vectors
+from staffstream.metrics import Metrics
 from staffstream.settings import Settings
+from staffstream.spending import Ledger
 
 log = logging.getLogger(__name__)
 
 Commit = Callable[[Connection], None]
 
 EMBED_BATCH = 64
+QUERY_EMBEDDING_S = 2.0  # a reply waits no longer than this for a far embedder
 
 
 class Learning:
-    """Keeps messages and learns from them. `embed_now` is None when vectors come from a far end."""
+    """Keeps messages and learns from them. `embed_now` is None when vectors come from a far end: then messages are
+    saved without, and a job follows that fetches them.
+    """
 
     def __init__(
         self,
@@ -36,18 +41,33 @@ class Learning:
         settings: Settings,
         database: Database,
         claude: Claude,
-        embedder: Embedder | None,
-        embed_now: EmbedNow | None,
+        embedder: Embedder,
+        metrics: Metrics,
     ) -> None:
         self._settings = settings
         self._database = database
         self._claude = claude
+        self._metrics = metrics
+        self._ledger = Ledger(settings, metrics)
         self._embedder = embedder
-        self.embed_now = embed_now
+        self.embed_now: EmbedNow | None = _find_local(embedder)
         self.jobs_changed = asyncio.Event()
         """Set after a commit that enqueued a job."""
-        self.on_learned: Callable[[int, int], None] | None = None
-        """Called after each extraction with (facts that were new, statements that were rejected)."""
+
+    async def prepare_query(self, text: str) -> EmbedNow | None:
+        """What gives a question's vector: the embedder itself if it needs no far end, else the vector it just gave.
+
+        None when the far end does not answer soon: then words alone are searched.
+        """
+        if self.embed_now is not None:
+            return self.embed_now
+        try:
+            async with asyncio.timeout(QUERY_EMBEDDING_S):
+                vector = (await self._embedder.embed([text], kind="query"))[0]
+        except (TimeoutError, EmbedderUnavailable) as error:
+            log.warning("the embedder does not answer, so memories are searched by words: %s", type(error).__name__)
+            return None
+        return lambda _: vector
 
     # ── inside the transactions that save messages ───────────────────────────────────────────────────────────────────
 
@@ -151,13 +171,12 @@ class Learning:
         learned = extraction.check_answer(batch, answer.value, user_name=user_name, staff_name=member.name)
 
         def commit(tx: Connection) -> None:
-            self._count_spending(tx, batch.scope, answer)
+            self._ledger.record(tx, batch.scope, answer.model, answer.usage)
             made = extraction.save_learned(tx, batch, learned, user_name=user_name, embed=self.embed_now)
             self.request_vectors(tx, batch.scope)
             if batch.more:
                 jobs.enqueue_job(tx, "extract", job.subject, scope_id=batch.scope.id)
-            if self.on_learned:
-                self.on_learned(made, learned.rejected)
+            self._metrics.note_learned(made, learned.rejected)
 
         return commit
 
@@ -190,15 +209,11 @@ class Learning:
         )
 
         def commit(tx: Connection) -> None:
-            self._count_spending(tx, fold.scope, answer)
+            self._ledger.record(tx, fold.scope, answer.model, answer.usage)
             if summaries.save_summary(tx, fold, answer.value, model=model) and fold.more:
                 jobs.enqueue_job(tx, "summarise", job.subject, scope_id=fold.scope.id)
 
         return commit
-
-    def _count_spending(self, tx: Connection, scope: Scope, answer: Answer) -> None:
-        spent = spending.price_usage(answer.model, answer.usage, self._settings.prices)
-        spending.record_spending(tx, scope, spent)
 
     async def embed(self, job: jobs.Job) -> Commit:
         """Give vectors to memories that were saved without: one call to the embedder a batch."""
@@ -210,7 +225,6 @@ class Learning:
         scope, waiting = await self._database.read(load)
         if not waiting:
             return _do_nothing
-        assert self._embedder is not None
         vectors = await self._embedder.embed([text for _, text in waiting], kind="document")
 
         def commit(tx: Connection) -> None:
@@ -223,6 +237,12 @@ class Learning:
 
 def _load_scope(conn: Connection, job: jobs.Job) -> Scope:
     return staff.load_scope(conn, cast(int, job.scope_id))
+
+
+def _find_local(embedder: Embedder) -> EmbedNow | None:
+    """The embedder as a plain function, if it is one of those that run in this process."""
+    embed_now = getattr(embedder, "embed_now", None)
+    return None if embed_now is None else lambda text: embed_now([text])[0]
 
 
 def _do_nothing(tx: Connection) -> None:

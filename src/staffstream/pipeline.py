@@ -7,15 +7,16 @@ question before the first byte, the reply before the `done` frame.
 
 import asyncio
 import contextlib
+import contextvars
 import dataclasses
 import functools
 import logging
 import random
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from staffstream import conversations, deliveries, runs, spending, sse, staff
+from staffstream import conversations, deliveries, runs, sse, staff, traces
 from staffstream.active import ActiveRun, describe_failure
 from staffstream.claude import Claude
 from staffstream.context import Context, fit_context, weigh_question
@@ -32,6 +33,7 @@ from staffstream.domain import (
     Scope,
     Staff,
     make_id,
+    now_text,
 )
 from staffstream.errors import (
     BadCursor,
@@ -47,11 +49,14 @@ from staffstream.errors import (
 )
 from staffstream.learning import Learning
 from staffstream.memories import MemoryKind
+from staffstream.metrics import Metrics
 from staffstream.recall import Recalled, recall_memories
+from staffstream.reports import report_reply
 from staffstream.runlog import encode_ended_run
 from staffstream.settings import Settings
 from staffstream.sources import Sources, gather_sources
-from staffstream.spending import Spending, price_usage
+from staffstream.spending import Ledger
+from staffstream.timing import Lap
 from staffstream.tokens import count_tokens
 
 log = logging.getLogger(__name__)
@@ -99,13 +104,19 @@ class Settled:
     run: Run | None
     claimed: list[Run]
     ratios: dict[str, float] = dataclasses.field(default_factory=dict)
+    ended_now: bool = False
+    asked_at: str | None = None
 
 
 class Pipeline:
     """Makes replies. Its upkeep (upkeep.py) writes progress down and takes up what waits."""
 
-    def __init__(self, *, settings: Settings, database: Database, claude: Claude, learning: Learning) -> None:
+    def __init__(
+        self, *, settings: Settings, database: Database, claude: Claude, learning: Learning, metrics: Metrics
+    ) -> None:
         self.settings = settings
+        self.metrics = metrics
+        self._ledger = Ledger(settings, metrics)
         self.database = database
         self.owner = Owner(make_id(), settings.lease_s)
         self.active: dict[str, ActiveRun] = {}
@@ -127,7 +138,12 @@ class Pipeline:
         IdempotencyMismatch, Draining; nothing was saved then.
         """
         tokens = await _count_question(question.content)
-        return await self.database.write(lambda tx: self._accept(tx, question, tokens), then=self._begin_accepted)
+        context = contextvars.copy_context()  # the request's id and trace go on with its run
+        with self.metrics.time_stage("accept", question.door):
+            return await self.database.write(
+                lambda tx: self._accept(tx, question, tokens),
+                then=lambda acceptance: self._begin_accepted(acceptance, context),
+            )
 
     def _accept(self, tx: Connection, question: Question, tokens: int) -> Acceptance:
         if self.draining:
@@ -136,7 +152,7 @@ class Pipeline:
         key = question.idempotency_key
         if key and (known := runs.find_run_by_key(tx, scope, key, question.request_hash)):
             return Acceptance(known)
-        spending.check_caps(tx, scope, self.settings)
+        self._ledger.check_caps(tx, scope)
         asked = _find_asked(tx, scope, question.regenerates) if question.regenerates else None
         conversation = conversations.ensure_conversation(
             tx, scope, asked.conversation_id if asked else question.conversation_id
@@ -166,54 +182,59 @@ class Pipeline:
                 " Shorten it or raise context_budget_tokens."
             )
 
-    def _begin_accepted(self, acceptance: Acceptance) -> None:
+    def _begin_accepted(self, acceptance: Acceptance, context: contextvars.Context) -> None:
         if acceptance.begins:
-            self.begin([acceptance.run])
+            self.begin([acceptance.run], context)
         elif acceptance.run.state == "queued":
             self.queue_changed.set()
         if acceptance.interrupts:
             self._spawn_stop(acceptance.interrupts)
 
-    def begin(self, claimed: Iterable[Run]) -> None:
-        """Make runs that this process has claimed."""
+    def begin(self, claimed: Iterable[Run], context: contextvars.Context | None = None) -> None:
+        """Make runs that this process has claimed, in the context of the request that asked for them."""
         for run in claimed:
             active = self.active[run.id] = ActiveRun(run)
             if self.draining:  # it was claimed just before
                 active.stop("shutdown")
-            task = asyncio.create_task(self._make_reply(active), name=f"run {run.id}")
+            task = asyncio.create_task(self._make_reply(active), name=f"run {run.id}", context=context)
             self._keep(task)
         self._run_begun.set()
         self._run_begun = asyncio.Event()
 
     async def _make_reply(self, active: ActiveRun) -> None:
         """Steps 2 to 4. Whatever happens in 2 and 3, 4 gives the run one terminal state and one terminal frame."""
-        with active:
-            try:
-                async with asyncio.timeout(self.settings.run_timeout_s):
-                    context = await self._build(active)
-                    await self._stream(active, context)
-            except TimeoutError:
-                active.fail(RunTimeout())
-            except StaffstreamError as error:
-                active.fail(error)
-            except Exception:
-                log.exception("run %s failed", active.run.id)
-                active.fail(InternalError("The server made a mistake while making this reply."))
-        await self._finish(active)
+        with report_reply(active):
+            with active:
+                try:
+                    async with asyncio.timeout(self.settings.run_timeout_s):
+                        context = await self._build(active)
+                        await self._stream(active, context)
+                except TimeoutError:
+                    active.fail(RunTimeout())
+                except StaffstreamError as error:
+                    active.fail(error)
+                except Exception:
+                    log.exception("run %s failed", active.run.id)
+                    active.fail(InternalError("The server made a mistake while making this reply."))
+            await self._finish(active)
 
     # ── 2: build ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _build(self, active: ActiveRun) -> Context:
         """The prompt, from one snapshot of the database; no model call is on this path."""
-        active.context = await self.database.read(lambda conn: self._build_context(conn, active.run))
-        return active.context
+        with self.metrics.time_stage("build", active.run.door), traces.trace_work("build"):
+            context, laps = await self.database.read(lambda conn: self._build_context(conn, active.run))
+            traces.add_laps(laps)
+        self.metrics.note_context(context.record, laps)
+        active.context, active.asked_at = context, now_text()
+        return context
 
-    def _build_context(self, conn: Connection, run: Run) -> Context:
+    def _build_context(self, conn: Connection, run: Run) -> tuple[Context, Sequence[Lap]]:
         member = staff.get_staff(conn, run.staff_id)
         sources = gather_sources(
             conn, run.scope, member, conversations.get_message(conn, run.scope, run.user_message_id)
         )
-        return self._fit(member, sources)
+        return self._fit(member, sources), sources.laps
 
     def _fit(self, member: Staff, sources: Sources) -> Context:
         model = self._model_of(member)
@@ -376,7 +397,8 @@ class Pipeline:
         again = self._is_made_again(active)
         settle = self._plan_requeue(active) if again else self._plan_end(active)
         try:
-            settled = await self.database.write(settle, then=self.after_end)
+            with traces.trace_work("commit"):
+                settled = await self.database.write(settle, then=self.after_end)
             terminal = encode_terminal(settled.run) if settled.run and settled.run.ended else None
         except NotFound as error:  # its conversation was deleted under it
             active.failure = error
@@ -403,7 +425,7 @@ class Pipeline:
         said = bool(text) or state == "done"
 
         def settle(tx: Connection) -> Settled:
-            if runs.end_run(
+            if ended_now := runs.end_run(
                 tx, run, state, message_id=run.id if said else None, error=failure, model=active.model, usage=usage,
                 stop_reason=stop_reason, streaming_at=active.streaming_at, first_token_at=active.first_token_at,
             ):  # fmt: skip
@@ -413,21 +435,15 @@ class Pipeline:
                     )
                     self._learning.keep_reply(tx, run, reply, active.context.record if active.context else None)
                 _announce_end(tx, run, text)
-                spending.record_spending(tx, run.scope, self._measure_spending(active, text))
+                self._ledger.record(tx, run.scope, active.model or "", usage or _estimate_usage(active, text))
                 if active.context:
                     runs.save_context(tx, run.id, active.context.record)
                     _learn_ratio(tx, active.context, usage)
             ended = runs.get_run(tx, run.scope, run.id)
-            return Settled(ended, self._claim_next(tx, ended), runs.load_token_ratios(tx))
+            ratios = runs.load_token_ratios(tx)
+            return Settled(ended, self._claim_next(tx, ended), ratios, ended_now, active.asked_at)
 
         return settle
-
-    def _measure_spending(self, active: ActiveRun, text: str) -> Spending:
-        """What the reply took, by Claude's count; by ours for one that broke off after Claude had begun it."""
-        if active.finished is None and (active.streaming_at is None or active.context is None):
-            return Spending(0, 0.0)
-        counted = active.finished.usage if active.finished else _estimate_usage(active, text)
-        return price_usage(active.model or "", counted, self.settings.prices)
 
     def _is_made_again(self, active: ActiveRun) -> bool:
         """Whether an asynchronous run goes back to the queue: nothing has been said, and another attempt may help."""
@@ -451,14 +467,14 @@ class Pipeline:
         """End a run that this process is not making, from what its row holds."""
         run = runs.get_run(tx, run.scope, run.id)
         text = run.partial_text
-        if runs.end_run(tx, run, state, message_id=run.id if text else None, error=failure):
+        if ended_now := runs.end_run(tx, run, state, message_id=run.id if text else None, error=failure):
             if text:
                 status: MessageStatus = "cancelled" if state == "cancelled" else "interrupted"
                 reply = conversations.append_reply(tx, run, text, status=status)
                 self._learning.keep_reply(tx, run, reply, None)
             _announce_end(tx, run, text)
         ended = runs.get_run(tx, run.scope, run.id)
-        return Settled(ended, self._claim_next(tx, ended))
+        return Settled(ended, self._claim_next(tx, ended), ended_now=ended_now)
 
     def _claim_next(self, tx: Connection, ended: Run) -> list[Run]:
         if self.draining or not ended.ended:
@@ -467,6 +483,8 @@ class Pipeline:
 
     def after_end(self, settled: Settled) -> None:
         """What follows the commit that ended a run."""
+        if settled.run and settled.ended_now:
+            self.metrics.note_run(settled.run, settled.asked_at)
         self.ratios |= settled.ratios
         self.begin(settled.claimed)
         self.queue_changed.set()
@@ -521,8 +539,10 @@ def _learn_ratio(tx: Connection, context: Context, usage: dict[str, int] | None)
 
 
 def _estimate_usage(active: ActiveRun, text: str) -> dict[str, int]:
-    prompt_tokens = active.context.record["total_tokens"] if active.context else 0
-    return {"input_tokens": prompt_tokens, "output_tokens": count_tokens(text)}
+    """By our count, for a reply that broke off after Claude had begun it: that is paid for as well."""
+    if active.streaming_at is None or active.context is None:
+        return {}
+    return {"input_tokens": active.context.record["total_tokens"], "output_tokens": count_tokens(text)}
 
 
 def encode_terminal(run: Run) -> bytes:

@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from staffstream.app import Staffstream, create_app
 from staffstream.errors import SetupError
 from staffstream.settings import Settings
+from staffstream.traces import export_traces
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ def serve(settings: Settings, *, on_ready: Callable[[str, Staffstream], Awaitabl
     `on_ready` is awaited with the server's URL and the app once requests are answered.
     """
     listener = _listen(settings)
-    with listener:
+    with listener, export_traces():
         _run(_serve(settings, listener, on_ready))
 
 

@@ -128,6 +128,11 @@ class Settings(BaseModel):
         description="Corrects Claude's prices: JSON of US dollars for a million tokens,"
         ' `{"model": [input, output, cache write, cache read]}`.',
     )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What the log holds.")
+    log_format: Literal["text", "json"] = Field("text", description="How a line of the log looks.")
+    log_text: bool = Field(
+        False, description="Let the log hold what Claude says of a refused request, though it may quote a message."
+    )
     async_concurrency: int = Field(
         16, ge=1, description="How many queued replies are made at the same time, in different conversations."
     )
@@ -149,6 +154,14 @@ class Settings(BaseModel):
         10, ge=1, le=1000, description="Facts are learned from a conversation after so many messages …"
     )
     extract_idle_s: float = Field(300, ge=0, description="… or after so much quiet.")
+    embedder: str = Field(
+        "static",
+        description="What makes memories searchable by meaning: `static` (built in), `minilm` or `minilm:DIRECTORY`"
+        " (the extra of that name), `voyage:MODEL`, or `openai:MODEL` for any OpenAI-compatible endpoint.",
+    )
+    embedder_url: str | None = Field(None, description="Address of an OpenAI-compatible embedder, up to /v1.")
+    embedder_key: SecretStr | None = Field(None, description="Key of a far embedder.")
+    embedder_dimensions: int | None = Field(None, ge=8, le=4096, description="Dimensions of a far embedder's vectors.")
     offline: bool = Field(
         False, description="Answer with the built-in stand-in instead of Claude. Needs no key and no network."
     )

@@ -12,7 +12,9 @@ from xml.sax.saxutils import escape, quoteattr
 from staffstream import conversations, graph
 from staffstream.database import Connection
 from staffstream.domain import Message, Scope, Staff
+from staffstream.memory_index import EmbedNow
 from staffstream.recall import Recalled, recall_memories
+from staffstream.timing import Lap, Laps
 
 MOST_MEMORIES = 24
 MOST_RELATIONS = 12
@@ -44,18 +46,26 @@ class Sources:
     summary: str = ""
     evidence: Sequence[Evidence] = ()
     left_out: Sequence[dict[str, Any]] = ()
+    laps: Sequence[Lap] = ()
 
 
-def gather_sources(conn: Connection, scope: Scope, member: Staff, question: Message) -> Sources:
+def gather_sources(
+    conn: Connection, scope: Scope, member: Staff, question: Message, *, embed: EmbedNow | None
+) -> Sources:
     """The summary, the recent turns before the question, and what is recalled for it."""
     conversation_id = question.conversation_id
+    laps = Laps()
     summary, summed_up = conversations.load_summary(conn, scope, conversation_id)
+    laps.take("summary")
     turns = conversations.load_turns(
         conn, scope, conversation_id, after_turn=summed_up, before_turn=question.turn, limit=_MOST_TURNS
     )
-    recalled = recall_for(conn, scope, question) if member.memory_enabled else []
+    laps.take("turns")
+    recalled = recall_for(conn, scope, question, embed) if member.memory_enabled else []
+    laps.take("memories")
     used = [item for item in recalled if item.relevant]
     relations = _find_relations(conn, scope, question, used) if member.memory_enabled else []
+    laps.take("graph")
     left_out = [item for item in recalled if not item.relevant][:SHOWN_LEFT_OUT]
     return Sources(
         staff=member,
@@ -64,12 +74,13 @@ def gather_sources(conn: Connection, scope: Scope, member: Staff, question: Mess
         summary=summary,
         evidence=[*map(_describe_memory, used), *map(_describe_relation, relations)],
         left_out=[_describe_left_out(item) for item in left_out],
+        laps=laps.taken,
     )
 
 
-def recall_for(conn: Connection, scope: Scope, question: Message) -> list[Recalled]:
+def recall_for(conn: Connection, scope: Scope, question: Message, embed: EmbedNow | None) -> list[Recalled]:
     """What is recalled for a question, without the question itself and without what is true no longer."""
-    found = recall_memories(conn, scope, question.content, limit=MOST_MEMORIES + SHOWN_LEFT_OUT)
+    found = recall_memories(conn, scope, question.content, embed=embed, limit=MOST_MEMORIES + SHOWN_LEFT_OUT)
     return [item for item in found if item.memory.source_message_id != question.id and item.memory.valid_to is None][
         :MOST_MEMORIES
     ]

@@ -14,8 +14,10 @@ from typing import Literal
 from staffstream.database import Connection
 from staffstream.domain import Scope
 from staffstream.errors import StaffCapReached, UserCapReached
+from staffstream.metrics import Metrics
 from staffstream.settings import Settings
 
+Kind = Literal["user", "staff"]
 Prices = Mapping[str, tuple[float, float, float, float]]
 """(input, output, cache write, cache read) by the beginning of a model's name; the longest one that fits counts."""
 
@@ -39,7 +41,7 @@ _KINDS = ("input_tokens", "output_tokens", "cache_creation_input_tokens", "cache
 
 @dataclass(frozen=True, slots=True)
 class Spending:
-    """What one call to Claude took."""
+    """What some calls to Claude took."""
 
     tokens: int
     cost_usd: float
@@ -57,39 +59,54 @@ def price_usage(model: str, usage: Mapping[str, int], corrections: Prices | None
     return Spending(sum(counts), cost)
 
 
-def record_spending(tx: Connection, scope: Scope, spending: Spending) -> None:
+class Ledger:
+    """Keeps the sums of a server and its caps."""
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self._settings = settings
+        self._metrics = metrics
+
+    def record(self, tx: Connection, scope: Scope, model: str, usage: Mapping[str, int]) -> None:
+        """Add what a call to Claude took to today's sums of the user and of the staff member."""
+        spent = price_usage(model, usage, self._settings.prices)
+        add_spending(tx, scope, spent)
+        self._metrics.note_spending(model, usage, spent.cost_usd)
+
+    def check_caps(self, conn: Connection, scope: Scope) -> None:
+        """Raise UserCapReached or StaffCapReached, with the seconds until midnight, when a day's cap was reached."""
+        settings = self._settings
+        if _is_reached(conn, "user", scope.user_id, settings.user_tokens_per_day, settings.user_cost_per_day):
+            raise UserCapReached(retry_after_s=_seconds_to_midnight())
+        if _is_reached(conn, "staff", scope.staff_id, settings.staff_tokens_per_day, settings.staff_cost_per_day):
+            raise StaffCapReached(retry_after_s=_seconds_to_midnight())
+
+
+def add_spending(tx: Connection, scope: Scope, spent: Spending) -> None:
     """Add to today's sums of the user and of the staff member."""
     for kind, holder in (("user", scope.user_id), ("staff", scope.staff_id)):
         tx.execute(
             f"INSERT INTO spending_days (day, {kind}_id, tokens, cost_usd) VALUES (?, ?, ?, ?)"
             f" ON CONFLICT ({kind}_id, day) WHERE {kind}_id IS NOT NULL DO UPDATE SET"
             " tokens = tokens + excluded.tokens, cost_usd = cost_usd + excluded.cost_usd",
-            (_today(), holder, spending.tokens, spending.cost_usd),
+            (_today(), holder, spent.tokens, spent.cost_usd),
         )
 
 
-def check_caps(conn: Connection, scope: Scope, settings: Settings) -> None:
-    """Raise UserCapReached or StaffCapReached, with the seconds until midnight, when a day's cap has been reached."""
-    caps = (
-        ("user", scope.user_id, settings.user_tokens_per_day, settings.user_cost_per_day, UserCapReached),
-        ("staff", scope.staff_id, settings.staff_tokens_per_day, settings.staff_cost_per_day, StaffCapReached),
-    )
-    for kind, holder, most_tokens, most_cost, error in caps:
-        if most_tokens is None and most_cost is None:
-            continue
-        spent = load_spending(conn, "user" if kind == "user" else "staff", holder)
-        if (most_tokens is not None and spent.tokens >= most_tokens) or (
-            most_cost is not None and spent.cost_usd >= most_cost
-        ):
-            raise error(retry_after_s=_seconds_to_midnight())
-
-
-def load_spending(conn: Connection, kind: Literal["user", "staff"], holder: str) -> Spending:
+def load_spending(conn: Connection, kind: Kind, holder: str) -> Spending:
     """What a user, or a staff member, has taken today."""
     row = conn.execute(
         f"SELECT tokens, cost_usd FROM spending_days WHERE {kind}_id = ? AND day = ?", (holder, _today())
     ).fetchone()
     return Spending(row["tokens"], row["cost_usd"]) if row else Spending(0, 0.0)
+
+
+def _is_reached(conn: Connection, kind: Kind, holder: str, most_tokens: int | None, most_usd: float | None) -> bool:
+    if most_tokens is None and most_usd is None:
+        return False
+    spent = load_spending(conn, kind, holder)
+    return (most_tokens is not None and spent.tokens >= most_tokens) or (
+        most_usd is not None and spent.cost_usd >= most_usd
+    )
 
 
 def _today() -> str:

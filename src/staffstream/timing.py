@@ -1,10 +1,13 @@
-"""Watching for silence (of Claude, of a reader, of a stream that needs a heartbeat), and reading how long to wait."""
+"""Watching for silence (of Claude, of a reader, of a stream that needs a heartbeat), reading how long to wait, and
+measuring what took how long.
+"""
 
 import asyncio
 import email.utils
 import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 
 class SilenceWatch:
@@ -43,6 +46,33 @@ class SilenceWatch:
             self.note()
             left_s = self._limit_s
         self._timer = self._loop.call_later(left_s, self._check)
+
+
+@dataclass(frozen=True, slots=True)
+class Lap:
+    """A part of some work: when it began and ended, in nanoseconds since the epoch."""
+
+    name: str
+    start_ns: int
+    end_ns: int
+
+    @property
+    def seconds(self) -> float:
+        return (self.end_ns - self.start_ns) / 1e9
+
+
+class Laps:
+    """Measures the parts of some work, one after another. Works in any thread."""
+
+    def __init__(self) -> None:
+        self.taken: list[Lap] = []
+        self._began_ns = time.time_ns()
+
+    def take(self, name: str) -> None:
+        """What was done since the last call, or the start, was this."""
+        now_ns = time.time_ns()
+        self.taken.append(Lap(name, self._began_ns, now_ns))
+        self._began_ns = now_ns
 
 
 def read_retry_after(value: str) -> float | None:

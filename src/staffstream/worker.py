@@ -19,6 +19,7 @@ from staffstream.database import Connection, Database
 from staffstream.domain import Owner
 from staffstream.errors import NotFound, StaffstreamError, Unavailable
 from staffstream.jobs import Job, JobKind
+from staffstream.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
@@ -45,9 +46,16 @@ class Worker:
     """Takes due jobs and does them. `wake` is set by whoever enqueued one; without it a job waits up to POLL_S."""
 
     def __init__(
-        self, database: Database, owner: Owner, lanes: Mapping[JobKind, Lane], *, wake: asyncio.Event | None = None
+        self,
+        database: Database,
+        owner: Owner,
+        lanes: Mapping[JobKind, Lane],
+        *,
+        wake: asyncio.Event | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         self.wake = wake or asyncio.Event()
+        self._metrics = metrics or Metrics()
         self._database = database
         self._owner = owner
         self._lanes = lanes
@@ -153,6 +161,7 @@ class Worker:
 
         try:
             await self._write(end)
+            self._metrics.note_job(job.kind, "done")
         except _LostJob:
             log.warning("job %s %s was taken over by another process", job.kind, job.id)
         except NotFound:  # its subject was erased while it was worked on
@@ -165,6 +174,7 @@ class Worker:
         """The attempt failed; None is a bug, which another attempt may or may not meet again."""
         code, retryable = (error.code, error.retryable) if error else ("internal_error", True)
         retry_after_s = error.retry_after_s if error else None
+        self._metrics.note_job(job.kind, code)
         state = await self._write(
             lambda tx: jobs.fail_job(tx, job, code, retryable=retryable, retry_after_s=retry_after_s)
         )

@@ -65,6 +65,7 @@ ROUTES = [
     Route("/api/v1/keys", keys.list_all, methods=["GET"]),
     Route("/api/v1/keys/{key_id}", keys.revoke, methods=["DELETE"]),
     Route("/healthz", system.health, methods=["GET"]),
+    Route("/metrics", system.export_metrics, methods=["GET"]),
     Route("/readyz", system.ready, methods=["GET"]),
     Route("/", page.show, methods=["GET"]),
     Route("/icon.svg", page.show_icon, methods=["GET"]),

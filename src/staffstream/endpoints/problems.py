@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from staffstream import logs, traces
 from staffstream.domain import make_id
 from staffstream.endpoints.gate import Gate, protect_page
 from staffstream.errors import Forbidden, InternalError, MethodNotAllowed, NotFound, StaffstreamError
@@ -50,7 +51,7 @@ def respond_problem(error: StaffstreamError, request_id: str) -> Response:
 async def handle_own_error(request: Request, error: Exception) -> Response:
     """A StaffstreamError that an endpoint raised."""
     assert isinstance(error, StaffstreamError)
-    return respond_problem(error, request.scope["staffstream.request_id"])
+    return _answer(request.scope, error)
 
 
 async def handle_routing_error(request: Request, error: Exception) -> Response:
@@ -64,7 +65,12 @@ async def handle_routing_error(request: Request, error: Exception) -> Response:
     else:
         log.error("unexpected HTTPException %d", error.status_code)
         known = InternalError()
-    return respond_problem(known, request.scope["staffstream.request_id"])
+    return _answer(request.scope, known)
+
+
+def _answer(scope: Scope, error: StaffstreamError) -> Response:
+    scope["app"].metrics.problems.labels(error.status, error.code).inc()
+    return respond_problem(error, scope["staffstream.request_id"])
 
 
 def _list_methods(request: Request) -> list[str]:
@@ -88,14 +94,25 @@ class Edge:
             return
         sent = Headers(scope=scope).get("x-request-id", "")
         request_id = scope["staffstream.request_id"] = sent if _REQUEST_ID.fullmatch(sent) else make_id()
-        started = False
+        token = logs.request_id.set(request_id)
+        try:
+            with traces.trace_request(scope) as span:
+                status = await self._serve(scope, receive, send)
+                if span.is_recording():
+                    traces.name_request(span, scope["method"], _find_path(scope), status)
+        finally:
+            logs.request_id.reset(token)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> int:
+        """The status that was answered, 0 if there was no answer."""
+        status = 0
 
         async def send_with_id(message: Message) -> None:
-            nonlocal started
+            nonlocal status
             if message["type"] == "http.response.start":
-                started = True
+                status = message["status"]
                 headers = MutableHeaders(scope=message)
-                headers["X-Request-Id"] = request_id
+                headers["X-Request-Id"] = scope["staffstream.request_id"]
                 protect_page(headers)
             await send(message)
 
@@ -103,9 +120,16 @@ class Edge:
             self._gate.check(scope)
             await self.app(scope, receive, send_with_id)
         except Forbidden as error:
-            await respond_problem(error, request_id)(scope, receive, send_with_id)
+            await _answer(scope, error)(scope, receive, send_with_id)
         except Exception:
-            log.exception("request %s to %s failed", request_id, scope["path"])
-            if started:
+            log.exception("%s %r failed", scope["method"], scope["path"])
+            if status:
                 raise
-            await respond_problem(InternalError(), request_id)(scope, receive, send_with_id)
+            await _answer(scope, InternalError())(scope, receive, send_with_id)
+        return status
+
+
+def _find_path(scope: Scope) -> str:
+    """The path of the route that answered, with its parameters' names."""
+    endpoint = scope.get("endpoint")
+    return next((route.path for route in scope["app"].routes if getattr(route, "endpoint", None) is endpoint), "")

@@ -1,14 +1,19 @@
 """Health, readiness, and what the server is."""
 
+import asyncio
+from collections import Counter
+from typing import get_args
+
 from starlette.requests import Request
 from starlette.responses import Response
 
 from staffstream import jobs, runs
 from staffstream.database import Connection
-from staffstream.domain import now_text
+from staffstream.domain import Door, now_text
 from staffstream.endpoints.responses import respond_json
-from staffstream.endpoints.service import get_service
+from staffstream.endpoints.service import get_admin, get_service
 from staffstream.errors import StaffstreamError
+from staffstream.metrics import CONTENT_TYPE
 
 
 async def health(request: Request) -> Response:
@@ -29,6 +34,25 @@ async def ready(request: Request) -> Response:
         checks["database"] = error.code
     fine = all(value == "ok" for value in checks.values())
     return respond_json({"status": "ok" if fine else "unavailable", "checks": checks}, 200 if fine else 503)
+
+
+async def export_metrics(request: Request) -> Response:
+    """Everything that is counted, for Prometheus. An admin's key, where keys are asked for."""
+    service, _ = await get_admin(request)
+    metrics, pipeline = service.pipeline.metrics, service.pipeline
+    making = Counter(active.run.door for active in pipeline.active.values())
+    for door in get_args(Door):
+        metrics.active.labels(door).set(making[door])
+    metrics.subscribers.set(sum(active.log.reader_count for active in pipeline.active.values()))
+    metrics.note_waiting(*await service.database.read(_measure_waiting))
+    metrics.note_files(service.settings.db)
+    return Response(await asyncio.to_thread(metrics.export), media_type=CONTENT_TYPE)
+
+
+def _measure_waiting(conn: Connection) -> tuple[int, str, dict[str, tuple[int, int]]]:
+    counts = {count.kind: (count.due, count.dead) for count in jobs.measure_jobs(conn)}
+    by_kind: dict[str, tuple[int, int]] = {kind: counts.get(kind, (0, 0)) for kind in get_args(jobs.JobKind)}
+    return runs.measure_queue(conn)[0], _find_oldest_waiting(conn), by_kind
 
 
 def _find_oldest_waiting(conn: Connection) -> str:
