@@ -372,13 +372,13 @@ class Pipeline:
 
     async def stop(self, run: Run) -> None:
         """End a run, wherever it is, with what it has said so far."""
-        if active := self.active.get(run.id):
-            active.stop("user")
-            await active.ended.wait()
-        elif not run.ended:
-            await self.database.write(lambda tx: self.end_from_row(tx, run, "cancelled"), then=self.after_end)
-            if run.id in self.active:  # it began here just before
-                await self.stop(run)
+        while not run.ended:
+            if active := self.active.get(run.id):
+                active.stop("user")
+                await active.ended.wait()
+                return
+            end = functools.partial(self.end_from_row, run=run, state="cancelled")
+            run = (await self.database.write(end, then=self.after_end)).run or run  # not ended: it began meanwhile
 
     async def stop_all(self, *, staff_id: str | None = None, conversation_id: str | None = None) -> None:
         """End the runs being made here for a staff member or in a conversation, before it is erased."""
@@ -388,7 +388,13 @@ class Pipeline:
                 await active.ended.wait()
 
     def _spawn_stop(self, run: Run) -> None:
-        self._keep(asyncio.create_task(self.stop(run), name=f"stop {run.id}"))
+        async def stop() -> None:
+            try:
+                await self.stop(run)
+            except StaffstreamError as error:  # erased meanwhile, or no disk: then the new run waits for its end
+                log.warning("run %s could not be interrupted: %s", run.id, error.code)
+
+        self._keep(asyncio.create_task(stop(), name=f"stop {run.id}"))
 
     # ── 4: finish ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -464,9 +470,8 @@ class Pipeline:
         return requeue
 
     def end_from_row(self, tx: Connection, run: Run, state: RunState, failure: RunFailure | None = None) -> Settled:
-        """End a run that this process is not making, from what its row holds."""
-        run = runs.get_run(tx, run.scope, run.id)
-        text = run.partial_text
+        """End a run that this process is not making, from what its row holds, unless it was claimed since it was read."""
+        text = runs.get_run(tx, run.scope, run.id).partial_text
         if ended_now := runs.end_run(tx, run, state, message_id=run.id if text else None, error=failure):
             if text:
                 status: MessageStatus = "cancelled" if state == "cancelled" else "interrupted"
