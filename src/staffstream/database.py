@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 OLDEST_SQLITE = (3, 51, 3)  # older ones can corrupt a database when the WAL is reset
+APPLICATION_ID = 0x53544653  # schema.sql sets it
 READERS = 4
 _MOST_PER_COMMIT = 256
 
@@ -94,9 +95,11 @@ def prepare_file(path: Path, *, durability: str = "full") -> None:
     Raises SetupError when the file cannot be used, and has then changed nothing in it.
     """
     _check_place(path)
+    schema = read_schema()
     try:
+        _check_owner(path, int(schema.rsplit("user_version = ", 1)[1].split(";", 1)[0]))
         with contextlib.closing(connect(path, durability=durability)) as connection:
-            _migrate(connection, path)
+            _migrate(connection, schema)
     except pysqlite3.DatabaseError as error:
         log.debug("opening %s failed", path, exc_info=error)
         raise SetupError(
@@ -110,25 +113,38 @@ def _check_place(path: Path) -> None:
             f"SQLite {pysqlite3.sqlite_version} is too old: at least {'.'.join(map(str, OLDEST_SQLITE))} is needed. "
             "Upgrade it with: pip install -U pysqlite3"
         )
-    if not path.parent.is_dir():
+    if not os.path.isdir(path.parent):
         raise SetupError(f"The directory {path.parent} does not exist. Make it, or name another file with --db.")
-    if not os.access(path.parent, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
+    if not os.access(path.parent, os.W_OK | os.X_OK) or (path.exists() and not os.access(path, os.W_OK)):
         raise SetupError(f"{path} cannot be written. Give this user the right to, or name another file with --db.")
 
 
-def _migrate(connection: Connection, path: Path) -> None:
-    schema = read_schema()
-    current = int(schema.rsplit("user_version = ", 1)[1].split(";", 1)[0])
+def _check_owner(path: Path, current: int) -> None:
+    """Refuse a file that is not ours, or newer than we are, before our pragmas change anything in it."""
+    with open(path, "ab+") as file:  # made if absent
+        file.seek(0)
+        head = file.read(16)
+    if head and head != b"SQLite format 3\0":  # SQLite would take one of a few bytes for an empty database
+        raise SetupError(
+            f"{path} is no database. If the file is damaged, put a backup in its place; else name another with --db."
+        )
+    with contextlib.closing(pysqlite3.connect(str(path))) as connection:
+        application, version = (
+            connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
+        )
+        used = version or connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone()
+    if application != APPLICATION_ID and used:
+        raise SetupError(f"{path} is another program's database. Name another file with --db.")
+    if version > current:
+        raise SetupError(
+            f"{path} was made by a newer staffstream (schema {version}, this one knows {current}). Upgrade staffstream."
+        )
+
+
+def _migrate(connection: Connection, schema: str) -> None:
     with transact(connection):
         version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if version > current:
-            raise SetupError(
-                f"{path} was made by a newer staffstream (schema {version}, this one knows {current})."
-                " Upgrade staffstream."
-            )
         if version == 0:
-            if connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone():
-                raise SetupError(f"{path} is another program's database. Name another file with --db.")
             _run_script(connection, schema)
             return
         for target, script in read_migrations():
@@ -145,6 +161,7 @@ def _run_script(connection: Connection, script: str) -> None:
         if pysqlite3.complete_statement(statement):
             connection.execute(statement)
             statement = ""
+    connection.execute(statement)  # the last one may lack its semicolon
 
 
 @contextlib.contextmanager
@@ -241,6 +258,7 @@ class Database:
         for reader in readers:
             self._idle.put_nowait(reader)
         self._queue: asyncio.Queue[_Write | None] = asyncio.Queue()
+        self._closed = False
         self.on_commit: Callable[[int, float], None] | None = None
         """Called after each commit with (transactions in it, seconds it took)."""
 
@@ -264,6 +282,7 @@ class Database:
             try:
                 yield database
             finally:
+                database._closed = True
                 database._queue.put_nowait(None)
                 await asyncio.shield(writing)
 
@@ -275,6 +294,8 @@ class Database:
         the file. Raises StorageFull or StorageUnavailable when the commit fails. A caller that is cancelled does not
         stop a write that was handed in.
         """
+        if self._closed:
+            raise StorageUnavailable
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._queue.put_nowait(_Write(function, then, future))
         return await future
@@ -314,7 +335,11 @@ class Database:
 
 def _report(write: _Write, value: Any, error: BaseException | None) -> None:
     if error is None and write.then:
-        write.then(value)
+        try:
+            write.then(value)
+        except Exception as bug:  # the writer has to go on
+            log.exception("what follows a write failed")
+            error = bug
     if write.future.done():  # its caller was cancelled; the write stands
         return
     if error is None:
