@@ -190,10 +190,17 @@ CREATE INDEX memories_of_conversation ON memories (conversation_id, number);
 CREATE INDEX memories_by_statement ON memories (scope_id, subject, predicate) WHERE kind = 'fact';
 CREATE INDEX memories_to_embed ON memories (number) WHERE embedded = 0 AND deleted_at IS NULL;
 
--- The words of the living memories, by memories.number; vectors are in memory_vectors, which memories.py makes to the
--- embedder's measure. secure-delete takes deleted words out of the index at once instead of at some later merge.
+-- The words of the living memories, by memories.number. secure-delete takes deleted words out of the index at once
+-- instead of at some later merge.
 CREATE VIRTUAL TABLE memory_words USING fts5 (text, content = '', tokenize = 'porter unicode61');
 INSERT INTO memory_words (memory_words, rank) VALUES ('secure-delete', 1);
+
+-- Unit vectors as int8, by memories.number, for scoring; their signs are in memory_codes, the vector index, which
+-- memory_index.py makes to the embedder's measure.
+CREATE TABLE memory_vectors (
+    number INTEGER PRIMARY KEY,
+    vector BLOB NOT NULL
+) STRICT;
 
 CREATE TABLE entities (
     id         TEXT PRIMARY KEY,

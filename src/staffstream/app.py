@@ -27,8 +27,8 @@ from staffstream.errors import SetupError, StaffstreamError
 from staffstream.jobs import JobKind
 from staffstream.learning import Learning
 from staffstream.limits import CallLimits
-from staffstream.metrics import Metrics
 from staffstream.memory_index import prepare_index
+from staffstream.metrics import Metrics
 from staffstream.offline import StandIn
 from staffstream.pipeline import Pipeline
 from staffstream.settings import Settings

@@ -225,7 +225,7 @@ class Presence:
     async def share(self) -> None:
         """Let other processes in; waits while another one is tidying up."""
         while fcntl and not self._lock(fcntl.LOCK_SH):
-            await asyncio.sleep(0.02)  # noqa: ASYNC110 - what is waited for is another process
+            await asyncio.sleep(0.02)
         self.alone = False
 
     def _lock(self, mode: int) -> bool:

@@ -25,7 +25,10 @@ TERMINAL_STATES: frozenset[RunState] = frozenset({"done", "failed", "cancelled"}
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who sent a request. A member talks to staff members; an admin also makes, changes and erases them, and keys."""
+    """Who sent a request. A member talks to staff members; an admin also makes, changes and erases them, and keys.
+
+    `key_id` is None for a user whom the host app named, and for everybody where keys are off.
+    """
 
     user_id: str
     role: Role

@@ -47,12 +47,6 @@
     │   ├── ReceiverRefused              502     receiver_refused        yes
     │   ├── ReceiverGone                 502     receiver_gone
     │   └── AddressNotPublic             502     address_not_public
-    ├── DeliveryError                    502     delivery_failed         yes
-    │   ├── ReceiverUnreachable          502     receiver_unreachable    yes
-    │   ├── ReceiverTimeout              504     receiver_timeout        yes
-    │   ├── ReceiverRefused              502     receiver_refused        yes
-    │   ├── ReceiverGone                 502     receiver_gone
-    │   └── AddressNotPublic             502     address_not_public
     └── SetupError                               the server cannot start; for the operator's eyes only
 
 A class's docstring is the sentence its client reads when the raiser has nothing better to say; every sentence is ours,
@@ -320,42 +314,6 @@ class UpstreamTimeout(UpstreamError):
     """Claude was silent for too long. Try again."""
 
     status, code, title, retryable = 504, "upstream_timeout", "Claude timed out", True
-
-
-class DeliveryError(StaffstreamError):
-    """The webhook could not be delivered."""
-
-    status, code, title, retryable = 502, "delivery_failed", "Delivery failed", True
-
-
-class ReceiverUnreachable(DeliveryError):
-    """The webhook's receiver could not be reached, or the connection to it broke."""
-
-    code, title = "receiver_unreachable", "Receiver unreachable"
-
-
-class ReceiverTimeout(DeliveryError):
-    """The webhook's receiver did not answer in time."""
-
-    status, code, title = 504, "receiver_timeout", "Receiver timed out"
-
-
-class ReceiverRefused(DeliveryError):
-    """The webhook's receiver answered, but not with a 2xx status."""
-
-    code, title = "receiver_refused", "Receiver refused"
-
-
-class ReceiverGone(DeliveryError):
-    """The webhook's receiver answered 410: it wants no more deliveries."""
-
-    code, title, retryable = "receiver_gone", "Receiver gone", False
-
-
-class AddressNotPublic(DeliveryError):
-    """The webhook's address is not public; the operator can allow that with STAFFSTREAM_WEBHOOK_ALLOW_PRIVATE."""
-
-    code, title, retryable = "address_not_public", "Address not public", False
 
 
 class DeliveryError(StaffstreamError):

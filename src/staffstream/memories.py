@@ -381,17 +381,13 @@ def _mark_closed(tx: Connection, scope: Scope, memory_id: str, successor_id: str
 
 
 def _index(tx: Connection, scope: Scope, memory: Memory, embed: EmbedNow | None) -> None:
-    embedded = index_memory(
-        tx, scope, memory.number, text=memory.text, occurred_at=memory.occurred_at, speaker=memory.speaker, embed=embed
-    )
+    embedded = index_memory(tx, scope, memory.number, text=memory.text, occurred_at=memory.occurred_at, embed=embed)
     tx.execute("UPDATE memories SET embedded = ? WHERE number = ?", (int(embedded), memory.number))
 
 
 def _unindex(tx: Connection, scope: Scope, memories: Iterable[Memory]) -> None:
     for memory in memories:
-        unindex_memory(
-            tx, scope, memory.number, text=memory.text, occurred_at=memory.occurred_at, speaker=memory.speaker
-        )
+        unindex_memory(tx, scope, memory.number, text=memory.text, occurred_at=memory.occurred_at)
 
 
 def _read_memory(row: Row) -> Memory:

@@ -49,6 +49,7 @@ from staffstream.errors import (
 )
 from staffstream.learning import Learning
 from staffstream.memories import MemoryKind
+from staffstream.memory_index import EmbedNow
 from staffstream.metrics import Metrics
 from staffstream.recall import Recalled, recall_memories
 from staffstream.reports import report_reply
@@ -223,18 +224,25 @@ class Pipeline:
     async def _build(self, active: ActiveRun) -> Context:
         """The prompt, from one snapshot of the database; no model call is on this path."""
         with self.metrics.time_stage("build", active.run.door), traces.trace_work("build"):
-            context, laps = await self.database.read(lambda conn: self._build_context(conn, active.run))
+            embed = self._learning.embed_now or await self._embed_question(active.run)
+            context, laps = await self.database.read(lambda conn: self._build_context(conn, active.run, embed))
             traces.add_laps(laps)
         self.metrics.note_context(context.record, laps)
         active.context, active.asked_at = context, now_text()
         return context
 
-    def _build_context(self, conn: Connection, run: Run) -> tuple[Context, Sequence[Lap]]:
+    def _build_context(self, conn: Connection, run: Run, embed: EmbedNow | None) -> tuple[Context, Sequence[Lap]]:
         member = staff.get_staff(conn, run.staff_id)
-        sources = gather_sources(
-            conn, run.scope, member, conversations.get_message(conn, run.scope, run.user_message_id)
-        )
+        question = conversations.get_message(conn, run.scope, run.user_message_id)
+        sources = gather_sources(conn, run.scope, member, question, embed=embed)
         return self._fit(member, sources), sources.laps
+
+    async def _embed_question(self, run: Run) -> EmbedNow | None:
+        """What gives the question's vector when that takes a far end."""
+        question = await self.database.read(
+            lambda conn: conversations.get_message(conn, run.scope, run.user_message_id)
+        )
+        return await self._learning.prepare_query(question.content)
 
     def _fit(self, member: Staff, sources: Sources) -> Context:
         model = self._model_of(member)
@@ -257,13 +265,17 @@ class Pipeline:
             scope = staff.find_scope(conn, staff_id, user_id)
             member = staff.get_staff(conn, staff_id)
             question = conversations.draft_question(conn, scope, conversation_id, content)
-            return self._fit(member, gather_sources(conn, scope, member, question))
+            return self._fit(member, gather_sources(conn, scope, member, question, embed=embed))
 
+        embed = await self._learning.prepare_query(content)
         return (await self.database.read(build)).record
 
     async def recall(self, scope: Scope, query: str, *, kind: MemoryKind | None, limit: int) -> list[Recalled]:
         """What would be recalled for a query, best first, below the relevance floor too."""
-        return await self.database.read(lambda conn: recall_memories(conn, scope, query, limit=limit, kind=kind))
+        embed = await self._learning.prepare_query(query)
+        return await self.database.read(
+            lambda conn: recall_memories(conn, scope, query, embed=embed, limit=limit, kind=kind)
+        )
 
     def _model_of(self, member: Staff) -> str:
         return member.model or self.settings.model

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from staffstream.database import Connection
 from staffstream.domain import Scope
 from staffstream.memories import Memory, MemoryKind, load_memories
-from staffstream.memory_index import search_words, split_words
+from staffstream.memory_index import EmbedNow, search_words, split_words
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,9 +18,18 @@ class Recalled:
 
 
 def recall_memories(
-    conn: Connection, scope: Scope, question: str, *, limit: int, kind: MemoryKind | None = None
+    conn: Connection,
+    scope: Scope,
+    question: str,
+    *,
+    embed: EmbedNow | None,
+    limit: int,
+    kind: MemoryKind | None = None,
 ) -> list[Recalled]:
-    """The best memories for a question, best first, those below the relevance floor included and marked."""
+    """The best memories for a question, best first, those below the relevance floor included and marked.
+
+    Without `embed` (its far end is down) words alone are searched.
+    """
     hits = search_words(conn, scope, split_words(question)[:64], limit=limit * 4)
     found = load_memories(conn, scope, [hit.number for hit in hits])
     recalled = [Recalled(found[hit.number], hit.score) for hit in hits if hit.number in found]

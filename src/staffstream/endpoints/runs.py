@@ -1,7 +1,6 @@
 """`/staff/{staff_id}/runs/{run_id}`: looking at a run, joining its stream, stopping it."""
 
 import contextlib
-
 import math
 from datetime import UTC, datetime
 
