@@ -115,6 +115,8 @@ def _check_place(path: Path) -> None:
         )
     if not os.path.isdir(path.parent):
         raise SetupError(f"The directory {path.parent} does not exist. Make it, or name another file with --db.")
+    if os.path.isdir(path):  # Path.is_dir raises where it may not look
+        raise SetupError(f"{path} is a directory. Name a file with --db.")
     if not os.access(path.parent, os.W_OK | os.X_OK) or (path.exists() and not os.access(path, os.W_OK)):
         raise SetupError(f"{path} cannot be written. Give this user the right to, or name another file with --db.")
 
