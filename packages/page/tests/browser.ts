@@ -41,7 +41,7 @@ export async function openBrowser(options: BrowserContextOptions = {}): Promise<
     viewport: { width: 1280, height: 860 },
     ...options,
   })
-  context.setDefaultTimeout(10_000)
+  context.setDefaultTimeout(30_000)
   const close = async () => {
     await context.close()
     await rm(profile, { recursive: true, force: true })

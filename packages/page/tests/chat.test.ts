@@ -252,6 +252,7 @@ describe.skipIf(!hasServer || !hasBrowser)("the chat in a browser", () => {
       .poll(() => page.getByRole("button", { name: "Good answer" }).getAttribute("aria-pressed"))
       .toBe("true")
     await page.getByRole("button", { name: "New conversation" }).click()
+    await page.waitForURL(/#\/[^/]+\/[^/-]/)
     await page.getByRole("heading", { name: "Talk to Ada" }).waitFor()
     await say(page, "Shall we plan a trip to Voss?")
     await page.getByRole("link", { name: /Shall we plan a trip to Voss/ }).waitFor()

@@ -1,4 +1,8 @@
-/** The built page on an address of its own, with its security headers, before a real server's API. */
+/**
+ * An address between the browser and a server, where a test can cut the network and answer for the server.
+ *
+ * The page comes from the real server, with that server's own headers; before a scripted one, from the built files.
+ */
 import { readFile } from "node:fs/promises"
 import { createServer, type IncomingMessage, request, type Server, type ServerResponse } from "node:http"
 import type { AddressInfo } from "node:net"
@@ -6,20 +10,6 @@ import { extname, join, normalize } from "node:path"
 import { fileURLToPath } from "node:url"
 
 const page = fileURLToPath(new URL("../../../src/staffstream/page/", import.meta.url))
-
-/** What the server must send with the page; a test below it can only be as strict as this. */
-export const CONTENT_SECURITY_POLICY = [
-  "default-src 'none'",
-  "script-src 'self'",
-  "style-src 'self'",
-  "img-src 'self'",
-  "connect-src 'self'",
-  "base-uri 'none'",
-  "form-action 'none'",
-  "frame-ancestors 'none'",
-  "require-trusted-types-for 'script'",
-  "trusted-types 'none'",
-].join("; ")
 
 const TYPES: Record<string, string> = {
   ".html": "text/html; charset=utf-8",
@@ -32,10 +22,12 @@ export class Host {
   /** Answers of the test's own, by `METHOD path`; undefined leaves the call to the server behind. */
   mock: (call: string, body: unknown) => unknown = () => undefined
   readonly #api: URL
+  readonly #servesPage: boolean
   readonly #server: Server = createServer((incoming, response) => void this.#answer(incoming, response))
 
-  constructor(api: string) {
+  constructor(api: string, { servesPage = false } = {}) {
     this.#api = new URL(api)
+    this.#servesPage = servesPage
   }
 
   async start(): Promise<this> {
@@ -59,7 +51,7 @@ export class Host {
 
   async #answer(incoming: IncomingMessage, response: ServerResponse): Promise<void> {
     const { pathname } = new URL(incoming.url ?? "/", "http://host")
-    if (!pathname.startsWith("/api/")) return this.#sendFile(pathname, response)
+    if (this.#servesPage && !pathname.startsWith("/api/")) return this.#sendFile(pathname, response)
     const chunks: Buffer[] = []
     for await (const chunk of incoming) chunks.push(chunk as Buffer)
     const body = Buffer.concat(chunks)
@@ -76,12 +68,7 @@ export class Host {
     const path = join(page, normalize(pathname === "/" ? "/index.html" : pathname))
     try {
       const data = await readFile(path)
-      response.writeHead(200, {
-        "Content-Type": TYPES[extname(path)] ?? "application/octet-stream",
-        "Content-Security-Policy": CONTENT_SECURITY_POLICY,
-        "X-Content-Type-Options": "nosniff",
-        "Referrer-Policy": "no-referrer",
-      })
+      response.writeHead(200, { "Content-Type": TYPES[extname(path)] ?? "application/octet-stream" })
       response.end(data)
     } catch {
       response.writeHead(404).end()

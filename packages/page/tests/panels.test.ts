@@ -139,6 +139,7 @@ describe.skipIf(!hasServer || !hasBrowser)("what stands behind the talk", () => 
   test("a conversation is begun and deleted", async () => {
     const page = await world.openPage(`#/${staffId}`)
     await page.getByRole("button", { name: "New conversation" }).click()
+    await page.waitForURL(/#\/[^/]+\/[^/-]/)
     await say(page, "Only for a moment")
     await finished(page).waitFor()
     const row = page.getByRole("link", { name: /Only for a moment/ })

@@ -15,7 +15,7 @@ describe.skipIf(!hasBrowser)("a browser on a bad wire", () => {
   afterAll(() => browser?.close())
   beforeEach(async () => {
     server = await new ScriptedServer().start()
-    host = await new Host(server.url).start()
+    host = await new Host(server.url, { servesPage: true }).start()
     host.mock = call => {
       if (call === "GET /api/v1/staff")
         return [{ id: "ada", name: "Ada", role: "", persona: "", memory_enabled: true }]
