@@ -16,7 +16,7 @@ import httpx
 from pydantic.fields import FieldInfo
 
 from staffstream import __version__
-from staffstream.commands import jobs, keys
+from staffstream.commands import jobs, keys, reembed
 from staffstream.errors import SetupError, StaffstreamError
 from staffstream.logs import set_up_logging
 from staffstream.settings import Settings, name_variable, read_settings
@@ -54,6 +54,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_staff(commands)
     keys.add_commands(commands)
     jobs.add_commands(commands)
+    reembed.add_commands(commands)
     return parser
 
 

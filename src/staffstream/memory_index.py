@@ -50,6 +50,12 @@ def prepare_index(tx: Connection, embedder: str, dimensions: int) -> None:
         )
 
 
+def holds_vectors_of(conn: Connection, embedder: str, dimensions: int) -> bool:
+    """Whether the stored vectors are this embedder's."""
+    row = conn.execute("SELECT value FROM meta WHERE key = 'embedder'").fetchone()
+    return row is not None and row["value"] == f"{embedder}/{dimensions}"
+
+
 def reset_index(tx: Connection, embedder: str, dimensions: int) -> None:
     """Drop all vectors and note whose vectors will be kept from now on; every memory waits to be embedded."""
     if dimensions % 8:
@@ -96,6 +102,24 @@ def load_unembedded(conn: Connection, scope: Scope, *, limit: int) -> list[tuple
         (*get_number_range(scope), limit),
     )
     return [(row["number"], row["text"]) for row in rows]
+
+
+def load_any_unembedded(conn: Connection, *, limit: int) -> tuple[Scope, list[tuple[int, str]]]:
+    """Memories without a vector, of one scope at a time, whichever has the oldest: for making all vectors anew."""
+    row = conn.execute(
+        "SELECT scopes.* FROM memories JOIN scopes ON scopes.id = scope_id WHERE embedded = 0 AND deleted_at IS NULL"
+        " ORDER BY number LIMIT 1"
+    ).fetchone()
+    if row is None:
+        return Scope(0, "", ""), []
+    scope = Scope(row["id"], row["staff_id"], row["user_id"])
+    return scope, load_unembedded(conn, scope, limit=limit)
+
+
+def count_unembedded(conn: Connection) -> int:
+    """How many memories have no vector yet, in all scopes."""
+    row = conn.execute("SELECT count(*) AS n FROM memories WHERE embedded = 0 AND deleted_at IS NULL").fetchone()
+    return int(row["n"])
 
 
 def save_vectors(tx: Connection, scope: Scope, numbers: Sequence[int], vectors: Vectors) -> None:

@@ -8,6 +8,9 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
 
 from staffstream.database import Connection, connect, prepare_file
 from staffstream.errors import SetupError
@@ -34,3 +37,9 @@ def open_file(path: Path, *, make: bool = False) -> Iterator[Connection]:
     prepare_file(path)
     with contextlib.closing(connect(path)) as connection:
         yield connection
+
+
+def show_progress(total: int, what: str) -> "tqdm[Any]":
+    """A progress bar on standard error, for commands that take long."""
+    tqdm.monitor_interval = 0  # no thread of its own
+    return tqdm(total=total, unit=f" {what}")
