@@ -79,11 +79,16 @@ def gather_sources(
 
 
 def recall_for(conn: Connection, scope: Scope, question: Message, embed: EmbedNow | None) -> list[Recalled]:
-    """What is recalled for a question, without the question itself and without what is true no longer."""
+    """What is recalled for a question, without the question itself, what was said after it in its conversation (it may
+    have waited in the queue, or be asked again), and what is true no longer.
+    """
     found = recall_memories(conn, scope, question.content, embed=embed, limit=MOST_MEMORIES + SHOWN_LEFT_OUT)
-    return [item for item in found if item.memory.source_message_id != question.id and item.memory.valid_to is None][
-        :MOST_MEMORIES
-    ]
+    return [item for item in found if item.memory.valid_to is None and not _is_later(item, question)][:MOST_MEMORIES]
+
+
+def _is_later(item: Recalled, question: Message) -> bool:
+    said_here = item.memory.conversation_id == question.conversation_id
+    return said_here and (item.memory.source_message_id or "") >= question.id
 
 
 def _find_relations(
