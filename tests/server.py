@@ -31,12 +31,14 @@ import orjson
 import pytest
 from hypercorn.asyncio import serve as serve_asgi
 from hypercorn.config import Config
+from starlette.requests import Request as StarletteRequest
 from starlette.types import ASGIApp
 
 from staffstream import keys
 from staffstream.app import Staffstream, create_app
 from staffstream.database import connect, prepare_file, transact
 from staffstream.domain import Role
+from staffstream.endpoints.service import Identify
 from staffstream.settings import Settings
 from tests.far_end import DEADLINE_S, FarEnd
 
@@ -230,6 +232,15 @@ class Api:
         """The JSON that answers a POST."""
         return _read_json(await self.http.post(path, json=body, **options), status)
 
+    async def patch(self, path: str, body: Any, status: int = 200) -> Any:
+        """The JSON that answers a PATCH."""
+        return _read_json(await self.http.patch(path, json=body), status)
+
+    async def delete(self, path: str) -> None:
+        """Erase what is at a path."""
+        response = await self.http.delete(path)
+        assert (response.status_code, response.content) == (204, b""), response.text
+
     async def make_staff(self, name: str = "Ada", **fields: Any) -> str:
         """The id of a new staff member."""
         return str((await self.post("/staff", {"name": name, **fields}, 201))["id"])
@@ -362,14 +373,21 @@ def make_settings(db: Path, far: FarEnd | None = None, **settings: Any) -> Setti
 
 
 @contextlib.asynccontextmanager
-async def serve_here(db: Path, far: FarEnd | None = None, **settings: Any) -> AsyncIterator[Api]:
+async def serve_here(
+    db: Path, far: FarEnd | None = None, *, identify: Identify | None = None, **settings: Any
+) -> AsyncIterator[Api]:
     """The app on Hypercorn in this process, over a real loopback port."""
-    app = create_app(make_settings(db, far, **settings))
+    app = create_app(make_settings(db, far, **settings), identify=identify)
     async with serve_asgi_here(app) as url, open_api(url, app) as api:
         try:
             yield api
         finally:
             await app.drain(0)
+
+
+async def name_user(request: StarletteRequest) -> str:
+    """An `identify` for a host that knows its users: by a header of its own."""
+    return request.headers.get("x-user", "kim")
 
 
 @contextlib.asynccontextmanager
