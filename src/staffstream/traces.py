@@ -95,9 +95,8 @@ def trace_request(scope: Scope) -> Iterator[Span]:
     """A span around one HTTP request, within the trace that its headers name; none of its own if the host app has
     begun one.
     """
-    current = trace.get_current_span()
-    if current.get_span_context().is_valid or not _has_provider():
-        yield current
+    if trace.get_current_span().get_span_context().is_valid or not _has_provider():
+        yield trace.INVALID_SPAN
         return
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
     attributes = {"http.request.method": scope["method"], "url.scheme": scope["scheme"]}
