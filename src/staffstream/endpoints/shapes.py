@@ -43,6 +43,12 @@ def _check_url(url: str) -> str:
     return url
 
 
+def _check_rating(rating: int) -> int:
+    if rating not in (1, -1):
+        raise ValueError("must be 1 or -1")
+    return rating
+
+
 def _check_secret(secret: str) -> str:
     try:
         raw = base64.b64decode(secret.removeprefix("whsec_"), validate=True)
@@ -69,6 +75,7 @@ Name = Annotated[StrictStr, Field(min_length=1, max_length=200), AfterValidator(
 Url = Annotated[StrictStr, Field(max_length=2000), AfterValidator(_check_url)]
 Secret = Annotated[StrictStr, Field(max_length=200), AfterValidator(_check_secret)]
 Time = Annotated[str, BeforeValidator(_read_time)]
+Rating = Annotated[StrictInt, AfterValidator(_check_rating)]  # a Literal[1] would take true
 Id = Annotated[StrictStr, Field(max_length=64)]
 Strategy = Literal["reject", "enqueue", "interrupt"]
 
@@ -146,7 +153,7 @@ class Regeneration(Body):
 class Feedback(Body):
     """What the user thought of a reply."""
 
-    rating: Literal[1, -1]
+    rating: Rating
     comment: Annotated[StrictStr, Field(max_length=10_000)] | None = None
 
 
