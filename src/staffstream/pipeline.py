@@ -45,6 +45,7 @@ from staffstream.errors import (
     NotFound,
     RunTimeout,
     StaffstreamError,
+    StorageUnavailable,
     UpstreamError,
 )
 from staffstream.learning import Learning
@@ -376,11 +377,14 @@ class Pipeline:
 
     async def cancel(self, scope: Scope, run_id: str) -> tuple[Run, str]:
         """Stop a run for its user and return how it ended: cancelled, or however it had ended before. Raises
-        NotFound.
+        NotFound; StorageUnavailable when it is stopped but the disk has not taken its end yet.
         """
         run, _ = await self.database.read(lambda conn: _load_run(conn, scope, run_id))
         await self.stop(run)
-        return await self.database.read(lambda conn: _load_run(conn, scope, run_id))
+        run, text = await self.database.read(lambda conn: _load_run(conn, scope, run_id))
+        if not run.ended:
+            raise StorageUnavailable
+        return run, text
 
     async def stop(self, run: Run) -> None:
         """End a run, wherever it is, with what it has said so far."""

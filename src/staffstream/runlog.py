@@ -18,6 +18,8 @@ from staffstream.timing import SilenceWatch
 
 Phase = Literal["building", "thinking", "responding"]
 
+_WRITE_CHARACTERS = 16_384  # about as much text as is joined into one write
+
 
 @dataclass(slots=True, eq=False)
 class _Reader:
@@ -87,7 +89,7 @@ class RunLog:
     async def follow(self, after: int = 0, *, heartbeat_s: float, status: bool = False) -> AsyncGenerator[bytes, None]:
         """The bytes to send to a reader that has everything up to cursor `after`, ending with the terminal frame.
 
-        All frames that wait are joined into one write. A ping is sent after `heartbeat_s` seconds of silence; with
+        The frames that wait are joined into one write. A ping is sent after `heartbeat_s` seconds of silence; with
         `status`, a status frame at each change of phase and instead of each ping.
         """
         backlog, index = self._start_at(after)
@@ -97,10 +99,10 @@ class RunLog:
                 if status and self.phase != told:
                     told = self.phase
                     backlog += self._encode_status()
-                fresh = self._frames[index:]
+                fresh = self._frames[index : self._limit_write(index)]
                 index += len(fresh)
-                closed = self.closed
-                data = b"".join((backlog, *fresh, self.terminal or b""))
+                closed = self.closed and index == len(self._frames)
+                data = b"".join((backlog, *fresh, (closed and self.terminal) or b""))
                 backlog = b""
                 if data:
                     yield data
@@ -119,6 +121,13 @@ class RunLog:
         if index == len(self._ends) or after == start:
             return b"", index
         return sse.encode_token(self.run_id, self._ends[index], self.text[after : self._ends[index]]), index + 1
+
+    def _limit_write(self, index: int) -> int:
+        """Where a write of the frames from `index` on ends: a reader that takes nothing holds one write's bytes."""
+        end = len(self._frames)
+        if end - index > 1 and self.cursor - self._ends[index] > _WRITE_CHARACTERS:
+            end = bisect_right(self._ends, self._ends[index] + _WRITE_CHARACTERS)
+        return end
 
     def _encode_status(self) -> bytes:
         elapsed_ms = round((self._loop.time() - self._started_at) * 1000)

@@ -25,6 +25,7 @@ from staffstream.traces import export_traces
 log = logging.getLogger(__name__)
 
 CLOSING_S = 1.0  # for connections that have nothing more to say
+UNSENT_BYTES = 128 * 1024  # of a connection that may wait in the kernel
 
 
 def serve(settings: Settings, *, on_ready: Callable[[str, Staffstream], Awaitable[None]] | None = None) -> None:
@@ -59,6 +60,8 @@ def _listen(settings: Settings) -> socket.socket:
     try:
         if sys.platform != "win32":
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if hasattr(socket, "TCP_NOTSENT_LOWAT"):  # else the kernel takes in megabytes for a reader that takes none
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
         listener.bind((settings.host, settings.port))
         listener.listen(1024)
     except OSError as error:

@@ -79,8 +79,14 @@ async def _attempt(pipeline: Pipeline, work: Work) -> None:
 
 async def _write_progress(pipeline: Pipeline) -> None:
     while pipeline.unsettled:
-        with contextlib.suppress(NotFound):  # its conversation was deleted since
+        try:
             await pipeline.database.write(pipeline.unsettled[0], then=pipeline.after_end)
+        except Unavailable:
+            raise  # later
+        except NotFound:
+            pass  # its conversation was deleted since
+        except Exception:
+            log.exception("the end of a run cannot be saved; the next start will end it")
         pipeline.unsettled.pop(0)
     changes = [change for active in pipeline.active.values() if (change := active.note_progress())]
     if changes:
