@@ -48,6 +48,15 @@ test("look", { timeout: 180_000 }, async () => {
     role: "a patient maths teacher with a very long description of the role",
   })
   await server.makeStaff({ name: "ليلى", role: "مترجمة" })
+  await fetch(`${server.url}/api/v1/staff/${ada}/memories`, {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify([
+      { text: "Kim plays the cello in the Bergen youth orchestra.", occurred_at: "2026-09-14T18:00:00.000Z" },
+      { text: "Kim's cello lesson is on Tuesdays at five.", occurred_at: "2026-10-02T18:00:00.000Z" },
+      { text: "Anna, Kim's sister, plays the piano.", occurred_at: "2026-10-20T18:00:00.000Z" },
+    ]),
+  })
   const past = [
     { message_type: "user", content: "What is Bergen like?", created_at: "2026-11-22T10:00:00.000Z" },
     { message_type: "assistant", content: reply, created_at: "2026-11-22T10:00:10.000Z" },
@@ -88,10 +97,6 @@ test("look", { timeout: 180_000 }, async () => {
       await page
         .getByRole("heading", { name: /Talk to Ada/ })
         .waitFor()
-        .catch(async e => {
-          await shot("0-failed")
-          throw e
-        })
       await shot("1-welcome")
       if (name === "phone") {
         await page.getByRole("button", { name: "Staff and conversations" }).click()
@@ -103,7 +108,7 @@ test("look", { timeout: 180_000 }, async () => {
       await page.goto(`${host.url}#/${ada}/${conversation}`)
       await page.getByText("paraply").waitFor()
       await shot("3-talk")
-      await page.getByRole("textbox").fill("Hello! My name is Kim and I live in Bergen. Where do I live?")
+      await page.getByRole("textbox").fill("Which instrument does Kim play, and when is the lesson?")
       await page.getByRole("button", { name: "Send" }).click()
       await page.locator("[data-status=streaming] .ss-markdown p").waitFor()
       await shot("4-streaming")

@@ -11,6 +11,7 @@ export interface Labels {
   latest: string
   empty: string
   waiting: string
+  building: string
   thinking: string
   reconnecting: string
   unsent: string
@@ -31,6 +32,7 @@ export const DEFAULT_LABELS: Labels = {
   latest: "Jump to the latest message",
   empty: "Say hello to begin.",
   waiting: "On its way",
+  building: "Remembering",
   thinking: "Thinking",
   reconnecting: "Connection lost, trying again",
   unsent: "Not sent yet",

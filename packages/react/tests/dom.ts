@@ -34,3 +34,11 @@ export function setVisibility(state: "visible" | "hidden"): void {
   Object.defineProperty(document, "visibilityState", { value: state, configurable: true })
   document.dispatchEvent(new window.Event("visibilitychange"))
 }
+
+/** What jsdom lacks: it lays nothing out, so sizes never change and nothing scrolls. */
+class StillObserver {
+  observe(): void {}
+  disconnect(): void {}
+}
+Object.assign(globalThis, { ResizeObserver: StillObserver, matchMedia: () => ({ matches: false }) })
+window.HTMLElement.prototype.scrollTo = () => undefined

@@ -2,9 +2,10 @@
  * Where one writes. Enter sends, Shift+Enter breaks the line, Escape stops the reply; on a touch screen Enter breaks
  * the line, as its keyboard promises. What was refused comes back into the box.
  */
-import { type FormEvent, type KeyboardEvent, type RefObject, useLayoutEffect, useRef, useState } from "react"
+import { type FormEvent, type KeyboardEvent, type RefObject, useRef, useState } from "react"
 import { DEFAULT_LABELS, type Labels } from "../labels.ts"
 import type { StaffStreaming } from "../useStaffStreaming.ts"
+import { useBrowserLayoutEffect } from "./useBrowserLayoutEffect.ts"
 
 export interface ComposerProps {
   chat: StaffStreaming
@@ -75,8 +76,8 @@ function isTouch(): boolean {
 
 /** As high as its text; the style sheet sets the limit. */
 function useHeightOfText(box: RefObject<HTMLTextAreaElement | null>, text: string): void {
-  // biome-ignore lint/correctness/useExhaustiveDependencies: the text is what changes the height
-  useLayoutEffect(() => {
+  // The text is what changes the height.
+  useBrowserLayoutEffect(() => {
     if (box.current === null) return
     box.current.style.height = "auto"
     box.current.style.height = `${box.current.scrollHeight}px`

@@ -1,9 +1,10 @@
 /** The conversation as a list that follows its end, with earlier messages at its top. */
-import { type ReactNode, type RefObject, useEffect, useLayoutEffect, useRef } from "react"
+import { type ReactNode, type RefObject, useEffect, useRef } from "react"
 import { DEFAULT_LABELS, type Labels } from "../labels.ts"
 import type { ChatMessage } from "../messages.ts"
 import type { StaffStreaming } from "../useStaffStreaming.ts"
 import { MessageItem } from "./MessageItem.tsx"
+import { useBrowserLayoutEffect } from "./useBrowserLayoutEffect.ts"
 import { useFollowScroll } from "./useFollowScroll.ts"
 
 export interface MessageListProps {
@@ -78,7 +79,8 @@ export function MessageList({
 function describeWait({ status, progress }: StaffStreaming, labels: Labels): string | null {
   if (status === "reconnecting") return labels.reconnecting
   if (status !== "waiting") return null
-  return progress?.runId ? labels.thinking : labels.waiting
+  if (!progress?.runId) return labels.waiting
+  return progress.phase === "building" ? labels.building : labels.thinking
 }
 
 /** Loads earlier messages, and keeps what one reads in its place when they come above it. */
@@ -88,8 +90,8 @@ function useEarlier(
 ): () => void {
   const heightBefore = useRef<number | null>(null)
   const firstKey = messages[0]?.key
-  // biome-ignore lint/correctness/useExhaustiveDependencies: another first message is what moves the rest
-  useLayoutEffect(() => {
+  // Another first message is what moves the rest.
+  useBrowserLayoutEffect(() => {
     if (list.current === null || heightBefore.current === null) return
     list.current.scrollTop += list.current.scrollHeight - heightBefore.current
     heightBefore.current = null
