@@ -3,6 +3,8 @@
 What each fault of the far end does to a reply is in test_faults.py; here it is what this room makes of it.
 """
 
+import asyncio
+import gzip
 import itertools
 import json
 import time
@@ -15,7 +17,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from staffstream.claude import Accepted, Claude, Event, EventReader, Finished, Limits, Prompt, Thinking
+from staffstream.claude import (
+    Accepted,
+    Claude,
+    Event,
+    EventReader,
+    Finished,
+    Limits,
+    Prompt,
+    Thinking,
+    find_reader,
+)
 from staffstream.errors import (
     UpstreamBroken,
     UpstreamError,
@@ -40,7 +52,7 @@ from staffstream.offline.wire import (
     start_message,
     stop_block,
 )
-from tests.far_end import FarEnd, Reply, http_error
+from tests.far_end import STREAM_HEAD, FarEnd, Gate, Head, Reply, http_error, steps
 from tests.far_end_cases import CASES, ODD, Case
 
 pytestmark = pytest.mark.anyio
@@ -387,6 +399,30 @@ async def test_a_slow_reply_is_no_silent_one(far: FarEnd) -> None:
     far.script(Reply(["a"] * 8, delay_s=0.1))
     async with Claude.open(Limits(1, 5, 0.35), api_key="k", base_url=far.url) as claude:
         assert _text(await _ask(claude)) == "a" * 8
+
+
+async def test_many_replies_are_made_at_once(far: FarEnd, claude: Claude) -> None:
+    """More than the 100 connections that aiohttp has when nobody asks for another number."""
+    gate = Gate()
+    far.default = Reply(["a"], gate=gate)
+    asking = [asyncio.create_task(_ask(claude)) for _ in range(120)]
+    await far.arrived(120)
+    gate.open()
+    assert {_text(events) for events in await asyncio.gather(*asking)} == {"a"}
+
+
+async def test_the_sdks_transport_lets_us_read_beneath_it(far: FarEnd, claude: Claude) -> None:
+    """Should a release of it no longer, every reply still comes, and each token costs a tenth more."""
+    async with claude.client.messages.with_streaming_response.create(
+        model="claude-test", max_tokens=1, messages=[{"role": "user", "content": "Hi"}], stream=True
+    ) as response:
+        assert find_reader(response.http_response) is not None
+
+
+async def test_a_compressed_reply_is_read(far: FarEnd, claude: Claude) -> None:
+    """A proxy may compress whatever we say we take."""
+    far.script(steps(Head(200, {**STREAM_HEAD.headers, "content-encoding": "gzip"}), gzip.compress(_say("Hel", "lo"))))
+    assert _text(await _ask(claude)) == "Hello"
 
 
 async def test_leaving_a_reply_closes_the_connection(far: FarEnd, claude: Claude) -> None:

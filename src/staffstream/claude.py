@@ -11,7 +11,7 @@ import contextlib
 import json
 import logging
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -334,7 +334,7 @@ class Claude:
         """
         options: dict[str, Any] = {
             "follow_redirects": False,
-            "limits": httpx2.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=30),
+            "limits": httpx2.Limits(max_connections=0, keepalive_expiry=30),  # 0: `places` sets the limit
         }
         http = httpx2.AsyncClient(transport=transport) if transport else anthropic.DefaultAioHttpClient(**options)
         client = anthropic.AsyncAnthropic(
@@ -405,8 +405,8 @@ class Claude:
             ) as response:
                 if not response.headers.get("content-type", "").startswith("text/event-stream"):
                     raise UpstreamMalformed
-                async with contextlib.aclosing(response.http_response.aiter_bytes()) as chunks:
-                    async for chunk in chunks:
+                async with _open_body(response.http_response) as read:
+                    while chunk := await read():
                         if events := reader.feed(chunk):
                             if type(events[0]) is Accepted:
                                 watch.change_limit(self.limits.silence_s)
@@ -419,3 +419,25 @@ class Claude:
                             raise reader.failure
         reader.end()
         return reader
+
+
+@contextlib.asynccontextmanager
+async def _open_body(response: httpx2.Response) -> AsyncIterator[Callable[[], Awaitable[bytes]]]:
+    """What reads the next bytes of a response, none at its end.
+
+    Under the aiohttp transport that is aiohttp's own reader: the four async generators that httpx2 and the transport
+    put on top of it cost a tenth of a relayed token (bench/relay.py). Anything else, a compressed body among it, is
+    read through them.
+    """
+    if (reader := find_reader(response)) is not None and "content-encoding" not in response.headers:
+        yield reader.readany
+        return
+    async with contextlib.aclosing(response.aiter_bytes()) as chunks:
+        yield lambda: anext(chunks, b"")
+
+
+def find_reader(response: httpx2.Response) -> aiohttp.StreamReader | None:
+    """aiohttp's reader beneath a response, if it came through that transport."""
+    beneath = getattr(response.stream, "_stream", None)
+    answer = getattr(beneath, "_aiohttp_response", None)
+    return answer.content if isinstance(answer, aiohttp.ClientResponse) else None
