@@ -135,7 +135,8 @@ class Worker:
             return
         held = await self._database.write(lambda tx: jobs.renew_job_leases(tx, owner=self._owner))
         for task, job in mine.items():
-            if held.get(job.id) != job.fence:
+            if held.get(job.id) != job.fence and not task.done():
+                _log_loss(job)
                 task.cancel()
 
     # ── one job ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -163,7 +164,7 @@ class Worker:
             await self._write(end)
             self._metrics.note_job(job.kind, "done")
         except _LostJob:
-            log.warning("job %s %s was taken over by another process", job.kind, job.id)
+            _log_loss(job)
         except NotFound:  # its subject was erased while it was worked on
             await self._write(lambda tx: jobs.complete_job(tx, job))
         except Exception:
@@ -190,6 +191,10 @@ class Worker:
             except Unavailable as error:
                 log.warning("job ends have to wait: %s", error.code)
                 await asyncio.sleep(_STORAGE_WAIT_S)
+
+
+def _log_loss(job: Job) -> None:
+    log.warning("job %s %s was taken over by another process, or dropped", job.kind, job.id)
 
 
 async def _attempt(work: Callable[[], Awaitable[None]]) -> None:
