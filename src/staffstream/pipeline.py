@@ -16,7 +16,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from staffstream import conversations, deliveries, runs, sse, staff, traces
+from staffstream import conversations, runs, sse, staff, traces
 from staffstream.active import ActiveRun, describe_failure
 from staffstream.claude import Claude
 from staffstream.context import Context, fit_context, weigh_question
@@ -24,7 +24,6 @@ from staffstream.database import Connection, Database
 from staffstream.domain import (
     Door,
     Message,
-    MessageStatus,
     MultitaskStrategy,
     Owner,
     Run,
@@ -35,6 +34,7 @@ from staffstream.domain import (
     make_id,
     now_text,
 )
+from staffstream.endings import Ended, Endings, EndPlan, encode_terminal, is_made_again
 from staffstream.errors import (
     BadCursor,
     Busy,
@@ -65,7 +65,6 @@ log = logging.getLogger(__name__)
 
 START_WAIT_S = 1.0  # a response starts after this even if Claude has not accepted yet
 LOOK_AGAIN_S = 0.25  # how often a run is looked at that waits, or that another process makes
-ASYNC_ATTEMPTS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,15 +98,10 @@ class Acceptance:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """What the transaction that ended a run left: the run's row, the run that was claimed after it, what Claude's
-    count taught.
-    """
+    """What the transaction that ended a run left, and the run that was claimed after it."""
 
-    run: Run | None
+    ended: Ended
     claimed: list[Run]
-    ratios: dict[str, float] = dataclasses.field(default_factory=dict)
-    ended_now: bool = False
-    asked_at: str | None = None
 
 
 class Pipeline:
@@ -119,6 +113,7 @@ class Pipeline:
         self.settings = settings
         self.metrics = metrics
         self._ledger = Ledger(settings, metrics)
+        self._endings = Endings(learning=learning, ledger=self._ledger)
         self.database = database
         self.owner = Owner(make_id(), settings.lease_s)
         self.active: dict[str, ActiveRun] = {}
@@ -394,7 +389,7 @@ class Pipeline:
                 await active.ended.wait()
                 return
             end = functools.partial(self.end_from_row, run=run, state="cancelled")
-            run = (await self.database.write(end, then=self.after_end)).run or run  # not ended: it began meanwhile
+            run = (await self.database.write(end, then=self.after_end)).ended.run or run  # not ended: it began meanwhile
 
     async def stop_all(self, *, staff_id: str | None = None, conversation_id: str | None = None) -> None:
         """End the runs being made here for a staff member or in a conversation, before it is erased."""
@@ -416,12 +411,13 @@ class Pipeline:
 
     async def _finish(self, active: ActiveRun) -> None:
         """Commit the reply and the run's end together, then tell the readers."""
-        again = self._is_made_again(active)
-        settle = self._plan_requeue(active) if again else self._plan_end(active)
+        again = is_made_again(active)
+        settle = self._plan(self._endings.plan_requeue(active) if again else self._endings.plan_end(active))
         try:
             with traces.trace_work("commit"):
                 settled = await self.database.write(settle, then=self.after_end)
-            terminal = encode_terminal(settled.run) if settled.run and settled.run.ended else None
+            run = settled.ended.run
+            terminal = encode_terminal(run) if run and run.ended else None
         except NotFound as error:  # its conversation was deleted under it
             active.failure = error
             terminal = sse.encode_error(describe_failure(error), None)
@@ -429,84 +425,32 @@ class Pipeline:
             # The disk refuses the end. The readers are told so; the end itself is tried again until it is taken.
             log.exception("run %s could not be ended yet", active.run.id)
             active.failure = error if isinstance(error, StaffstreamError) else InternalError()
-            self.unsettled.append(settle if again else self._plan_end(active))
+            self.unsettled.append(settle if again else self._plan(self._endings.plan_end(active)))
             terminal = sse.encode_error(describe_failure(active.failure), None)
         self.active.pop(active.run.id, None)
         active.close(terminal)
         self.queue_changed.set()  # there is room for another one
 
-    def _plan_end(self, active: ActiveRun) -> Callable[[Connection], Settled]:
-        """The transaction that saves the reply, ends the run, learns from Claude's count and claims the next run."""
-        run, text, finished = active.run, active.log.text, active.finished
-        state, failure = active.judge()
-        status: MessageStatus = (
-            "complete" if state == "done" else "cancelled" if state == "cancelled" else "interrupted"
-        )
-        usage = finished.usage if finished else None
-        stop_reason = finished.stop_reason if finished else None
-        said = bool(text) or state == "done"
-
-        def settle(tx: Connection) -> Settled:
-            if ended_now := runs.end_run(
-                tx, run, state, message_id=run.id if said else None, error=failure, model=active.model, usage=usage,
-                stop_reason=stop_reason, streaming_at=active.streaming_at, first_token_at=active.first_token_at,
-            ):  # fmt: skip
-                if said:
-                    reply = conversations.append_reply(
-                        tx, run, text, status=status, model=active.model, stop_reason=stop_reason, usage=usage
-                    )
-                    self._learning.keep_reply(tx, run, reply, active.context.record if active.context else None)
-                _announce_end(tx, run, text)
-                self._ledger.record(tx, run.scope, active.model or "", usage or _estimate_usage(active, text))
-                if active.context:
-                    runs.save_context(tx, run.id, active.context.record)
-                    _learn_ratio(tx, active.context, usage)
-            ended = runs.get_run(tx, run.scope, run.id)
-            ratios = runs.load_token_ratios(tx)
-            return Settled(ended, self._claim_next(tx, ended), ratios, ended_now, active.asked_at)
-
-        return settle
-
-    def _is_made_again(self, active: ActiveRun) -> bool:
-        """Whether an asynchronous run goes back to the queue: nothing has been said, and another attempt may help."""
-        if active.run.door != "async" or active.log.cursor or active.finished:
-            return False
-        if active.stop_cause is not None:
-            return active.stop_cause == "shutdown"
-        return active.failure is not None and active.failure.retryable and active.run.attempts < ASYNC_ATTEMPTS
-
-    def _plan_requeue(self, active: ActiveRun) -> Callable[[Connection], Settled]:
-        asked_s = (active.failure and active.failure.retry_after_s) or 0.0
-        wait_s = 0.0 if active.stop_cause else max(asked_s, random.uniform(0.8, 1.2) * 2**active.run.attempts)
-
-        def requeue(tx: Connection) -> Settled:
-            runs.requeue_run(tx, active.run, wait_s=wait_s)
-            return Settled(None, [])
-
-        return requeue
+    def _plan(self, end: EndPlan) -> Callable[[Connection], Settled]:
+        return lambda tx: self._claim_next(tx, end(tx))
 
     def end_from_row(self, tx: Connection, run: Run, state: RunState, failure: RunFailure | None = None) -> Settled:
-        """End a run that this process is not making, from what its row holds, unless it was claimed since it was read."""
-        text = runs.get_run(tx, run.scope, run.id).partial_text
-        if ended_now := runs.end_run(tx, run, state, message_id=run.id if text else None, error=failure):
-            if text:
-                status: MessageStatus = "cancelled" if state == "cancelled" else "interrupted"
-                reply = conversations.append_reply(tx, run, text, status=status)
-                self._learning.keep_reply(tx, run, reply, None)
-            _announce_end(tx, run, text)
-        ended = runs.get_run(tx, run.scope, run.id)
-        return Settled(ended, self._claim_next(tx, ended), ended_now=ended_now)
+        """End a run that this process is not making, from what its row holds."""
+        return self._claim_next(tx, self._endings.end_from_row(tx, run, state, failure))
 
-    def _claim_next(self, tx: Connection, ended: Run) -> list[Run]:
-        if self.draining or not ended.ended:
-            return []
-        return runs.claim_due_runs(tx, owner=self.owner, limit=1, conversation_id=ended.conversation_id)
+    def _claim_next(self, tx: Connection, ended: Ended) -> Settled:
+        """Begin the run that waited for this one."""
+        run = ended.run
+        if self.draining or run is None or not run.ended:
+            return Settled(ended, [])
+        return Settled(ended, runs.claim_due_runs(tx, owner=self.owner, limit=1, conversation_id=run.conversation_id))
 
     def after_end(self, settled: Settled) -> None:
         """What follows the commit that ended a run."""
-        if settled.run and settled.ended_now:
-            self.metrics.note_run(settled.run, settled.asked_at)
-        self.ratios |= settled.ratios
+        ended = settled.ended
+        if ended.run and ended.by_us:
+            self.metrics.note_run(ended.run, ended.asked_at)
+        self.ratios |= ended.ratios
         self.begin(settled.claimed)
         self.queue_changed.set()
         self._learning.jobs_changed.set()
@@ -544,32 +488,3 @@ def _find_asked(tx: Connection, scope: Scope, message_id: str) -> Message:
 def _load_run(conn: Connection, scope: Scope, run_id: str) -> tuple[Run, str]:
     run = runs.get_run(conn, scope, run_id)
     return run, runs.load_reply_text(conn, run)
-
-
-def _announce_end(tx: Connection, run: Run, text: str) -> None:
-    """Have the webhook told how a run ended, if there is one to tell."""
-    deliveries.enqueue_delivery(tx, staff.get_staff(tx, run.staff_id), runs.get_run(tx, run.scope, run.id), text)
-
-
-def _learn_ratio(tx: Connection, context: Context, usage: dict[str, int] | None) -> None:
-    """Take what Claude counted for the prompt into the model's ratio."""
-    names = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
-    counted = sum((usage or {}).get(name, 0) for name in names)
-    if counted and context.counted_tokens:
-        runs.learn_token_ratio(tx, context.prompt.model, min(3.0, max(0.5, counted / context.counted_tokens)))
-
-
-def _estimate_usage(active: ActiveRun, text: str) -> dict[str, int]:
-    """By our count, for a reply that broke off after Claude had begun it: that is paid for as well."""
-    if active.streaming_at is None or active.context is None:
-        return {}
-    return {"input_tokens": active.context.record["total_tokens"], "output_tokens": count_tokens(text)}
-
-
-def encode_terminal(run: Run) -> bytes:
-    """The one terminal frame of a run that has ended."""
-    if run.error:
-        return sse.encode_error(run.error, run.message_id)
-    return sse.encode_done(
-        run.message_id, stop_reason=run.stop_reason, usage=run.usage, cancelled=run.state == "cancelled"
-    )

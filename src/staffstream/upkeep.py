@@ -13,8 +13,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from staffstream import runs
 from staffstream.active import describe_failure
 from staffstream.database import Connection
+from staffstream.endings import ASYNC_ATTEMPTS
 from staffstream.errors import NotFound, ServerRestart, Unavailable
-from staffstream.pipeline import ASYNC_ATTEMPTS, Pipeline, Settled
+from staffstream.pipeline import Pipeline, Settled
 
 log = logging.getLogger(__name__)
 Work = Callable[[Pipeline], Awaitable[None]]
