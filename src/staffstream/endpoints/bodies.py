@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, TypeVar
 
 import orjson
@@ -11,20 +11,34 @@ from starlette.requests import ClientDisconnect, Request
 
 from staffstream.domain import clean_text
 from staffstream.endpoints.service import get_service
-from staffstream.errors import BadRequest, Invalid, NotJson, SlowRequest, TooLarge, UnsupportedMediaType
+from staffstream.errors import (
+    BadRequest,
+    Invalid,
+    NotJson,
+    SlowRequest,
+    StaffstreamError,
+    TooLarge,
+    UnsupportedMediaType,
+)
 
 T = TypeVar("T")
 
 _MOST_NESTED = 32
+_MOST_DISCARDED_BYTES = 16 * 1024 * 1024
 
 
 async def read_body(request: Request, shape: type[T] | TypeAdapter[T], *, limit_bytes: int | None = None) -> T:
     """The body as a value of the shape. Raises a 4xx of our tree; an absent content type counts as JSON."""
     settings = get_service(request).settings
-    _check_media_type(request)
+    chunks = request.stream()
     try:
         async with asyncio.timeout(settings.body_timeout_s):
-            data = await _collect(request, limit_bytes or settings.max_body_bytes)
+            try:
+                _check_media_type(request)
+                data = await _collect(request, chunks, limit_bytes or settings.max_body_bytes)
+            except StaffstreamError:
+                await _discard_rest(request, chunks)
+                raise
     except TimeoutError as error:
         raise SlowRequest from error
     except ClientDisconnect as error:
@@ -43,19 +57,31 @@ def _check_media_type(request: Request) -> None:
         raise UnsupportedMediaType
 
 
-async def _collect(request: Request, limit_bytes: int) -> bytes:
+async def _collect(request: Request, chunks: AsyncIterator[bytes], limit_bytes: int) -> bytes:
     too_large = TooLarge(f"The body is larger than {limit_bytes} bytes.", headers={"Connection": "close"})
     length = request.headers.get("content-length", "")
-    if length.isdigit() and int(length) > limit_bytes:
+    if length.isdecimal() and int(length) > limit_bytes:
         raise too_large
-    chunks: list[bytes] = []
+    data: list[bytes] = []
     size = 0
-    async for chunk in request.stream():
+    async for chunk in chunks:
         size += len(chunk)
         if size > limit_bytes:
             raise too_large
-        chunks.append(chunk)
-    return b"".join(chunks)
+        data.append(chunk)
+    return b"".join(data)
+
+
+async def _discard_rest(request: Request, chunks: AsyncIterator[bytes]) -> None:
+    """Read on for a while: a client that is still sending when the connection closes is told of a reset, not of our
+    answer. One that said `Expect: 100-continue` waits for the answer first.
+    """
+    size = 0
+    if "expect" not in request.headers:
+        async for chunk in chunks:
+            size += len(chunk)
+            if size > _MOST_DISCARDED_BYTES:
+                return
 
 
 def parse_json(data: bytes) -> Any:
@@ -66,7 +92,7 @@ def parse_json(data: bytes) -> Any:
     except orjson.JSONDecodeError:
         pass
     try:  # orjson refuses lone surrogates, which JavaScript's JSON.stringify may send as escapes
-        return _clean(json.loads(data, parse_constant=_refuse_constant))
+        return _clean(json.loads(data.decode("utf-8"), parse_constant=_refuse_constant))
     except (ValueError, RecursionError) as error:
         raise NotJson from error
 
