@@ -1,0 +1,325 @@
+"""Bodies that are wrong, huge, slow, cut or hostile: a 4xx with words, never a 5xx, and nothing is left of them."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.far_end import DEADLINE_S, FarEnd
+from tests.server import Api, read_problem, serve_here
+
+pytestmark = pytest.mark.anyio
+
+DOORS = ["messages", "messages/stream"]
+
+
+async def _post(api: Api, ada: str, content: Any, door: str = "messages/stream", **headers: str) -> tuple[int, str]:
+    """Status and code ('' if there is none) of a raw body."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    response = await api.http.post(f"/staff/{ada}/{door}", content=content, headers=named)
+    return response.status_code, read_problem(response)["code"] if response.status_code >= 400 else ""
+
+
+async def _is_untouched(api: Api, ada: str, far: FarEnd) -> bool:
+    """Nothing was saved, Claude was not asked, and the server answers on."""
+    assert await api.messages(ada) == []
+    assert far.requests == []
+    return (await api.ask(ada, "Still there?")).end["type"] == "done"
+
+
+@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"", b" ", b"Hi", b"{", b'{"content": "Hi"', b'{"content": "Hi"}}', b"{'content': 'Hi'}", b'{"content": Hi}',
+        b'{"content": "Hi",}', b"content=Hi", b"\xff\xfe", b"\x00", b'{"content": NaN}', b'{"content": Infinity}',
+        b'{"content": "\\x41"}', b'{"content": "\\u12"}', b"// comment\n{}",
+    ],
+)  # fmt: skip
+async def test_what_is_no_json_is_400(api: Api, ada: str, far: FarEnd, door: str, body: bytes) -> None:
+    """By both doors."""
+    assert await _post(api, ada, body, door) == (400, "not_json")
+    assert await _is_untouched(api, ada, far)
+
+
+@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("body", [b"null", b"true", b"7", b"1e5", b'"Hi"', b"[]", b"{}", b'[{"content": "Hi"}]'])
+async def test_json_of_another_shape_is_422(api: Api, ada: str, far: FarEnd, door: str, body: bytes) -> None:
+    """With where the mistake is."""
+    assert await _post(api, ada, body, door) == (422, "invalid")
+    assert await _is_untouched(api, ada, far)
+
+
+@pytest.mark.parametrize("depth", [40, 255, 1000, 1024, 1025, 100_000, 400_000])
+@pytest.mark.parametrize("shape", ["[{}]", '{{"a":{}}}', '{{"content":{}}}', '{{"content":"Hi","x":{}}}'])
+async def test_deep_nesting_is_refused(api: Api, ada: str, far: FarEnd, depth: int, shape: str) -> None:
+    """In the whole body or in one field: no recursion of ours, or of a library's, gives way."""
+    inner = "[" * depth + "]" * depth
+    status, _ = await _post(api, ada, shape.format(inner).encode())
+    assert status in (400, 413, 422)
+    assert await _is_untouched(api, ada, far)
+
+
+async def test_deep_objects_are_refused(api: Api, ada: str, far: FarEnd) -> None:
+    """Like deep lists."""
+    assert (await _post(api, ada, b'{"a":' * 50_000 + b"1" + b"}" * 50_000))[0] == 400
+    assert await _is_untouched(api, ada, far)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"content": ' + b"9" * 5000 + b"}",
+        b'{"content": 1e99999}',
+        b'{"content": -0.0}',
+        b'{"content": {"$gt": ""}}',
+        b'{"content": "Hi", "conversation_id": ["x"]}',
+        b'{"content": "Hi", "conversation_id": "' + b"x" * 100_000 + b'"}',
+        b'{"content": "Hi", "multitask_strategy": {"a": 1}}',
+        json.dumps({"content": "Hi"} | {f"field{n}": n for n in range(20_000)}).encode(),
+    ],
+    ids=lambda body: body[:24].decode(),
+)
+async def test_wrong_types_are_refused(api: Api, ada: str, far: FarEnd, body: bytes) -> None:
+    """Huge numbers, objects for text, thousands of unknown fields; the answer stays small."""
+    response = await api.http.post(f"/staff/{ada}/messages/stream", content=body)
+    assert response.status_code in (400, 422)
+    assert len(response.content) < 20_000
+    assert await _is_untouched(api, ada, far)
+
+
+async def test_a_key_given_twice_is_no_harm(api: Api, ada: str) -> None:
+    """The last one counts, as in every JSON library."""
+    assert await _post(api, ada, b'{"content": "no", "content": "yes"}') == (200, "")
+    assert (await api.said(ada))[0] == "yes"
+
+
+# ── size ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def _in_pieces(data: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(data), 65536):
+        yield data[start : start + 65536]
+
+
+FIVE_MB = json.dumps({"content": "x" * 5 * 1024 * 1024}).encode()
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_five_megabytes_are_too_large(api: Api, ada: str, far: FarEnd, chunked: bool) -> None:
+    """With a length or in chunks without one; the client gets to read the answer, every time."""
+    for _ in range(10):
+        assert await _post(api, ada, _in_pieces(FIVE_MB) if chunked else FIVE_MB) == (413, "too_large")
+    assert await _is_untouched(api, ada, far)
+
+
+async def test_the_largest_body_is_taken(db: Any, far: FarEnd) -> None:
+    """And one byte more is not."""
+    async with serve_here(db, far, max_body_bytes=2048, context_budget_tokens=100_000) as api:
+        ada = await api.make_staff()
+        empty = len(b'{"content":""}')
+        for size, status in ((2048, 200), (2049, 413)):
+            body = b'{"content":"%b"}' % (b"x" * (size - empty))
+            assert (await _post(api, ada, body))[0] == status
+            assert (await _post(api, ada, _in_pieces(body)))[0] == status
+
+
+@pytest.mark.parametrize("length", ["-1", "1e3", "0x10", "99999999999999999999999", "+5", "5, 6", "five"])
+async def test_a_length_that_is_none_is_refused(api: Api, ada: str, length: str) -> None:
+    """By whatever layer reads it first; the connection ends, the server does not."""
+    head = _write_head(api, f"/staff/{ada}/messages", f"Content-Length: {length}")
+    answer = await _exchange(api, head + b'{"content":"Hi"}')
+    assert answer == b"" or answer.startswith((b"HTTP/1.1 400", b"HTTP/1.1 413"))
+    assert (await api.ask(ada, "Still there?")).end["type"] == "done"
+
+
+def _write_head(api: Api, path: str, *headers: str) -> bytes:
+    """A request's head as a client writes it."""
+    lines = [f"POST /api/v1{path} HTTP/1.1", f"Host: {api.url.removeprefix('http://')}", *headers]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode()
+
+
+async def _exchange(api: Api, data: bytes, *, end: bool = False) -> bytes:
+    """Everything that the server answers to these bytes until it closes the connection; `end` closes our side."""
+    host, port = api.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    try:
+        writer.write(data)
+        await writer.drain()
+        if end:
+            writer.write_eof()
+        async with asyncio.timeout(DEADLINE_S):
+            return await reader.read()
+    except ConnectionError:
+        return b""
+    finally:
+        writer.close()
+
+
+# ── types ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize(
+    "media_type",
+    [
+        "application/x-www-form-urlencoded",
+        "multipart/form-data; boundary=x",
+        "application/xml",
+        "image/png",
+        "json",
+        "text/html",
+    ],
+)
+async def test_a_body_that_says_it_is_something_else_is_415(
+    api: Api, ada: str, far: FarEnd, door: str, media_type: str
+) -> None:
+    """Whatever it is: a form from another site could not be told from a request of ours."""
+    assert await _post(api, ada, b'{"content":"Hi"}', door, Content_Type=media_type) == (415, "unsupported_media_type")
+    assert await _is_untouched(api, ada, far)
+
+
+@pytest.mark.parametrize(
+    "media_type",
+    [
+        "application/json",
+        "application/json; charset=utf-8",
+        "APPLICATION/JSON",
+        "application/ld+json",
+        "text/plain;charset=UTF-8",
+        "",
+    ],
+)
+async def test_json_is_read_under_these_types(api: Api, ada: str, media_type: str) -> None:
+    """fetch calls a string text/plain, and the guide's polling snippet does just that."""
+    assert await _post(api, ada, b'{"content":"Hi"}', Content_Type=media_type) == (200, "")
+
+
+async def test_json_is_read_without_a_type(api: Api, ada: str) -> None:
+    """Absent is not something else."""
+    body = b'{"content":"Hi"}'
+    head = _write_head(api, f"/staff/{ada}/messages", "Connection: close", f"Content-Length: {len(body)}")
+    assert (await _exchange(api, head + body)).startswith(b"HTTP/1.1 202")
+
+
+# ── time ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("framing", ["Content-Length: 1000", "Transfer-Encoding: chunked"])
+async def test_a_body_that_does_not_come_is_408(db: Any, far: FarEnd, framing: str) -> None:
+    """After body_timeout_s, and the connection is closed: nobody can hold places for ever."""
+    async with serve_here(db, far, body_timeout_s=0.2) as api:
+        ada = await api.make_staff()
+        answer = await _exchange(api, _write_head(api, f"/staff/{ada}/messages/stream", framing))
+        assert answer.startswith(b"HTTP/1.1 408")
+        assert b'"code":"request_timeout"' in answer
+        assert await _is_untouched(api, ada, far)
+
+
+async def test_a_body_that_drips_is_408_too(db: Any, far: FarEnd) -> None:
+    """The time is for the whole body, not for each byte."""
+    async with serve_here(db, far, body_timeout_s=0.3) as api:
+        ada = await api.make_staff()
+
+        async def drip() -> AsyncIterator[bytes]:
+            while True:
+                yield b" "
+                await asyncio.sleep(0.02)
+
+        with contextlib.suppress(httpx.TransportError):  # still sending, it may be told of a reset instead
+            assert await _post(api, ada, drip()) == (408, "request_timeout")
+        assert await _is_untouched(api, ada, far)
+
+
+@pytest.mark.parametrize("framing", ["Content-Length: 1000", "Transfer-Encoding: chunked"])
+async def test_a_body_that_is_cut_is_nothing(api: Api, ada: str, far: FarEnd, framing: str) -> None:
+    """Half a message is not a message."""
+    head = _write_head(api, f"/staff/{ada}/messages", framing)
+    half = b'10\r\n{"content":"Half' if "chunked" in framing else b'{"content":"Half'
+    answer = await _exchange(api, head + half, end=True)
+    assert answer == b"" or answer.startswith(b"HTTP/1.1 400")
+    assert await _is_untouched(api, ada, far)
+
+
+async def test_bodies_where_none_belongs_are_no_harm(api: Api, ada: str) -> None:
+    """On GET, DELETE and cancel."""
+    heard = await api.ask(ada, "Hi")
+    for method, path in [
+        ("GET", "/messages"),
+        ("POST", f"/runs/{heard.run_id}/cancel"),
+        ("GET", f"/runs/{heard.run_id}"),
+    ]:
+        response = await api.http.request(method, f"/staff/{ada}{path}", content=b"\xff{" * 1000)
+        assert response.status_code == 200
+    assert (await api.http.request("DELETE", f"/staff/{ada}", content=b"[")).status_code == 204
+
+
+# ── anything at all ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+FIELDS = st.sampled_from(
+    ["content", "conversation_id", "multitask_strategy", "webhook_url", "name", "role", "persona", "model", "title",
+     "user_name", "messages", "message_type", "created_at", "rating", "comment", "context_budget_tokens",
+     "memory_enabled", "webhook_secret", "text", "kind", "occurred_at"]
+)  # fmt: skip
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=()), max_size=20)
+    | st.sampled_from(["enqueue", "interrupt", "reject", "user", "assistant", "2025-01-01T00:00:00Z", "https://example.com"]),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(FIELDS | st.text(max_size=5), inner, max_size=5),
+    max_leaves=20,
+)  # fmt: skip
+BODIES = VALUES.map(lambda value: json.dumps(value).encode()) | st.binary(max_size=60)
+BARELY = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@BARELY
+@given(body=BODIES)
+async def test_no_body_makes_a_server_error(api: Api, ada: str, body: bytes) -> None:
+    """Of any call that reads one: below 500, and a problem document if it is refused."""
+    heard = "019a0000-0000-7000-8000-000000000000"
+    for method, path in [
+        ("POST", "/staff"),
+        ("PATCH", f"/staff/{ada}"),
+        ("POST", f"/staff/{ada}/messages"),
+        ("POST", f"/staff/{ada}/messages/stream"),
+        ("POST", f"/staff/{ada}/conversations"),
+        ("PATCH", f"/staff/{ada}/conversations/{heard}"),
+        ("POST", f"/staff/{ada}/messages/{heard}/feedback"),
+        ("POST", f"/staff/{ada}/messages/{heard}/regenerate"),
+        ("POST", f"/staff/{ada}/memories"),
+        ("POST", f"/staff/{ada}/context"),
+    ]:
+        response = await api.http.request(method, path, content=body)
+        assert response.status_code < 500, (method, path, response.text)
+        if response.status_code >= 400:
+            read_problem(response)
+
+
+@BARELY
+@given(
+    values=st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=12), min_size=4, max_size=4),
+    key=st.binary(min_size=1, max_size=300).filter(lambda key: not set(key) & set(b"\r\n\0")),
+)
+async def test_no_path_query_or_header_makes_a_server_error(api: Api, ada: str, values: list[str], key: bytes) -> None:
+    """Ids, cursors, limits and keys of any kind."""
+    part, cursor, limit, before = values
+    quoted = quote(part, safe="")
+    for path, query in [
+        (f"/staff/{ada}/messages", {"limit": limit, "before": before}),
+        (f"/staff/{ada}/messages", {"conversation_id": part}),
+        (f"/staff/{ada}/runs/{quoted}/stream", {"after": cursor}),
+        (f"/staff/{ada}/memories", {"query": part, "limit": limit}),
+        (f"/staff/{ada}/graph", {"entity": part, "depth": limit}),
+    ]:
+        response = await api.http.get(path, params=query)
+        assert response.status_code < 500, (path, query, response.text)
+    headers = [(b"Idempotency-Key", key.strip() or b"k"), (b"Last-Event-ID", key.strip())]
+    response = await api.http.post(f"/staff/{ada}/messages", json={"content": "Hi"}, headers=headers)  # type: ignore[arg-type]
+    assert response.status_code < 500
