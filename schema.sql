@@ -195,11 +195,14 @@ CREATE INDEX memories_to_embed ON memories (number) WHERE embedded = 0 AND delet
 CREATE VIRTUAL TABLE memory_words USING fts5 (text, content = '', tokenize = 'porter unicode61');
 INSERT INTO memory_words (memory_words, rank) VALUES ('secure-delete', 1);
 
--- Unit vectors as int8, by memories.number, for scoring; their signs are in memory_codes, the vector index, which
--- memory_index.py makes to the embedder's measure.
+-- What comparing texts takes, for each living memory (memory_index.py). A row that changes moves to a new place, taken like
+-- a number: scopes are read into memory from the last place on.
 CREATE TABLE memory_vectors (
-    number INTEGER PRIMARY KEY,
-    vector BLOB NOT NULL
+    place  INTEGER PRIMARY KEY,              -- scope_id << 32 | n
+    number INTEGER NOT NULL UNIQUE,
+    thread INTEGER NOT NULL,                 -- tells conversations apart; 0 outside any
+    pieces BLOB NOT NULL,                    -- of the text, as the built-in table splits it: uint16, little-endian
+    vector BLOB                              -- its direction, int8 a dimension; null while it waits to be embedded
 ) STRICT;
 
 CREATE TABLE entities (

@@ -48,12 +48,16 @@ _MOST_PER_COMMIT = 256
 # ── files and connections ────────────────────────────────────────────────────────────────────────────────────────────
 
 
+class _Connection(Connection):
+    """Can be referred to weakly, so that what is kept in memory beside a connection goes with it."""
+
+
 def connect(path: Path | str, *, durability: str = "full", read_only: bool = False) -> Connection:
     """An open connection with extensions and pragmas as every part of staffstream uses it, commands and tests
     included.
     """
     connection: Connection = pysqlite3.connect(
-        str(path), isolation_level=None, check_same_thread=False, cached_statements=512
+        str(path), factory=_Connection, isolation_level=None, check_same_thread=False, cached_statements=512
     )
     try:
         connection.row_factory = pysqlite3.Row

@@ -7,6 +7,7 @@ again. Words go into the full-text index and vectors beside it in the transactio
 memory_index.py).
 """
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -321,6 +322,27 @@ def load_memories(conn: Connection, scope: Scope, numbers: Iterable[int]) -> dic
     return {row["number"]: _read_memory(row) for row in rows}
 
 
+def load_traits(conn: Connection, scope: Scope, numbers: Sequence[int]) -> list[Row | None]:
+    """What recall weighs of some memories, in the order of their numbers; None for one that is no longer there."""
+    rows = conn.execute(
+        "SELECT number, kind, text, speaker, importance, pinned, occurred_at, reinforced_at, valid_to,"
+        " source_message_id FROM memories WHERE number IN (SELECT value FROM json_each(?)) AND scope_id = ? AND deleted_at IS NULL",
+        (json.dumps(list(numbers)), scope.id),
+    )
+    found = {row["number"]: row for row in rows}
+    return [found.get(number) for number in numbers]
+
+
+def load_names(conn: Connection, scope: Scope) -> tuple[list[str], str]:
+    """What the user is called in the scope's latest conversations, and the staff member's name."""
+    rows = conn.execute(
+        "SELECT user_name FROM conversations WHERE scope_id = ? ORDER BY updated_at DESC LIMIT 20", (scope.id,)
+    )
+    user_names = list(dict.fromkeys(row["user_name"] for row in rows if row["user_name"]))
+    member = conn.execute("SELECT name FROM staff WHERE id = ?", (scope.staff_id,)).fetchone()
+    return user_names, member["name"] if member else ""
+
+
 def load_history(conn: Connection, scope: Scope, memory: Memory) -> list[Memory]:
     """Every form the memory has had, oldest first, itself included."""
     rows = conn.execute(
@@ -381,7 +403,15 @@ def _mark_closed(tx: Connection, scope: Scope, memory_id: str, successor_id: str
 
 
 def _index(tx: Connection, scope: Scope, memory: Memory, embed: EmbedNow | None) -> None:
-    embedded = index_memory(tx, scope, memory.number, text=memory.text, occurred_at=memory.occurred_at, embed=embed)
+    embedded = index_memory(
+        tx,
+        scope,
+        memory.number,
+        text=memory.text,
+        occurred_at=memory.occurred_at,
+        conversation_id=memory.conversation_id if memory.kind == "episode" else None,
+        embed=embed,
+    )
     tx.execute("UPDATE memories SET embedded = ? WHERE number = ?", (int(embedded), memory.number))
 
 

@@ -1,38 +1,30 @@
-"""The two indexes over memories, words (FTS5) and vectors (sqlite-vec), and the searches in them, one scope at a time.
+"""The two indexes over memories, words (FTS5) and meanings (`memory_vectors`), kept one scope at a time.
 
-A row's number is scope << 32 | n in both: a search stays inside its scope by a range of row ids or by a partition, with
-no join. A vector is kept twice: as one bit a dimension in the index, whose scan is what a search costs, and as int8
-for scoring the candidates that the bits give. sqlite-vec takes any bytes for a vector, so lengths are checked here.
+A row's number is scope << 32 | n in the word index: a search stays inside its scope by a range of row ids, with no
+join. `memory_vectors` has what comparing texts takes: the vector as int8, from the embedder that is set, and the pieces
+of the text as the built-in table splits it, whichever embedder that is. Its rows are read into memory (scope_index.py)
+in the order of their places: a row that changes moves to a new place, so reading on from the last one misses nothing.
 """
 
+import json
 import re
+import uuid
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from staffstream.database import Connection
 from staffstream.domain import Scope
-from staffstream.embeddings.vectors import Vectors
+from staffstream.embeddings import load_static_embedder
+from staffstream.embeddings.vectors import Vectors, scale_rows
 from staffstream.errors import SetupError
 
-EmbedNow = Callable[[str], np.ndarray[Any, np.dtype[np.float32]]]
+Vector = np.ndarray[Any, np.dtype[np.float32]]
+EmbedNow = Callable[[str], Vector]
 """A document's unit vector. For embedders that need no far end, so that it can be made inside a transaction."""
 
-CANDIDATES_PER_HIT = 8  # bits are coarse: so many more are scored exactly than are wanted
-FEWEST_CANDIDATES = 200
-MOST_CANDIDATES = 4096  # sqlite-vec's limit
-_CHUNK_ROWS = 64  # a partition takes whole chunks: at the default of 1,024 small scopes would cost a hundred times more
-
-
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """A memory that a search found; higher is better."""
-
-    number: int
-    score: float
-
+_THREAD_BITS = (1 << 62) - 1  # the random ones of a UUIDv7: enough to tell a scope's conversations apart
 
 # ── the index itself ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -45,8 +37,8 @@ def prepare_index(tx: Connection, embedder: str, dimensions: int) -> None:
         reset_index(tx, embedder, dimensions)
     elif row["value"] != wanted:
         raise SetupError(
-            f"The memories' vectors were made by the embedder {row['value']}, and {wanted} is set. Set that one again, or"
-            " make the vectors anew with: staffstream reembed"
+            f"The memories' vectors were made by the embedder {row['value']}, and {wanted} is set. Set that one again,"
+            " or make the vectors anew with: staffstream reembed"
         )
 
 
@@ -60,12 +52,7 @@ def reset_index(tx: Connection, embedder: str, dimensions: int) -> None:
     """Drop all vectors and note whose vectors will be kept from now on; every memory waits to be embedded."""
     if dimensions % 8:
         raise SetupError(f"An embedder needs a multiple of 8 dimensions, and {embedder} has {dimensions}.")
-    tx.execute("DROP TABLE IF EXISTS memory_codes")
-    tx.execute(
-        f"CREATE VIRTUAL TABLE memory_codes USING vec0 (scope_id INTEGER PARTITION KEY, code BIT[{dimensions}],"
-        f" chunk_size = {_CHUNK_ROWS})"
-    )
-    tx.execute("DELETE FROM memory_vectors")
+    tx.execute("UPDATE memory_vectors SET vector = NULL")
     tx.execute("UPDATE memories SET embedded = 0 WHERE embedded = 1")
     tx.execute(
         "INSERT INTO meta (key, value) VALUES ('embedder', ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
@@ -74,14 +61,28 @@ def reset_index(tx: Connection, embedder: str, dimensions: int) -> None:
 
 
 def index_memory(
-    tx: Connection, scope: Scope, number: int, *, text: str, occurred_at: str, embed: EmbedNow | None
+    tx: Connection,
+    scope: Scope,
+    number: int,
+    *,
+    text: str,
+    occurred_at: str,
+    conversation_id: str | None,
+    embed: EmbedNow | None,
 ) -> bool:
-    """Make a memory findable by its words, and by its meaning if `embed` is given; returns whether that was done."""
+    """Make a memory findable by its words, and by its meaning if `embed` is given; returns whether that was done.
+
+    With a conversation the memory counts as one turn of it, whose neighbours are the turns before and after.
+    """
     tx.execute("INSERT INTO memory_words (rowid, text) VALUES (?, ?)", (number, _write_words(text, occurred_at)))
-    if embed is None:
-        return False
-    _insert_vector(tx, scope, number, embed(text))
-    return True
+    thread = uuid.UUID(conversation_id).int & _THREAD_BITS if conversation_id else 0
+    pieces = load_static_embedder().split(text).astype("<u2").tobytes()
+    vector = None if embed is None else _write_vector(embed(text))
+    tx.execute(
+        "INSERT INTO memory_vectors (place, number, thread, pieces, vector) VALUES (?, ?, ?, ?, ?)",
+        (_find_place(tx, scope, number), number, thread, pieces, vector),
+    )
+    return embed is not None
 
 
 def unindex_memory(tx: Connection, scope: Scope, number: int, *, text: str, occurred_at: str) -> None:
@@ -90,7 +91,6 @@ def unindex_memory(tx: Connection, scope: Scope, number: int, *, text: str, occu
         "INSERT INTO memory_words (memory_words, rowid, text) VALUES ('delete', ?, ?)",
         (number, _write_words(text, occurred_at)),
     )
-    tx.execute("DELETE FROM memory_codes WHERE rowid = ?", (number,))
     tx.execute("DELETE FROM memory_vectors WHERE number = ?", (number,))
 
 
@@ -126,79 +126,64 @@ def save_vectors(tx: Connection, scope: Scope, numbers: Sequence[int], vectors: 
     """Keep vectors of memories that were saved without; one that was deleted or embedded meanwhile is left alone."""
     for number, vector in zip(numbers, vectors, strict=True):
         waiting = tx.execute(
-            "UPDATE memories SET embedded = 1 WHERE number = ? AND scope_id = ? AND embedded = 0 AND deleted_at IS NULL",
+            "UPDATE memories SET embedded = 1 WHERE number = ? AND scope_id = ? AND embedded = 0"
+            " AND deleted_at IS NULL",
             (number, scope.id),
         )
         if waiting.rowcount:
-            _insert_vector(tx, scope, number, vector)
+            _save_vector(tx, scope, number, vector)
 
 
-def _insert_vector(tx: Connection, scope: Scope, number: int, vector: np.ndarray[Any, np.dtype[np.float32]]) -> None:
-    if not vector.any():  # a text that holds nothing the embedder knows is near nothing
-        return
+def _save_vector(tx: Connection, scope: Scope, number: int, vector: Vector) -> None:
     tx.execute(
-        "INSERT INTO memory_codes (rowid, scope_id, code) VALUES (?, ?, vec_bit(?))",
-        (number, scope.id, _take_signs(vector)),
+        "UPDATE memory_vectors SET place = ?, vector = ? WHERE number = ?",
+        (_take_place(tx, scope), _write_vector(vector), number),
     )
-    codes = np.rint(vector * 127).astype(np.int8)
-    tx.execute("INSERT INTO memory_vectors (number, vector) VALUES (?, ?)", (number, codes.tobytes()))
 
 
-def _take_signs(vector: np.ndarray[Any, np.dtype[np.float32]]) -> bytes:
-    return np.packbits(vector > 0).tobytes()
+def _find_place(tx: Connection, scope: Scope, number: int) -> int:
+    """The number itself for the newest memory, which is the rule; a new place for one that comes back."""
+    row = tx.execute("SELECT last_memory FROM scopes WHERE id = ?", (scope.id,)).fetchone()
+    return number if number == scope.id << 32 | row["last_memory"] else _take_place(tx, scope)
+
+
+def _take_place(tx: Connection, scope: Scope) -> int:
+    row = tx.execute(
+        "UPDATE scopes SET last_memory = last_memory + 1 WHERE id = ? RETURNING last_memory", (scope.id,)
+    ).fetchone()
+    return scope.id << 32 | int(row["last_memory"])
+
+
+def _write_vector(vector: Vector) -> bytes | None:
+    """The direction as int8; none for a text that holds nothing the embedder knows, which is near nothing."""
+    largest = float(np.abs(vector).max(initial=0))
+    return np.rint(vector * (127 / largest)).astype(np.int8).tobytes() if largest else None
 
 
 # ── searches ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def search_words(conn: Connection, scope: Scope, words: Sequence[str], *, limit: int) -> list[Hit]:
-    """The memories that hold some of the words, by BM25."""
-    if not words:
-        return []
+def find_word(conn: Connection, scope: Scope, word: str, *, most: int) -> list[int] | None:
+    """The numbers of the memories that hold a word in one of its forms; None if they are more than `most`."""
     rows = conn.execute(
-        "SELECT rowid, -rank AS score FROM memory_words WHERE memory_words MATCH ? AND rowid BETWEEN ? AND ?"
-        " ORDER BY rank LIMIT ?",
-        (write_query(words), *get_number_range(scope), limit),
-    )
-    return [Hit(row["rowid"], row["score"]) for row in rows]
-
-
-def search_vectors(
-    conn: Connection, scope: Scope, vector: np.ndarray[Any, np.dtype[np.float32]], *, limit: int
-) -> list[Hit]:
-    """The memories nearest to a unit vector, by cosine: candidates by their bits, then scored exactly."""
-    if not vector.any():
-        return []
-    candidates = min(MOST_CANDIDATES, max(FEWEST_CANDIDATES, limit * CANDIDATES_PER_HIT))
-    rows = conn.execute(
-        "SELECT rowid FROM memory_codes WHERE code MATCH vec_bit(?) AND k = ? AND scope_id = ?",
-        (_take_signs(vector), candidates, scope.id),
+        "SELECT rowid FROM memory_words WHERE memory_words MATCH ? AND rowid BETWEEN ? AND ? LIMIT ?",
+        (write_query([word]), *get_number_range(scope), most + 1),
     ).fetchall()
-    numbers, vectors = load_vectors(conn, [row["rowid"] for row in rows])
-    scores = vectors @ vector
-    best = np.argsort(-scores, kind="stable")[:limit]
-    return [Hit(numbers[i], float(scores[i])) for i in best]
+    return None if len(rows) > most else [row[0] for row in rows]
 
 
-def load_vectors(conn: Connection, numbers: Iterable[int]) -> tuple[list[int], Vectors]:
-    """The numbers that have vectors, and their vectors as unit rows: float32 (n, dimensions).
-
-    Takes numbers that a search within a scope gave.
-    """
-    wanted = list(numbers)
-    found: list[int] = []
-    blobs: list[bytes] = []
-    for start in range(0, len(wanted), 500):
-        part = wanted[start : start + 500]
-        marks = ", ".join("?" * len(part))
-        for row in conn.execute(f"SELECT number, vector FROM memory_vectors WHERE number IN ({marks})", part):
-            found.append(row["number"])
-            blobs.append(row["vector"])
-    if not blobs:
-        return [], np.zeros((0, 1), np.float32)
-    rows = np.frombuffer(b"".join(blobs), np.int8).reshape(len(blobs), -1).astype(np.float32)
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    return found, rows / np.maximum(lengths, 1.0)
+def load_vectors(conn: Connection, numbers: Sequence[int], *, dimensions: int) -> Vectors:
+    """Unit rows for memories that a search within a scope gave, float32 (n, dimensions); zeros for those without."""
+    vectors = dict(
+        conn.execute(
+            "SELECT number, vector FROM memory_vectors WHERE number IN (SELECT value FROM json_each(?))"
+            " AND vector IS NOT NULL",
+            (json.dumps(list(numbers)),),
+        ).fetchall()
+    )
+    nothing = bytes(dimensions)
+    codes = np.frombuffer(b"".join(vectors.get(number, nothing) for number in numbers), np.int8)
+    return scale_rows(codes.reshape(-1, dimensions).astype(np.float32))
 
 
 def write_query(words: Iterable[str]) -> str:

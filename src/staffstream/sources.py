@@ -82,7 +82,14 @@ def recall_for(conn: Connection, scope: Scope, question: Message, embed: EmbedNo
     """What is recalled for a question, without the question itself, what was said after it in its conversation (it may
     have waited in the queue, or be asked again), and what is true no longer.
     """
-    found = recall_memories(conn, scope, question.content, embed=embed, limit=MOST_MEMORIES + SHOWN_LEFT_OUT)
+    found = recall_memories(
+        conn,
+        scope,
+        question.content,
+        embed=embed,
+        limit=MOST_MEMORIES + SHOWN_LEFT_OUT,
+        without_message=question.id,
+    )
     return [item for item in found if item.memory.valid_to is None and not _is_later(item, question)][:MOST_MEMORIES]
 
 

@@ -2,7 +2,7 @@
 
 The table is distilled from all-MiniLM-L6-v2 (`scripts/make_static_embedder.py`): it needs numpy alone, no download, and
 0.03 ms a text, and can therefore run inside the transaction that saves a message. Being one vector a piece, it also
-compares two texts piece by piece (`match_pieces`), which the vectors of whole texts can't do.
+compares two texts piece by piece (recall.py), which the vectors of whole texts can't do.
 """
 
 from collections.abc import Sequence
@@ -16,6 +16,8 @@ from staffstream.embeddings.vectors import Kind, Vectors, scale_rows
 from staffstream.embeddings.wordpiece import WordPiece
 
 MAX_PIECES = 512  # of a longer text only the beginning counts
+
+_FIRST_WORD = 1996  # "the"; the pieces before it are special, or single characters
 
 Ids = np.ndarray[Any, np.dtype[np.int32]]
 
@@ -32,6 +34,8 @@ class StaticEmbedder:
             self._weights = table["weights"].astype(np.float32)  # (pieces,): length of each, over 127
             vocabulary = table["vocabulary"].tobytes().decode("utf-8")
         self.pieces = WordPiece(vocabulary.split("\n"))
+        self.is_word = np.array([piece.strip("#").isalnum() for piece in vocabulary.split("\n")])
+        self.commonness = _estimate_commonness(self.pieces.size)
 
     async def embed(self, texts: Sequence[str], *, kind: Kind) -> Vectors:
         """See Embedder. Runs on the calling thread: a text takes less time than a hop to another."""
@@ -54,9 +58,16 @@ class StaticEmbedder:
         known: Ids = ids[ids != self.pieces.unknown]
         return known
 
-    def directions(self, ids: Ids) -> Vectors:
+    def get_directions(self, ids: Ids) -> Vectors:
         """Float32 (len(ids), 256): the pieces' own vectors as unit rows."""
         return scale_rows(self._codes[ids].astype(np.float32))
+
+
+def _estimate_commonness(size: int) -> Vectors:
+    """About the share of plain English texts that a piece stands in: the vocabulary is in order of frequency (Zipf)."""
+    rank = np.arange(size) - _FIRST_WORD
+    share = np.minimum(1, 2 / np.maximum(rank + 1, 1))
+    return np.where(rank >= 0, share, 0.01).astype(np.float32)
 
 
 @lru_cache(maxsize=1)

@@ -1,0 +1,103 @@
+"""What a question asks for, as far as its words tell: which words to search, whom and when it is about.
+
+Only words that say something are searched. The names of the two who talk are left out: in a turn a name is mostly that
+of the one spoken to, so it would find what was said to someone; what someone said is known by its speaker instead.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+MOST_WORDS = 32  # of a long message, that many are searched for
+
+
+def _list_words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_STOP_WORDS = _list_words("""
+    a about after all also am an and any anything are as at be been before being but by can could did do does doing don
+    for from get getting give go going got had has have having he her hers him his how i if in into is it its just ll
+    many may me might mine much must my no not now of on or our ours out over please re s shall she should so some
+    something t tell than that the their theirs them then there these they this those to too up us ve very was we were
+    what when where which while who whom whose why will with would you your yours
+""")
+_MONTHS = {
+    "january": 1, "february": 2, "march": 3, "april": 4, "may": 5, "june": 6,
+    "july": 7, "august": 8, "september": 9, "october": 10, "november": 11, "december": 12,
+}  # fmt: skip
+_TIME_WORDS = _list_words("""
+    yesterday today tonight tomorrow last next ago since recently week weeks month months year years day days night
+    nights morning mornings weekend weekends monday tuesday wednesday thursday friday saturday sunday summer winter
+    spring autumn fall
+""").union(name for name in _MONTHS if name != "may")
+_WHEN = re.compile(r"\b(?:when|how long|how often|(?:what|which) (?:date|day|week|month|year|time))\b", re.IGNORECASE)
+_LATEST = re.compile(
+    r"\b(?:latest|newest|recent|recently|lately|currently|nowadays|last time|these days|at the moment|right now)\b",
+    re.IGNORECASE,
+)
+_FIRST_PERSON = re.compile(r"\b(?:i|me|my|mine|myself)\b", re.IGNORECASE)
+_YEAR = re.compile(r"\b(?:19|20)\d\d\b")
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """`topic` is the question without the names of those who talk, `words` its words that are worth a search. `people`
+    are the ones it is about, as they are written in `Memory.speaker`; `months` are 1–12.
+    """
+
+    topic: str
+    words: tuple[str, ...]
+    people: frozenset[str]
+    months: frozenset[int]
+    years: frozenset[int]
+    asks_when: bool
+    asks_latest: bool
+
+
+def read_question(text: str, *, user_names: Iterable[str], staff_name: str) -> Question:
+    """What the question asks for. Without a name in it, "I" and "my" are the user."""
+    known = {name for name in (*user_names, staff_name) if name.strip()}
+    named = frozenset(name for name in known if _write_name(name).search(text))
+    topic = text
+    for name in named:
+        topic = _write_name(name).sub(" ", topic)
+    about_user = not named and _FIRST_PERSON.search(text)
+    return Question(
+        topic=topic,
+        words=tuple(list(dict.fromkeys(_find_words(topic)))[:MOST_WORDS]),
+        people=frozenset(user_names) if about_user else named,
+        months=frozenset(_find_months(text)),
+        years=frozenset(int(found) for found in _YEAR.findall(text)),
+        asks_when=bool(_WHEN.search(text)),
+        asks_latest=bool(_LATEST.search(text)),
+    )
+
+
+def tells_time(text: str) -> bool:
+    """Whether a text says when something was, which is what "when" asks for."""
+    return not _TIME_WORDS.isdisjoint(re.findall(r"[a-z]+", text.lower()))
+
+
+def is_question(text: str) -> bool:
+    """Whether a text ends in a question mark, a caption in brackets after it aside: it asks rather than tells."""
+    end = text[-300:].rstrip()
+    if end.endswith("]"):
+        end = end[: end.rfind("[")]
+    return end.rstrip(" \n\t\"'”’)*_").endswith(("?", "？"))
+
+
+def _find_months(text: str) -> set[int]:
+    """Months by name, whatever their case, but for "may"."""
+    words = re.findall(r"[A-Za-z]+", text)
+    return {_MONTHS[word.lower()] for word in words if word.lower() in _MONTHS and word != "may"}
+
+
+def _find_words(text: str) -> list[str]:
+    return [word for word in re.findall(r"\w+", text.lower()) if word not in _STOP_WORDS and word.strip("_")]
+
+
+def _write_name(name: str) -> re.Pattern[str]:
+    """The full name or its first word, possessives too."""
+    forms = sorted({name.strip(), name.split()[0]}, key=len, reverse=True)
+    return re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, forms))})(?:['’]s)?(?!\w)", re.IGNORECASE)
