@@ -195,6 +195,7 @@ _UNAVAILABLE = (  # and their extended codes
     "SQLITE_NOTADB",
     "SQLITE_PROTOCOL",
 )
+_VECTOR_TROUBLE = "Internal sqlite-vec error"  # what sqlite-vec makes of every error beneath it, of a full disk too
 
 
 def translate_error(error: BaseException) -> BaseException:
@@ -205,7 +206,7 @@ def translate_error(error: BaseException) -> BaseException:
     translated: StaffstreamError | None = None
     if name.startswith("SQLITE_FULL"):
         translated = StorageFull()
-    elif name.startswith(_UNAVAILABLE):
+    elif name.startswith(_UNAVAILABLE) or str(error).startswith(_VECTOR_TROUBLE):
         translated = StorageUnavailable()
     if translated is None:
         return error  # type: ignore[no-any-return]
