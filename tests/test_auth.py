@@ -23,7 +23,7 @@ from tests.server import Api, make_settings, open_api, read_problem, serve_asgi_
 
 pytestmark = pytest.mark.anyio
 
-OPEN = {"/healthz", "/readyz", "/", "/icon.svg"}
+OPEN = {"/healthz", "/readyz", "/openapi.json", "/docs", "/", "/icon.svg"}
 """What needs no key. A new route belongs here only if everybody may see it."""
 ADMIN = {
     ("POST", "/api/v1/staff"),

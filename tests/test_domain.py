@@ -87,3 +87,8 @@ def test_clean_text_is_unicode(text: str) -> None:
 def test_terminal_states_are_the_three() -> None:
     """What `ended` means."""
     assert sorted(domain.TERMINAL_STATES) == ["cancelled", "done", "failed"]
+
+
+def test_early_years_have_four_digits() -> None:
+    """As RFC 3339 wants it, and as sorting by text needs it."""
+    assert format_time(parse_time("0596-05-29T04:54:47Z")) == "0596-05-29T04:54:47.000Z"

@@ -47,10 +47,10 @@ class Staffstream(Starlette):
         self.settings = settings
         self.metrics = Metrics()
         self._identify = identify
-        keyless = identify is None and not settings.uses_keys
+        self.keyless = identify is None and not settings.uses_keys
         super().__init__(
             routes=ROUTES,
-            middleware=[Middleware(Edge, gate=Gate(settings, keyless=keyless)), *_allow_origins(settings)],
+            middleware=[Middleware(Edge, gate=Gate(settings, keyless=self.keyless)), *_allow_origins(settings)],
             exception_handlers={StaffstreamError: handle_own_error, HTTPException: handle_routing_error},
             lifespan=lambda _: self.running(),
         )

@@ -172,7 +172,7 @@ def make_id() -> str:
 
 def format_time(moment: datetime) -> str:
     """RFC 3339 UTC text with milliseconds, e.g. 2026-11-23T08:00:00.000Z."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
 def now_text(plus_s: float = 0.0) -> str:

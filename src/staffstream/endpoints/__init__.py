@@ -5,6 +5,7 @@ from starlette.routing import Mount, Route
 from staffstream.endpoints import (
     conversations,
     deliveries,
+    docs,
     doors,
     jobs,
     keys,
@@ -66,6 +67,8 @@ ROUTES = [
     Route("/api/v1/keys/{key_id}", keys.revoke, methods=["DELETE"]),
     Route("/healthz", system.health, methods=["GET"]),
     Route("/metrics", system.export_metrics, methods=["GET"]),
+    Route("/openapi.json", docs.show_openapi, methods=["GET"]),
+    Route("/docs", docs.show_page, methods=["GET"]),
     Route("/readyz", system.ready, methods=["GET"]),
     Route("/", page.show, methods=["GET"]),
     Route("/icon.svg", page.show_icon, methods=["GET"]),

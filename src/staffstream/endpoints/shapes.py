@@ -72,10 +72,11 @@ def _read_time(value: Any) -> Any:
 Text = Annotated[StrictStr, AfterValidator(_check_not_blank)]
 ShortText = Annotated[StrictStr, Field(max_length=200)]
 Name = Annotated[StrictStr, Field(min_length=1, max_length=200), AfterValidator(_check_not_blank)]
-Url = Annotated[StrictStr, Field(max_length=2000), AfterValidator(_check_url)]
+Url = Annotated[StrictStr, Field(max_length=2000, json_schema_extra={"format": "uri"}), AfterValidator(_check_url)]
 Secret = Annotated[StrictStr, Field(max_length=200), AfterValidator(_check_secret)]
-Time = Annotated[str, BeforeValidator(_read_time)]
-Rating = Annotated[StrictInt, AfterValidator(_check_rating)]  # a Literal[1] would take true
+Time = Annotated[str, BeforeValidator(_read_time), Field(json_schema_extra={"format": "date-time"})]
+Rating = Annotated[StrictInt, AfterValidator(_check_rating), Field(json_schema_extra={"enum": [1, -1]})]
+# a Literal[1] would take true
 Id = Annotated[StrictStr, Field(max_length=64)]
 Strategy = Literal["reject", "enqueue", "interrupt"]
 
@@ -155,6 +156,18 @@ class Feedback(Body):
 
     rating: Rating
     comment: Annotated[StrictStr, Field(max_length=10_000)] | None = None
+
+
+class StreamQuery(BaseModel):
+    """The query of a stream: `events=status` adds events of progress."""
+
+    events: str = ""
+
+
+class JoinQuery(StreamQuery):
+    """The query of joining one; `after` goes before Last-Event-ID."""
+
+    after: str = ""
 
 
 class MessagePage(BaseModel):
