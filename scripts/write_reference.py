@@ -21,8 +21,10 @@ def write_settings() -> str:
     ]
     return (
         "# Settings\n\n" + _NOTE + "Environment variables, or flags of `staffstream serve` with the same names"
-        " (`STAFFSTREAM_PORT` is `--port`); a flag wins. A key has no flag: it would show in the process list. In Python:"
-        " `Settings(port=…)`.\n\n| variable | default | meaning |\n| --- | --- | --- |\n" + "\n".join(rows) + "\n"
+        " (`STAFFSTREAM_PORT` is `--port`); a flag wins. A key has no flag: it would show in the process list."
+        " In Python: `Settings(port=…)`.\n\n| variable | default | meaning |\n| --- | --- | --- |\n"
+        + "\n".join(rows)
+        + "\n"
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from staffstream.database import connect
+from staffstream.domain import now_text
 from tests.far_end import FarEnd, Reply, http_error, json_reply
 from tests.server import Api, serve_here
 from tests.waiting import until

@@ -1,4 +1,4 @@
-"""Memories over HTTP: told, listed, searched, corrected, forgotten, brought back; and nothing left where nothing may be."""
+"""Memories over HTTP: told, listed, searched, corrected, forgotten, brought back; nothing left where nothing may be."""
 
 import contextlib
 from pathlib import Path

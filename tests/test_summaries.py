@@ -1,4 +1,4 @@
-"""Compaction: when it happens, what it leaves, and that the prompt's beginning stays the same bytes between two of them."""
+"""Compaction: when it happens, what it leaves, and that a prompt's beginning stays the same bytes between two."""
 
 import contextlib
 from pathlib import Path

@@ -175,8 +175,8 @@ def _with_server(work: Any, args: argparse.Namespace) -> int:
     try:
         return int(asyncio.run(work))
     except httpx.TransportError as error:
-        print(f"staffstream: no server answers at {args.url} ({type(error).__name__}). Start one, or name it with --url.",
-              file=sys.stderr)  # fmt: skip
+        reason = f"no server answers at {args.url} ({type(error).__name__})"
+        print(f"staffstream: {reason}. Start one, or name it with --url.", file=sys.stderr)
         return 1
 
 

@@ -199,7 +199,7 @@ _VECTOR_TROUBLE = "Internal sqlite-vec error"  # what sqlite-vec makes of every 
 
 
 def translate_error(error: BaseException) -> BaseException:
-    """What a caller should see: storage trouble as a StaffstreamError, anything else (a bug, a broken rule) as it is."""
+    """What a caller should see: storage trouble as a StaffstreamError, anything else (a bug, say) as it is."""
     if not isinstance(error, pysqlite3.Error):
         return error
     name: str = getattr(error, "sqlite_errorname", "") or ""
@@ -231,7 +231,7 @@ class Presence:
 
     async def share(self) -> None:
         """Let other processes in; waits while another one is tidying up."""
-        while fcntl and not self._lock(fcntl.LOCK_SH):
+        while fcntl and not self._lock(fcntl.LOCK_SH):  # noqa: ASYNC110 - another process is waited for
             await asyncio.sleep(0.02)
         self.alone = False
 

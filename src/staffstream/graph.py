@@ -150,7 +150,8 @@ def link_memory(tx: Connection, memory_id: str, entities: Iterable[Entity]) -> N
 def drop_orphans(tx: Connection, scope: Scope) -> None:
     """Erase entities that no relation and no memory mentions any more."""
     tx.execute(
-        "DELETE FROM entities WHERE scope_id = ? AND NOT EXISTS (SELECT 1 FROM memory_entities WHERE entity_id = entities.id)"
+        "DELETE FROM entities WHERE scope_id = ?"
+        " AND NOT EXISTS (SELECT 1 FROM memory_entities WHERE entity_id = entities.id)"
         " AND NOT EXISTS (SELECT 1 FROM relations WHERE subject_id = entities.id)"
         " AND NOT EXISTS (SELECT 1 FROM relations WHERE object_id = entities.id)",
         (scope.id,),
@@ -261,7 +262,8 @@ def list_names(conn: Connection, scope: Scope, entity_ids: Sequence[str]) -> dic
     """All folded names of some entities, by entity."""
     names: dict[str, list[str]] = {entity_id: [] for entity_id in entity_ids}
     rows = conn.execute(
-        f"SELECT entity_id, name FROM entity_names WHERE scope_id = ? AND entity_id IN ({_marks(entity_ids)}) ORDER BY name",
+        "SELECT entity_id, name FROM entity_names WHERE scope_id = ?"
+        f" AND entity_id IN ({_marks(entity_ids)}) ORDER BY name",
         (scope.id, *entity_ids),
     )
     for row in rows:

@@ -88,13 +88,13 @@ def add_memory(tx: Connection, scope: Scope, new: NewMemory, embed: EmbedNow | N
     now = now_text()
     occurred_at = new.occurred_at or now
     row = tx.execute(
-        "INSERT INTO memories (number, id, scope_id, kind, text, subject, predicate, object, category, quote, importance,"
-        " speaker, conversation_id, source_message_id, occurred_at, valid_from, created_at)"
+        "INSERT INTO memories (number, id, scope_id, kind, text, subject, predicate, object, category, quote,"
+        " importance, speaker, conversation_id, source_message_id, occurred_at, valid_from, created_at)"
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING *",
         (
             _take_number(tx, scope), make_id(), scope.id, new.kind, new.text, new.subject, new.predicate, new.object,
-            new.category, new.quote, new.importance, new.speaker, new.conversation_id, new.source_message_id, occurred_at,
-            occurred_at, now,
+            new.category, new.quote, new.importance, new.speaker, new.conversation_id, new.source_message_id,
+            occurred_at, occurred_at, now,
         ),
     ).fetchone()  # fmt: skip
     memory = _read_memory(row)
@@ -326,7 +326,8 @@ def load_traits(conn: Connection, scope: Scope, numbers: Sequence[int]) -> list[
     """What recall weighs of some memories, in the order of their numbers; None for one that is no longer there."""
     rows = conn.execute(
         "SELECT number, kind, text, speaker, importance, pinned, occurred_at, reinforced_at, valid_to,"
-        " source_message_id FROM memories WHERE number IN (SELECT value FROM json_each(?)) AND scope_id = ? AND deleted_at IS NULL",
+        " source_message_id FROM memories WHERE number IN (SELECT value FROM json_each(?)) AND scope_id = ?"
+        " AND deleted_at IS NULL",
         (json.dumps(list(numbers)), scope.id),
     )
     found = {row["number"]: row for row in rows}

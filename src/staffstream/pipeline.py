@@ -314,9 +314,12 @@ class Pipeline:
                 active = self.active.get(run.id)
                 if active is None:
                     frames = self._watch_row(run, after)
-                else:
-                    await self._note_delivery(run)
+                elif await self._note_delivery(active.run):
                     frames = active.log.follow(after, heartbeat_s=self.settings.heartbeat_s, status=status)
+                else:
+                    active.stop("taken_over")
+                    await active.ended.wait()
+                    continue
                 async with contextlib.aclosing(frames):
                     async for data in frames:
                         yield data
@@ -338,8 +341,7 @@ class Pipeline:
                 return
             if self.draining and run.id not in self.active:
                 raise Draining
-            if len(text) > after:
-                await self._note_delivery(run)
+            if len(text) > after and await self._note_delivery(run):
                 yield sse.encode_token(run.id, len(text), text[after:])
                 after, sent_at = len(text), loop.time()
             elif loop.time() - sent_at >= self.settings.heartbeat_s:
@@ -349,10 +351,11 @@ class Pipeline:
                 async with asyncio.timeout(LOOK_AGAIN_S):
                     await begun.wait()
 
-    async def _note_delivery(self, run: Run) -> None:
-        """Before the text of an asynchronous run is sent: from here on it can no longer be made anew."""
-        if run.door == "async":
-            await self.database.write(functools.partial(runs.mark_delivered, run=run))
+    async def _note_delivery(self, run: Run) -> bool:
+        """Before the text of an asynchronous run is sent: from here on it can no longer be made anew. False when it is
+        already being made anew: then this text is not what its reply will say.
+        """
+        return run.door != "async" or await self.database.write(functools.partial(runs.mark_delivered, run=run))
 
     async def describe(self, scope: Scope, run_id: str) -> tuple[Run, str]:
         """A run and what it has said so far, to the last token if it is being made here. Raises NotFound."""
@@ -389,7 +392,8 @@ class Pipeline:
                 await active.ended.wait()
                 return
             end = functools.partial(self.end_from_row, run=run, state="cancelled")
-            run = (await self.database.write(end, then=self.after_end)).ended.run or run  # not ended: it began meanwhile
+            settled = await self.database.write(end, then=self.after_end)
+            run = settled.ended.run or run  # not ended: it began meanwhile
 
     async def stop_all(self, *, staff_id: str | None = None, conversation_id: str | None = None) -> None:
         """End the runs being made here for a staff member or in a conversation, before it is erased."""

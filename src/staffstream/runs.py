@@ -62,7 +62,8 @@ def has_active_run(conn: Connection, scope: Scope, message_id: str) -> bool:
     """Whether a reply to the message is queued or being made."""
     return bool(
         conn.execute(
-            f"SELECT 1 FROM runs WHERE user_message_id = ? AND scope_id = ? AND state IN {_ACTIVE}", (message_id, scope.id)
+            f"SELECT 1 FROM runs WHERE user_message_id = ? AND scope_id = ? AND state IN {_ACTIVE}",
+            (message_id, scope.id),
         ).fetchone()
     )
 
@@ -163,9 +164,14 @@ def save_progress(tx: Connection, changes: Iterable[Progress]) -> None:
     )
 
 
-def mark_delivered(tx: Connection, run: Run) -> None:
-    """Note that somebody is being sent the text of this run: it can no longer be made anew."""
-    tx.execute("UPDATE runs SET delivered = 1 WHERE id = ? AND scope_id = ?", (run.id, run.scope_id))
+def mark_delivered(tx: Connection, run: Run) -> bool:
+    """Note that somebody is being sent the text of this run: it can no longer be made anew. False when it already is,
+    under another fence.
+    """
+    cursor = tx.execute(
+        "UPDATE runs SET delivered = 1 WHERE id = ? AND scope_id = ? AND fence = ?", (run.id, run.scope_id, run.fence)
+    )
+    return cursor.rowcount == 1
 
 
 def end_run(

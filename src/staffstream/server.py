@@ -18,6 +18,7 @@ from hypercorn.config import Config
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from staffstream.app import Staffstream, create_app
+from staffstream.chunks import offer_writer
 from staffstream.errors import SetupError
 from staffstream.settings import Settings
 from staffstream.traces import export_traces
@@ -95,7 +96,7 @@ async def _serve(
     # We enter the lifespan, not Hypercorn, which would bury the reason when it fails.
     async with app.running():
         serving = asyncio.create_task(
-            serve_asgi(_answer_lifespan(app), _configure(listener), shutdown_trigger=wait_for_end)  # type: ignore[arg-type]
+            serve_asgi(_prepare_app(app), _configure(listener), shutdown_trigger=wait_for_end)  # type: ignore[arg-type]
         )
         await _first(_wait(serving), drained.wait())
         await asyncio.wait([serving], timeout=CLOSING_S)  # a reader that takes nothing would hold it for ever
@@ -107,10 +108,12 @@ async def _wait(task: asyncio.Task[None]) -> None:
     await asyncio.wait([task])
 
 
-def _answer_lifespan(app: ASGIApp) -> ASGIApp:
-    """The app for a server that must not run its lifespan."""
+def _prepare_app(app: ASGIApp) -> ASGIApp:
+    """The app for a server that must not run its lifespan, and that can write a streamed body for less."""
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            offer_writer(scope, send)
         if scope["type"] != "lifespan":
             await app(scope, receive, send)
             return
