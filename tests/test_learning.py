@@ -20,6 +20,8 @@ QUICK: dict[str, Any] = {"extract_every_messages": 2, "extract_idle_s": 3600}
 def fact(
     text: str, quote: str, *, subject: str = "user", predicate: str = "lives_in", object: str = "Oslo", **more: Any
 ) -> Any:
+    text: str, quote: str, *, subject: str = "user", predicate: str = "lives_in", object: str = "Oslo", **more: Any
+) -> Any:
     return {
         "subject": subject, "predicate": predicate, "object": object, "text": text, "kind": "profile", "importance": 0.7,
         "quote": quote, "message": 1, "replaces": 0, **more,
@@ -45,7 +47,8 @@ def count_jobs(api: Api) -> int:
     with contextlib.closing(connect(api.app.settings.db)) as connection:
         return int(
             connection.execute(
-                "SELECT count(*) FROM jobs WHERE state IN ('running') OR (state = 'due' AND attempts = 0 AND due_at <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))"
+        query = "SELECT count(*) FROM jobs WHERE state = 'running' OR (state = 'due' AND attempts = 0 AND due_at <= ?)"
+        return int(connection.execute(query, (now_text(),)).fetchone()[0])
             ).fetchone()[0]
         )
 
