@@ -20,11 +20,9 @@ QUICK: dict[str, Any] = {"extract_every_messages": 2, "extract_idle_s": 3600}
 def fact(
     text: str, quote: str, *, subject: str = "user", predicate: str = "lives_in", object: str = "Oslo", **more: Any
 ) -> Any:
-    text: str, quote: str, *, subject: str = "user", predicate: str = "lives_in", object: str = "Oslo", **more: Any
-) -> Any:
     return {
-        "subject": subject, "predicate": predicate, "object": object, "text": text, "kind": "profile", "importance": 0.7,
-        "quote": quote, "message": 1, "replaces": 0, **more,
+        "subject": subject, "predicate": predicate, "object": object, "text": text, "kind": "profile",
+        "importance": 0.7, "quote": quote, "message": 1, "replaces": 0, **more,
     }  # fmt: skip
 
 
@@ -45,12 +43,8 @@ async def wait_learned(api: Api, far: FarEnd, times: int) -> None:
 
 def count_jobs(api: Api) -> int:
     with contextlib.closing(connect(api.app.settings.db)) as connection:
-        return int(
-            connection.execute(
         query = "SELECT count(*) FROM jobs WHERE state = 'running' OR (state = 'due' AND attempts = 0 AND due_at <= ?)"
         return int(connection.execute(query, (now_text(),)).fetchone()[0])
-            ).fetchone()[0]
-        )
 
 
 async def test_a_quoted_fact_is_learned_with_its_source(db: Path, far: FarEnd) -> None:
