@@ -94,9 +94,7 @@ test("look", { timeout: 180_000 }, async () => {
       page.on("pageerror", error => problems.push(error.message))
       const shot = (what: string) => page.screenshot({ path: `${folder}/${name}-${colorScheme}-${what}.png` })
       await page.goto(host.url)
-      await page
-        .getByRole("heading", { name: /Talk to Ada/ })
-        .waitFor()
+      await page.getByRole("heading", { name: /Talk to Ada/ }).waitFor()
       await shot("1-welcome")
       if (name === "phone") {
         await page.getByRole("button", { name: "Staff and conversations" }).click()

@@ -25,6 +25,9 @@ export type { FollowLimits, FollowOptions, Transport } from "./follow.ts"
 export type { CallOptions, HttpOptions } from "./http.ts"
 export type * from "./types.ts"
 
+/** After so long a stream is tried again: the proxy may have been another network's. */
+const HELD_BACK_MS = 5 * 60_000
+
 export interface ClientOptions extends HttpOptions {
   limits?: Partial<FollowLimits>
 }
@@ -45,7 +48,8 @@ export interface ListOptions {
 export class StaffClient {
   readonly #http: Http
   readonly #limits: FollowLimits
-  #isHeldBack = false
+  /** Until when replies are polled, because a proxy was found to hold streams back. */
+  #pollUntil = 0
 
   constructor(options: ClientOptions = {}) {
     this.#http = new Http(options)
@@ -130,6 +134,7 @@ export class StaffClient {
     source: Pick<ReplySource, "open" | "start">,
   ): AsyncGenerator<ReplyEvent, void> {
     const transport = options.transport ?? "auto"
+    const isPolled = transport === "auto" && Date.now() < this.#pollUntil
     const follower = new ReplyFollower(
       {
         ...source,
@@ -144,12 +149,12 @@ export class StaffClient {
         getMessage: (messageId, signal) => this.getMessage(staffId, messageId, signal),
       },
       this.#limits,
-      { ...options, transport: transport === "auto" && this.#isHeldBack ? "poll" : transport },
+      { ...options, transport: isPolled ? "poll" : transport },
     )
     try {
       yield* follower.follow()
     } finally {
-      if (transport === "auto") this.#isHeldBack = follower.isPolling
+      if (transport === "auto" && !isPolled && follower.isPolling) this.#pollUntil = Date.now() + HELD_BACK_MS
     }
   }
 }

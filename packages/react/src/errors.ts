@@ -2,8 +2,8 @@
  * Everything that can go wrong, as one class with a code to switch on and `retryable` to decide by.
  *
  * The server's own codes pass through unchanged (`not_found`, `conversation_busy`, `upstream_overloaded`, …).
- * The browser adds three: `connection_lost` (no answer, or one that broke off), `bad_response` (an answer
- * that is not staffstream's) and `missing_message` (nothing to send, retry or regenerate).
+ * The browser adds four: `connection_lost` (no answer, or one that broke off), `bad_response` (an answer that is not
+ * staffstream's), `missing_message` (nothing to send, retry or regenerate) and `client_error` (a mistake of this code).
  */
 export class StaffstreamError extends Error {
   override readonly name = "StaffstreamError"
@@ -53,10 +53,11 @@ export function connectionLost(detail: string, cause?: unknown): StaffstreamErro
   return new StaffstreamError(detail, { code: "connection_lost", retryable: true, cause })
 }
 
-/** A `StaffstreamError` from whatever `fetch` or a reader threw. */
+/** A `StaffstreamError` from whatever was thrown. What is not one already is a mistake of ours: the browser is told too. */
 export function toStaffstreamError(thrown: unknown): StaffstreamError {
   if (thrown instanceof StaffstreamError) return thrown
-  return connectionLost("The connection was lost.", thrown)
+  if (typeof reportError === "function") reportError(thrown)
+  return new StaffstreamError("Something went wrong in this page.", { code: "client_error", cause: thrown })
 }
 
 /**

@@ -6,7 +6,7 @@
  * run from the last cursor. Where a proxy holds the tokens back, the run is polled instead. The proof of holding
  * back is that the server's copy of the run is ahead of ours while we hear nothing.
  */
-import { connectionLost, StaffstreamError, toStaffstreamError } from "./errors.ts"
+import { connectionLost, StaffstreamError } from "./errors.ts"
 import type { EventStream } from "./http.ts"
 import type { Frame, Message, ReplyEvent, Run, RunHead } from "./types.ts"
 import { onWake, restUntil } from "./wake.ts"
@@ -63,6 +63,9 @@ const PING_MS = 16_000
 
 const HELD_BACK = new StaffstreamError("Something between holds the tokens back.", { code: "held_back" })
 
+/** One silence while the server goes on may be a dead line; a second one, or one from the start, is a proxy's. */
+const MOST_STALLS = 1
+
 export class ReplyFollower {
   readonly #source: ReplySource
   readonly #limits: FollowLimits
@@ -73,6 +76,10 @@ export class ReplyFollower {
   #isAccepted = false
   #isPolling: boolean
   #mustReset = false
+  /** Connections lost in a row, with no text between. */
+  #drops = 0
+  #isLost = false
+  #stalls = 0
 
   constructor(source: ReplySource, limits: FollowLimits, options: FollowOptions = {}) {
     this.#source = source
@@ -94,12 +101,9 @@ export class ReplyFollower {
    * refused or the server stays unreachable, and the signal's reason once it aborts.
    */
   async *follow(): AsyncGenerator<ReplyEvent, void> {
-    let drops = 0
     for (;;) {
       try {
         for await (const event of this.#isPolling ? this.#poll() : this.#stream()) {
-          if (drops > 0) yield { type: "connection", state: "found", attempt: drops }
-          drops = 0
           yield event
           if (event.type === "done" || event.type === "error") return
         }
@@ -107,9 +111,10 @@ export class ReplyFollower {
       } catch (thrown) {
         const error = this.#recover(thrown)
         if (error === null) continue
-        if (++drops > this.#limits.maxDrops) throw error
-        yield { type: "connection", state: "lost", attempt: drops }
-        await restUntil(this.#waitMs(drops, error), this.#signal)
+        if (++this.#drops > this.#limits.maxDrops) throw error
+        this.#isLost = true
+        yield { type: "connection", state: "lost", attempt: this.#drops }
+        await restUntil(this.#waitMs(this.#drops, error), this.#signal)
       }
     }
   }
@@ -117,7 +122,8 @@ export class ReplyFollower {
   /** Null when the next attempt may follow at once, the error when it must wait; raises what no attempt will mend. */
   #recover(thrown: unknown): StaffstreamError | null {
     this.#signal.throwIfAborted()
-    const error = toStaffstreamError(thrown)
+    if (!(thrown instanceof StaffstreamError)) throw thrown
+    const error = thrown
     if (error === HELD_BACK) {
       this.#isPolling = true
       return null
@@ -140,24 +146,39 @@ export class ReplyFollower {
   }
 
   async *#stream(): AsyncGenerator<ReplyEvent, void> {
-    const line = new Line(this.#signal, this.#limits, this.#isAuto ? () => this.#isHeldBack() : null)
+    const line = new Line(this.#signal, this.#limits, this.#isAuto ? () => this.#isBehind() : null)
     try {
       const { head, frames } = await this.#open(line)
+      yield* this.#find()
       yield* this.#accept(head)
       if (this.#mustReset) yield { type: "reset", content: "", cursor: null }
       this.#mustReset = false
-      for await (const frame of frames) yield* this.#take(frame)
+      for await (const frame of frames) {
+        line.hasSpoken = true
+        yield* this.#take(frame)
+      }
     } catch (thrown) {
-      throw line.reason ?? thrown
+      throw line.hasStalled ? this.#judgeStall(line) : (line.reason ?? thrown)
     } finally {
       line.close()
     }
+  }
+
+  #judgeStall(line: Line): StaffstreamError {
+    this.#stalls += 1
+    const isProxy = !line.hasSpoken || this.#stalls > MOST_STALLS
+    return isProxy ? HELD_BACK : connectionLost("The stream fell silent while the reply went on.")
   }
 
   #open(line: Line): Promise<EventStream> {
     if (this.#runId !== null) return this.#source.join(this.#runId, this.#cursor, line.signal, line.heard)
     if (this.#source.open !== null) return this.#source.open(line.signal, line.heard)
     throw new TypeError("a reply needs a run to join or a message to send")
+  }
+
+  *#find(): Generator<ReplyEvent, void> {
+    if (this.#isLost) yield { type: "connection", state: "found", attempt: this.#drops }
+    this.#isLost = false
   }
 
   *#accept(head: RunHead): Generator<ReplyEvent, void> {
@@ -173,11 +194,13 @@ export class ReplyFollower {
       yield event
     } else if (cursor === null || this.#cursor === null || cursor > this.#cursor) {
       this.#cursor = cursor ?? this.#cursor
+      this.#drops = 0
       yield { type: "token", content: event.content, cursor }
     }
   }
 
-  async #isHeldBack(): Promise<boolean> {
+  /** Whether the server's copy of the run is ahead of ours. */
+  async #isBehind(): Promise<boolean> {
     if (this.#runId === null && this.#source.start !== null) {
       this.#runId = (await this.#source.start(this.#signal)).runId
     }
@@ -192,12 +215,15 @@ export class ReplyFollower {
     if (runId === null) throw connectionLost("The server did not name the run.")
     for (;;) {
       const run = await this.#source.getRun(runId, this.#signal)
+      yield* this.#find()
+      this.#drops = 0
       yield* this.#accept({
         runId,
         userMessageId: run.user_message_id ?? null,
         conversationId: run.conversation_id ?? null,
       })
-      if (run.cursor !== (this.#cursor ?? 0)) {
+      if (this.#mustReset || run.cursor !== (this.#cursor ?? 0)) {
+        this.#mustReset = false
         this.#cursor = run.cursor
         yield { type: "reset", content: run.partial_text, cursor: run.cursor }
       }
@@ -253,23 +279,27 @@ function toTerminal(run: Run): ReplyEvent {
   }
 }
 
-/** One connection. It is cut when it stays silent, when the browser woke beside it, or when it is held back. */
+/** One connection. It is cut when it stays silent, when the browser woke beside it, or when the run is ahead of it. */
 class Line {
   /** Why it was cut; null while it holds. */
   reason: unknown = null
+  /** The run went on while nothing was heard here. */
+  hasStalled = false
+  /** At least one frame has come. */
+  hasSpoken = false
   readonly #controller = new AbortController()
   readonly #outer: AbortSignal
   readonly #limits: FollowLimits
-  readonly #isHeldBack: (() => Promise<boolean>) | null
+  readonly #isBehind: (() => Promise<boolean>) | null
   readonly #ticker: ReturnType<typeof setInterval>
   readonly #unhook: () => void
   #heardAt = Date.now()
   #probeAt: number
 
-  constructor(outer: AbortSignal, limits: FollowLimits, isHeldBack: (() => Promise<boolean>) | null) {
+  constructor(outer: AbortSignal, limits: FollowLimits, isBehind: (() => Promise<boolean>) | null) {
     this.#outer = outer
     this.#limits = limits
-    this.#isHeldBack = isHeldBack
+    this.#isBehind = isBehind
     this.#probeAt = this.#heardAt + limits.probeMs
     this.#ticker = setInterval(() => void this.#check(), Math.min(1_000, limits.probeMs / 3))
     this.#unhook = onWake(cause => {
@@ -308,13 +338,15 @@ class Line {
 
   async #check(): Promise<void> {
     if (this.#silentMs() > this.#limits.silenceMs) this.#cut(connectionLost("The stream fell silent."))
-    if (this.#isHeldBack === null || Date.now() < this.#probeAt) return
+    if (this.#isBehind === null || Date.now() < this.#probeAt) return
     this.#probeAt = Date.now() + 2 * this.#silentMs()
     const heardAt = this.#heardAt
     // A probe that fails proves nothing; the line's own silence will end it.
-    if (!(await this.#isHeldBack().catch(() => false))) return
+    if (!(await this.#isBehind().catch(() => false))) return
     // What the run had just said may be on its way to us: give it the time that a slow network takes.
     await new Promise(resolve => setTimeout(resolve, this.#limits.probeMs / 3))
-    if (this.#heardAt === heardAt && !this.signal.aborted) this.#cut(HELD_BACK)
+    if (this.#heardAt !== heardAt || this.signal.aborted) return
+    this.hasStalled = true
+    this.#cut(HELD_BACK)
   }
 }

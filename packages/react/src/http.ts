@@ -5,7 +5,7 @@
  * and a test its own network. Every refusal leaves as a `StaffstreamError`.
  */
 import { createParser, type EventSourceMessage } from "eventsource-parser"
-import { connectionLost, readProblem, StaffstreamError, toStaffstreamError } from "./errors.ts"
+import { connectionLost, readProblem, StaffstreamError } from "./errors.ts"
 import type { Frame, RunHead } from "./types.ts"
 
 export interface HttpOptions {
@@ -96,7 +96,7 @@ export async function readBody<T>(response: Response): Promise<T> {
     const body = await response.text()
     return (body === "" ? null : JSON.parse(body)) as T
   } catch (thrown) {
-    if (!(thrown instanceof SyntaxError)) throw toStaffstreamError(thrown)
+    if (!(thrown instanceof SyntaxError)) throw connectionLost("The answer broke off.", thrown)
     throw badResponse(response.status, thrown)
   }
 }
@@ -119,7 +119,7 @@ async function* readFrames(response: Response, heard: () => void): AsyncGenerato
   const reader = response.body.getReader()
   try {
     for (;;) {
-      const { done, value } = await reader.read()
+      const { done, value } = await read(reader)
       if (done) return
       heard()
       parser.feed(decoder.decode(value, { stream: true }))
@@ -131,15 +131,29 @@ async function* readFrames(response: Response, heard: () => void): AsyncGenerato
   }
 }
 
+async function read(reader: ReadableStreamDefaultReader<Uint8Array>) {
+  try {
+    return await reader.read()
+  } catch (thrown) {
+    throw connectionLost("The stream broke off.", thrown)
+  }
+}
+
 function toFrame(message: EventSourceMessage): Frame {
   const [, runId, cursor] = /^(.+):(\d+)$/.exec(message.id ?? "") ?? []
-  let event: Frame["event"]
+  const event = parseEvent(message.data)
+  return { event, runId: runId ?? null, cursor: cursor === undefined ? null : Number(cursor) }
+}
+
+function parseEvent(data: string): Frame["event"] {
+  let event: Frame["event"] | null = null
   try {
-    event = JSON.parse(message.data)
+    event = JSON.parse(data)
   } catch (thrown) {
     throw connectionLost("The stream was damaged on its way.", thrown)
   }
-  return { event, runId: runId ?? null, cursor: cursor === undefined ? null : Number(cursor) }
+  if (typeof event?.type !== "string") throw connectionLost("The stream was damaged on its way.")
+  return event
 }
 
 function toQuery(query: CallOptions["query"]): string {

@@ -423,6 +423,14 @@ export class ChatStore {
     return this.#failed?.isLost && !this.#failed.isAccepted ? this.#failed : null
   }
 
+  /** What is shown of a turn that was lost: the question while it may not have arrived, the answer as far as it came. */
+  get #leftover(): ChatMessage[] {
+    const { isLost, isAccepted, user, reply } = this.#failed ?? {}
+    if (!isLost || !reply) return []
+    if (!isAccepted) return user ? [user] : []
+    return reply.content === "" ? [] : [{ ...reply, status: "interrupted" }]
+  }
+
   /** Hands out a new snapshot in the next frame, and resolves then. */
   #change(): Promise<void> {
     this.#frame ??= new Promise(resolve => {
@@ -439,7 +447,7 @@ export class ChatStore {
 
   #compose(): ChatSnapshot {
     const turn = this.#turn
-    const making = turn?.messages ?? (this.#unsent?.user ? [this.#unsent.user] : [])
+    const making = turn?.messages ?? this.#leftover
     const ids = new Set(making.map(message => message.id))
     const beside = this.#history.filter(message => !ids.has(message.id))
     return {

@@ -21,12 +21,15 @@ export function onWake(listener: (cause: WakeCause) => void): () => void {
   }
 }
 
-/** Waits `waitMs`, or less when the browser wakes; without a network, until it wakes. Raises the signal's reason. */
+/** A browser that thinks it is offline is mostly right, and tells when it is not; mostly. */
+const OFFLINE_MS = 30_000
+
+/** Waits `waitMs`, or less when the browser wakes; longer without a network. Raises the signal's reason. */
 export async function restUntil(waitMs: number, signal: AbortSignal): Promise<void> {
   signal.throwIfAborted()
   await new Promise<void>((resolve, reject) => {
     const isOffline = typeof navigator !== "undefined" && navigator.onLine === false
-    const timer = isOffline ? undefined : setTimeout(finish, waitMs)
+    const timer = setTimeout(finish, isOffline ? Math.max(waitMs, OFFLINE_MS) : waitMs)
     const unhook = onWake(finish)
     signal.addEventListener("abort", finish, { once: true })
     function finish() {

@@ -162,18 +162,63 @@ test("text that a crashed server has lost is replaced by what it still has", asy
   expect(reply.text).toBe("one two ")
 })
 
-test("a damaged frame is a drop, and the text still comes whole", async () => {
-  const reply = send()
+test("a server that drops every connection before a word ends the reply in connection_lost", async () => {
+  const reply = send(makeClient({ limits: { maxDrops: 3 } }))
+  await until(() => server.runs.length)
+  server.onOpen = (run, reader) => {
+    reader.write('data: {"type":"status","phase":"thinking","elapsed_ms":1,"tokens":0}\n\n', () =>
+      run.drop("end"),
+    )
+  }
+  server.lastRun.drop("end")
+  await expect(reply.end).rejects.toMatchObject({ code: "connection_lost" })
+  expect(server.asked("/stream")).toHaveLength(4)
+})
+
+test("any number of drops is borne as long as text comes between them", async () => {
+  const reply = send(makeClient({ limits: { maxDrops: 1 } }))
+  await until(() => server.runs.length)
+  for (let word = 0; word < 5; word++) {
+    server.lastRun.say(`${word} `)
+    await until(() => reply.text.endsWith(`${word} `))
+    server.lastRun.drop()
+    await until(() => server.lastRun.readers.size === 1)
+  }
+  server.lastRun.finish()
+  expect(await reply.end).toMatchObject({ type: "done" })
+  expect(reply.text).toBe("0 1 2 3 4 ")
+})
+
+test("a line that dies in the middle is joined anew, and not taken for a proxy's", async () => {
+  const reply = send(makeClient({ limits: { probeMs: 15 } }))
   await until(() => server.runs.length)
   server.lastRun.say("one ")
   await until(() => reply.text === "one ")
-  for (const reader of server.lastRun.readers) reader.write('id: x:2\ndata: {"type":"tok\n\n')
-  await until(() => server.asked("GET /runs/run-0001/stream").length)
-  server.lastRun.say("two")
+  server.lastRun.readers.clear()
+  server.lastRun.say("two ")
+  await until(() => reply.text === "one two ")
+  server.lastRun.say("three")
   server.lastRun.finish()
   await reply.end
-  expect(reply.text).toBe("one two")
+  expect(reply.text).toBe("one two three")
+  expect(server.asked("/stream").map(({ query }) => query.get("after"))).toEqual([null, "1"])
 })
+
+test.each(['{"type":"tok', "null", "7", '{"content":"x"}'])(
+  "a damaged frame, %s, is a drop, and the text still comes whole",
+  async data => {
+    const reply = send()
+    await until(() => server.runs.length)
+    server.lastRun.say("one ")
+    await until(() => reply.text === "one ")
+    for (const reader of server.lastRun.readers) reader.write(`id: x:2\ndata: ${data}\n\n`)
+    await until(() => server.asked("GET /runs/run-0001/stream").length)
+    server.lastRun.say("two")
+    server.lastRun.finish()
+    await reply.end
+    expect(reply.text).toBe("one two")
+  },
+)
 
 test("a stream that falls silent is joined anew", async () => {
   const reply = send(makeClient({ limits: { silenceMs: 60, probeMs: 30 } }), { transport: "stream" })

@@ -106,6 +106,8 @@ export class ScriptedServer {
   holdsBack = false
   /** Called with each new run, before its stream is opened: where a test lets a reply speak by itself. */
   onRun: (run: ScriptedRun) => void = () => undefined
+  /** Called with each stream that is opened. */
+  onOpen: (run: ScriptedRun, reader: ServerResponse) => void = () => undefined
   readonly #keys = new Map<string, ScriptedRun>()
   readonly #held = new Map<ServerResponse, string[]>()
   readonly #server: Server = createServer((request, response) => void this.#answer(request, response))
@@ -206,6 +208,7 @@ export class ScriptedServer {
     for (let index = after; index < run.words.length; index++) this.write(response, run.tokenFrame(index))
     run.readers.add(response)
     response.on("close", () => run.readers.delete(response))
+    this.onOpen(run, response)
     if (!run.hasEnded) return
     this.write(response, run.endFrame())
     response.end()

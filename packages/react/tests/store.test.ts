@@ -160,6 +160,48 @@ test("a message of which nobody knows whether it arrived stays, and keeps its ke
   expect(now().error).toBeNull()
 })
 
+test("a reply that goes out of reach keeps what came of it, and retry takes it up", async () => {
+  let isDown = false
+  const fetch: typeof globalThis.fetch = async (url, init) => {
+    if (isDown) throw new TypeError("no route")
+    return globalThis.fetch(url, init)
+  }
+  const { store, now } = await opened({ client: makeClient(fetch) })
+  const sent = store.sendMessage("Hello!")
+  await until(() => server.runs.length)
+  server.lastRun.say("Half of ")
+  await until(() => now().status === "streaming")
+  isDown = true
+  server.lastRun.drop()
+  expect(await sent).toMatchObject({ status: "failed", error: { code: "connection_lost" } })
+  expect(shown(store).at(-1)).toEqual(["assistant", "Half of ", "interrupted"])
+  expect(now()).toMatchObject({ canRetry: true, isStreaming: false })
+  isDown = false
+  server.lastRun.say("it")
+  server.lastRun.finish()
+  expect(await store.retry()).toMatchObject({ status: "done" })
+  expect(shown(store)).toEqual([
+    ["user", "Hello!", "complete"],
+    ["assistant", "Half of it", "complete"],
+  ])
+  expect(server.asked("POST /messages/stream")).toHaveLength(1)
+})
+
+test("a mistake in the host's own code is told apart from a bad network, and not tried again", async () => {
+  let calls = 0
+  const headers = () => {
+    calls += 1
+    if (calls > 1) throw new TypeError("undefined is not a function")
+    return {}
+  }
+  const { store } = await opened({ client: new StaffClient({ baseUrl: server.url, headers }) })
+  expect(await store.sendMessage("Hello!")).toMatchObject({
+    status: "refused",
+    error: { code: "client_error" },
+  })
+  expect(calls).toBe(2)
+})
+
 test("stop cancels the run and keeps what was said", async () => {
   const { store } = await opened()
   const sent = store.sendMessage("Hello!")
