@@ -13,6 +13,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import argparse
 import asyncio
 import json
+import shutil
 import signal
 import sys
 from collections.abc import Sequence
@@ -116,11 +117,16 @@ def _print_banner(url: str, settings: Settings, first_staff_id: str | None) -> N
         print("OFFLINE: a stand-in answers instead of Claude. Set ANTHROPIC_API_KEY for the real thing.")
     if first_staff_id:
         body = json.dumps({"content": "Hello! My name is Kim and I live in Bergen."})
-        print("\nTalk to a staff member:\n")
+        print(f"\nOpen {url}/ in a browser, or talk to a staff member from here:\n")
         print(f"  curl -N -X POST {url}/api/v1/staff/{first_staff_id}/messages/stream \\")
         print(f"    -H 'Content-Type: application/json' -d '{body}'\n")
-        print(f"or in the terminal:  staffstream chat {first_staff_id} --url {url}\n")
+        print(f"or in the terminal:  {_name_program()} chat {first_staff_id} --url {url}\n")
     sys.stdout.flush()
+
+
+def _name_program() -> str:
+    """What to type for this program: its name if the shell finds it, else its place in the virtual environment."""
+    return "staffstream" if shutil.which("staffstream") else f"{os.path.relpath(sys.executable)} -m staffstream"
 
 
 # ── commands that talk to a running server ───────────────────────────────────────────────────────────────────────────
