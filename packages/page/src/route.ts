@@ -1,7 +1,7 @@
 /**
  * Where one is, as the part of the address after `#`: the server has one page, under whatever prefix it is mounted.
  *
- *     #/staff-id/conversation-id/why/message-id        `-` stands for the default conversation
+ *     #/staff-id/conversation-id/why/message-id        `-` stands for the first staff member, the default conversation
  */
 import { useSyncExternalStore } from "react"
 
@@ -23,11 +23,12 @@ export function readRoute(hash: string): Route {
     .replace(/^#?\/?/, "")
     .split("/")
     .map(part => decode(part))
+  const name = (part: string | undefined) => (!part || part === "-" ? null : part)
   return {
-    staffId: staffId || null,
-    conversationId: !conversationId || conversationId === "-" ? null : conversationId,
+    staffId: name(staffId),
+    conversationId: name(conversationId),
     panel: PANELS.includes(panel ?? "") ? (panel as PanelName) : null,
-    focus: focus || null,
+    focus: name(focus),
   }
 }
 

@@ -1,6 +1,7 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest"
 import { hasServer } from "../../react/tests/realServer.ts"
 import { hasBrowser } from "./browser.ts"
+import { Host } from "./host.ts"
 import { composer, countRequests, finished, growing, lastReply, say, World } from "./world.ts"
 
 const QUESTION = "Tell me what you are and what you can do."
@@ -240,6 +241,21 @@ describe.skipIf(!hasServer || !hasBrowser)("the chat in a browser", () => {
     await expect.poll(async () => plain((await heard()).at(-1) ?? "")).toBe(plain(saved?.content ?? ""))
     expect(await heard()).toHaveLength(2)
     expect(await page.locator(".ss-scroll [aria-live], .ss-scroll [role=log]").count()).toBe(0)
+  })
+
+  test("mounted under a prefix, and with nobody named in the address, the page works all the same", async () => {
+    const mounted = await new Host(world.server.url, { prefix: "/deep/ai" }).start()
+    const page = await world.openPage(`#/${staffId}`)
+    await page.goto(mounted.url)
+    await say(page, QUESTION)
+    await expect.poll(() => page.locator(".ss-message.ss-assistant").count()).toBeGreaterThan(0)
+    await expect.poll(() => page.locator("[data-status=streaming]").count()).toBe(0)
+    await finished(page).click()
+    await page.getByText(/of 6,000 tokens/).waitFor()
+    expect(page.url().startsWith(`${mounted.url}#/-/-/why/`)).toBe(true)
+    await world.closeBrowsers()
+    world.forgetProblems()
+    await mounted.stop()
   })
 
   test("ratings stay, and a new conversation is called after its first message", async () => {

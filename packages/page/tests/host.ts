@@ -23,9 +23,12 @@ export class Host {
   mock: (call: string, body: unknown) => unknown = () => undefined
   readonly #api: URL
   readonly #servesPage: boolean
+  /** Where the server is mounted; the server itself, like one in a host app, does not see it. */
+  readonly #prefix: string
   readonly #server: Server = createServer((incoming, response) => void this.#answer(incoming, response))
 
-  constructor(api: string, { servesPage = false } = {}) {
+  constructor(api: string, { servesPage = false, prefix = "" } = {}) {
+    this.#prefix = prefix
     this.#api = new URL(api)
     this.#servesPage = servesPage
   }
@@ -46,11 +49,14 @@ export class Host {
   }
 
   get url(): string {
-    return `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}/`
+    return `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}${this.#prefix}/`
   }
 
   async #answer(incoming: IncomingMessage, response: ServerResponse): Promise<void> {
-    const { pathname } = new URL(incoming.url ?? "/", "http://host")
+    const url = incoming.url ?? "/"
+    if (!url.startsWith(`${this.#prefix}/`)) return void response.writeHead(404).end()
+    incoming.url = url.slice(this.#prefix.length)
+    const { pathname } = new URL(incoming.url, "http://host")
     if (this.#servesPage && !pathname.startsWith("/api/")) return this.#sendFile(pathname, response)
     const chunks: Buffer[] = []
     for await (const chunk of incoming) chunks.push(chunk as Buffer)
