@@ -1,3 +1,5 @@
+"use client"
+
 /** The public door: client, store, hook, components. `@staffstream/react/client` is the part without React. */
 export * from "./client.ts"
 export { Announcer } from "./components/Announcer.tsx"
