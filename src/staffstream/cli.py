@@ -12,11 +12,13 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import argparse
 import asyncio
+import contextlib
+import io
 import json
 import shutil
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any, get_args
 
 import httpx
@@ -177,10 +179,14 @@ def _add_staff(commands: Any) -> None:
     making.set_defaults(run=lambda args: _with_server(_create_staff(args), args))
 
 
-def _with_server(work: Any, args: argparse.Namespace) -> int:
+def _with_server(work: Coroutine[Any, Any, int], args: argparse.Namespace) -> int:
+    return _reach_server(lambda: asyncio.run(work), args)
+
+
+def _reach_server(work: Callable[[], int], args: argparse.Namespace) -> int:
     try:
-        return int(asyncio.run(work))
-    except httpx.TransportError as error:
+        return work()
+    except (httpx.TransportError, httpx.InvalidURL) as error:
         reason = f"no server answers at {args.url} ({type(error).__name__})"
         print(f"staffstream: {reason}. Start one, or name it with --url.", file=sys.stderr)
         return 1
@@ -192,7 +198,7 @@ async def _list_staff(args: argparse.Namespace) -> int:
     if not response.is_success:
         return _complain(response)
     for member in response.json():
-        print("  ".join([member["id"], member["name"], member["role"]]).rstrip())
+        print(_make_printable("  ".join([member["id"], member["name"], member["role"]]).rstrip()))
     return 0
 
 
@@ -219,59 +225,116 @@ def _add_chat(commands: Any) -> None:
     parser.add_argument("staff", help="a staff member's id or name")
     parser.add_argument("--conversation", help="a conversation's id; by default the default one")
     _add_client_options(parser)
-    parser.set_defaults(run=lambda args: _with_server(_chat(args), args))
+    parser.set_defaults(run=lambda args: _reach_server(lambda: _chat(args), args))
 
 
-async def _chat(args: argparse.Namespace) -> int:
-    async with _open_client(args) as client:
-        response = await client.get("/staff")
-        if not response.is_success:
-            return _complain(response)
-        members = [m for m in response.json() if args.staff in (m["id"], m["name"])]
-        if len(members) != 1:
-            wrong = "no staff member has" if not members else "several staff members have"
-            print(
-                f"staffstream: {wrong} the id or name {args.staff!r}; see: staffstream staff list",
-                file=sys.stderr,
-            )
-            return 1
-        while True:
-            try:
-                content = await asyncio.to_thread(input, "you> ")
-            except (EOFError, KeyboardInterrupt):
-                print()
-                return 0
-            if content.strip():
-                await _converse(client, members[0], content, args.conversation)
+def _chat(args: argparse.Namespace) -> int:
+    """Prompt and converse by turns. The prompt stands outside the event loop, where Ctrl-C ends it at once."""
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")
+    with asyncio.Runner() as runner:
+        client = _open_client(args)
+        try:
+            member = runner.run(_find_member(client, args.staff))
+            while member and (content := _read_line()) is not None:
+                if content.strip():
+                    runner.run(_converse(client, member, content, args.conversation))
+        finally:
+            runner.run(client.aclose())
+    return 0 if member else 1
+
+
+async def _find_member(client: httpx.AsyncClient, wanted: str) -> dict[str, Any] | None:
+    """The one staff member of that id or name; without one, says so."""
+    response = await client.get("/staff")
+    if not response.is_success:
+        _complain(response)
+        return None
+    members = [member for member in response.json() if wanted in (member["id"], member["name"])]
+    if len(members) == 1:
+        return dict(members[0])
+    wrong = "no staff member has" if not members else "several staff members have"
+    print(f"staffstream: {wrong} the id or name {wanted!r}; see: staffstream staff list", file=sys.stderr)
+    return None
+
+
+def _read_line() -> str | None:
+    try:
+        return input("you> ")
+    except (EOFError, KeyboardInterrupt):
+        print()
+        return None
 
 
 async def _converse(client: httpx.AsyncClient, member: dict[str, Any], content: str, conversation: str | None) -> None:
-    """One message and its reply, printed as it comes; Ctrl-C cancels the run and not the program."""
+    """One message and its reply, printed as it comes. Ctrl-C cancels the run and not the program; a second one ends
+    the program.
+    """
     body = {"content": content} | ({"conversation_id": conversation} if conversation else {})
     path = f"/staff/{member['id']}"
-    async with client.stream("POST", f"{path}/messages/stream", json=body) as response:
-        if not response.is_success:
-            await response.aread()
-            _complain(response)
-            return
-        print(f"{member['name']}> ", end="", flush=True)
-        loop = asyncio.get_running_loop()
-        cancel = f"{path}/runs/{response.headers['x-run-id']}/cancel"
-        cancelling: set[asyncio.Task[httpx.Response]] = set()
-        loop.add_signal_handler(signal.SIGINT, lambda: cancelling.add(loop.create_task(client.post(cancel))))
-        try:
-            async for line in response.aiter_lines():
-                if line.startswith("data: "):
-                    _print_event(json.loads(line[6:]))
-        finally:
+    with _catch_interrupt() as interrupted:
+        async with client.stream("POST", f"{path}/messages/stream", json=body) as response:
+            if not response.is_success:
+                await response.aread()
+                _complain(response)
+                return
+            cancelling = asyncio.create_task(
+                _cancel_when(interrupted, client, f"{path}/runs/{response.headers['x-run-id']}/cancel")
+            )
+            try:
+                await _print_reply(member["name"], response)
+            finally:
+                cancelling.cancel()
+                await asyncio.wait([cancelling])
+
+
+@contextlib.contextmanager
+def _catch_interrupt() -> Iterator[asyncio.Event]:
+    """An event that the first Ctrl-C sets; the second is an interrupt again."""
+    loop = asyncio.get_running_loop()
+    interrupted = asyncio.Event()
+
+    def catch() -> None:
+        interrupted.set()
+        loop.remove_signal_handler(signal.SIGINT)
+
+    with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C ends the program
+        loop.add_signal_handler(signal.SIGINT, catch)
+    try:
+        yield interrupted
+    finally:
+        with contextlib.suppress(NotImplementedError):
             loop.remove_signal_handler(signal.SIGINT)
-            await asyncio.gather(*cancelling)
+
+
+async def _cancel_when(interrupted: asyncio.Event, client: httpx.AsyncClient, path: str) -> None:
+    await interrupted.wait()
+    await client.post(path)
+
+
+async def _print_reply(name: str, response: httpx.Response) -> None:
+    print(_make_printable(f"{name}> "), end="", flush=True)
+    async for line in response.aiter_lines():
+        if line.startswith("data: "):
+            event = json.loads(line[6:])
+            _print_event(event)
+            if event["type"] != "token":
+                return
+    print("\n[the connection broke off; the reply will be in the list of messages]")
 
 
 def _print_event(event: dict[str, Any]) -> None:
     if event["type"] == "token":
-        print(event["content"], end="", flush=True)
+        print(_make_printable(event["content"]), end="", flush=True)
     elif event["type"] == "error":
         print(f"\n[{event['detail']}]")
     elif event["type"] == "done":
         print("\n[stopped]" if event.get("cancelled") else "")
+
+
+_CONTROLS = dict.fromkeys({*range(32), *range(127, 160)} - {9, 10}, "\ufffd")
+
+
+def _make_printable(text: str) -> str:
+    """The text without control characters: a terminal would obey them."""
+    return text.translate(_CONTROLS)
