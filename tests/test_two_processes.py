@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from staffstream.database import connect
+from staffstream import runs
+from staffstream.database import connect, transact
 from tests.far_end import FarEnd, Gate, Reply
 from tests.receiver import Answer, Receiver
-from tests.server import ServerProcess, start_server
+from tests.server import ServerProcess, serve_here, start_server
 from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
@@ -71,6 +72,28 @@ async def test_a_run_taken_over_from_a_stopped_process_becomes_one_reply(db: Pat
         assert len(far.requests) == 2
         assert len({got.id for got in receiver.got}) == 1
         assert {got.event["data"]["content"] for got in receiver.got} == {"made by the second"}
+
+
+async def test_who_joins_a_reply_that_was_taken_over_hears_the_new_one(db: Path, far: FarEnd) -> None:
+    """The process that lost it still has the old text, which is in nobody's list of messages."""
+    slow = Gate()
+    far.script(Reply(["the old", " one"], gate=slow), Reply(["the new one"]))
+    async with serve_here(db, far) as api:
+        ada = await api.make_staff()
+        sent = await api.send(ada, "Hi")
+        await far.arrived(1)
+        slow.release(1)
+
+        async def has_begun() -> bool:
+            return (await api.run(ada, sent["run_id"]))["partial_text"] == "the old"
+
+        await until(has_begun)
+        with contextlib.closing(connect(db)) as other, transact(other):  # as another process does after the lease
+            [(run, delivered)] = runs.find_abandoned_runs(other, all_begun=True)
+            assert not delivered
+            assert runs.requeue_run(other, run)
+        assert (await api.rejoin(ada, sent["run_id"])).text == "the new one"
+        assert await api.said(ada) == ["Hi", "the new one"]
 
 
 async def test_a_stopped_process_that_wakes_up_first_finishes_its_own_reply(db: Path, far: FarEnd) -> None:
