@@ -232,11 +232,12 @@ test("a stream that falls silent is joined anew", async () => {
 })
 
 test("comment lines keep a stream alive while Claude thinks", async () => {
-  const reply = send(makeClient({ limits: { silenceMs: 80, probeMs: 30 } }), { transport: "stream" })
+  const silenceMs = 1_500
+  const reply = send(makeClient({ limits: { silenceMs } }), { transport: "stream" })
   await until(() => server.runs.length)
-  for (let pings = 0; pings < 20; pings++) {
+  for (const end = Date.now() + 2 * silenceMs; Date.now() < end; ) {
     for (const reader of server.lastRun.readers) reader.write(": ping\n\n")
-    await new Promise(resolve => setTimeout(resolve, 10))
+    await new Promise(resolve => setTimeout(resolve, 50))
   }
   server.lastRun.finish()
   await reply.end
