@@ -25,7 +25,7 @@ import httpx
 from pydantic.fields import FieldInfo
 
 from staffstream import __version__
-from staffstream.commands import jobs, keys, reembed
+from staffstream.commands import backups, doctor, jobs, keys, reembed, transfer
 from staffstream.errors import SetupError, StaffstreamError
 from staffstream.logs import set_up_logging
 from staffstream.settings import Settings, name_variable, read_settings
@@ -64,6 +64,9 @@ def make_parser() -> argparse.ArgumentParser:
     keys.add_commands(commands)
     jobs.add_commands(commands)
     reembed.add_commands(commands)
+    backups.add_commands(commands)
+    transfer.add_commands(commands)
+    doctor.add_commands(commands)
     return parser
 
 

@@ -86,6 +86,11 @@ def read_schema() -> str:
     return (Path(__file__).parents[2] / "schema.sql").read_text("utf-8")
 
 
+def read_version(schema: str | None = None) -> int:
+    """The version of today's tables."""
+    return int((schema or read_schema()).rsplit("user_version = ", 1)[1].split(";", 1)[0])
+
+
 def read_migrations() -> list[tuple[int, str]]:
     """(version it leads to, SQL) of each migration, in order. `0002_….sql` leads from version 1 to version 2."""
     folder = importlib.resources.files("staffstream").joinpath("migrations")
@@ -101,7 +106,7 @@ def prepare_file(path: Path, *, durability: str = "full") -> None:
     _check_place(path)
     schema = read_schema()
     try:
-        _check_owner(path, int(schema.rsplit("user_version = ", 1)[1].split(";", 1)[0]))
+        _check_owner(path, read_version(schema))
         with contextlib.closing(connect(path, durability=durability)) as connection:
             _migrate(connection, schema)
     except pysqlite3.DatabaseError as error:

@@ -17,8 +17,9 @@ from staffstream.database import Connection, Database
 from staffstream.domain import Conversation, Message, Run, Scope, Staff, now_text
 from staffstream.embeddings import Embedder, EmbedderUnavailable
 from staffstream.errors import Conflict
-from staffstream.memory_index import EmbedNow, load_unembedded, save_vectors
+from staffstream.memory_index import EmbedNow, find_local, load_unembedded, save_vectors
 from staffstream.metrics import Metrics
+from staffstream.past_chats import keep_past
 from staffstream.settings import Settings
 from staffstream.spending import Ledger
 
@@ -50,7 +51,7 @@ class Learning:
         self._metrics = metrics
         self._ledger = Ledger(settings, metrics)
         self._embedder = embedder
-        self.embed_now: EmbedNow | None = _find_local(embedder)
+        self.embed_now: EmbedNow | None = find_local(embedder)
         self.jobs_changed = asyncio.Event()
         """Set after a commit that enqueued a job."""
 
@@ -89,12 +90,8 @@ class Learning:
 
     def keep_import(self, tx: Connection, scope: Scope, conversation: Conversation, messages: list[Message]) -> None:
         """Make an imported conversation searchable; facts are learned from what is said after it."""
-        member = staff.get_staff(tx, scope.staff_id)
-        for message in messages if member.memory_enabled else []:
-            speaker = conversation.user_name if message.message_type == "user" else member.name
-            self._keep_episode(tx, scope, message, speaker)
-        if messages:
-            conversations.set_learned(tx, scope, conversation.id, messages[-1])
+        keep_past(tx, scope, conversation, messages, self.embed_now)
+        self.request_vectors(tx, scope)
 
     # ── erasing: rows go by cascade, words and vectors have to be taken out of their indexes first ────────────────────
 
@@ -237,12 +234,6 @@ class Learning:
 
 def _load_scope(conn: Connection, job: jobs.Job) -> Scope:
     return staff.load_scope(conn, cast(int, job.scope_id))
-
-
-def _find_local(embedder: Embedder) -> EmbedNow | None:
-    """The embedder as a plain function, if it is one of those that run in this process."""
-    embed_now = getattr(embedder, "embed_now", None)
-    return None if embed_now is None else lambda text: embed_now([text])[0]
 
 
 def _do_nothing(tx: Connection) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 
 from staffstream.database import Connection
 from staffstream.domain import Scope
-from staffstream.embeddings import load_static_embedder
+from staffstream.embeddings import Embedder, load_static_embedder
 from staffstream.embeddings.vectors import Vectors, scale_rows
 from staffstream.errors import SetupError
 
@@ -27,6 +27,12 @@ EmbedNow = Callable[[str], Vector]
 _THREAD_BITS = (1 << 62) - 1  # the random ones of a UUIDv7: enough to tell a scope's conversations apart
 
 # ── the index itself ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def find_local(embedder: Embedder) -> EmbedNow | None:
+    """The embedder as a plain function, if it is one of those that run in this process."""
+    embed_now = getattr(embedder, "embed_now", None)
+    return None if embed_now is None else lambda text: embed_now([text])[0]
 
 
 def prepare_index(tx: Connection, embedder: str, dimensions: int) -> None:

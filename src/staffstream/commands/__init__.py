@@ -39,7 +39,7 @@ def open_file(path: Path, *, make: bool = False) -> Iterator[Connection]:
         yield connection
 
 
-def show_progress(total: int, what: str) -> "tqdm[Any]":
+def show_progress(total: int | None, what: str) -> "tqdm[Any]":
     """A progress bar on standard error, for commands that take long."""
     tqdm.monitor_interval = 0  # no thread of its own
-    return tqdm(total=total, unit=f" {what}")
+    return tqdm(total=total, unit=f" {what}", unit_scale=what == "bytes")

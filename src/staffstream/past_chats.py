@@ -1,0 +1,171 @@
+"""Conversations out of the exports that ChatGPT and Claude.ai give their users: a ZIP file, or its conversations.json.
+
+Both are somebody else's format, so what is not a message of text is skipped, and what is no such file at all is
+refused. An archive is never unpacked: its members are read by name, and it is refused when it holds anything that could
+only be meant to lead elsewhere or to fill a disk.
+"""
+
+import stat
+import zipfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import orjson
+
+from staffstream import conversations, memories, staff
+from staffstream.conversations import ImportedMessage
+from staffstream.database import Connection
+from staffstream.domain import Conversation, Message, MessageType, Scope, clean_text, format_time, now_text, parse_time
+from staffstream.errors import SetupError
+from staffstream.memory_index import EmbedNow
+
+MOST_BYTES = 1024 * 1024 * 1024
+_MOST_MEMBERS = 100_000
+_ROLES: dict[object, MessageType] = {"user": "user", "human": "user", "assistant": "assistant"}
+
+
+@dataclass(frozen=True, slots=True)
+class PastChat:
+    """One conversation, its messages in order."""
+
+    title: str
+    messages: list[ImportedMessage]
+
+
+def read_past_chats(path: Path, *, most_bytes: int = MOST_BYTES) -> list[PastChat]:
+    """The conversations of an export, those without any text left out. Raises SetupError."""
+    found: list[PastChat] = []
+    for data in _read_files(path, most_bytes):
+        try:
+            chats = orjson.loads(data)
+        except orjson.JSONDecodeError as error:
+            raise SetupError(f"{path} is no JSON.") from error
+        if not isinstance(chats, list) or not all(isinstance(chat, dict) for chat in chats):
+            raise SetupError(f"{path} is no export of ChatGPT or Claude.ai: a list of conversations was expected.")
+        found += [read for chat in chats if (read := _read_chat(chat, path)).messages]
+    return found
+
+
+def keep_past(
+    tx: Connection, scope: Scope, conversation: Conversation, messages: list[Message], embed: EmbedNow | None
+) -> None:
+    """Make a past conversation searchable, and note that facts are learned only from what is said after it."""
+    member = staff.get_staff(tx, scope.staff_id)
+    for message in messages if member.memory_enabled else []:
+        speaker = conversation.user_name if message.message_type == "user" else member.name
+        memories.add_episode(tx, scope, message, speaker=speaker, embed=embed)
+    if messages:
+        conversations.set_learned(tx, scope, conversation.id, messages[-1])
+
+
+# ── files ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _read_files(path: Path, most_bytes: int) -> Iterator[bytes]:
+    try:
+        if not path.is_file():
+            raise SetupError(f"There is no file {path}.")
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                yield from _read_members(archive, path, most_bytes)
+            return
+        if path.stat().st_size > most_bytes:
+            raise SetupError(f"{path} is larger than {most_bytes} bytes.")
+        yield path.read_bytes()
+    except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+        raise SetupError(f"{path} cannot be read: {error}.") from error
+
+
+def _read_members(archive: zipfile.ZipFile, path: Path, most_bytes: int) -> Iterator[bytes]:
+    """The conversations*.json at the archive's top. What an entry says of its size is not believed."""
+    members = archive.infolist()
+    if len(members) > _MOST_MEMBERS:
+        raise SetupError(f"{path} holds more than {_MOST_MEMBERS} files.")
+    for member in members:
+        name = PurePosixPath(member.filename.replace("\\", "/"))
+        if name.is_absolute() or ".." in name.parts or ":" in name.parts[0] or stat.S_ISLNK(member.external_attr >> 16):
+            raise SetupError(f"{path} holds a link, or a name that leads out of it.")
+    wanted = [member for member in members if _is_wanted(member.filename)]
+    if not wanted:
+        raise SetupError(f"{path} holds no conversations.json.")
+    for member in wanted:
+        with archive.open(member) as file:
+            data = file.read(most_bytes + 1)
+        most_bytes -= len(data)
+        if most_bytes < 0:
+            raise SetupError(f"{path} holds more than it may.")
+        yield data
+
+
+def _is_wanted(name: str) -> bool:
+    return "/" not in name and name.startswith("conversations") and name.endswith(".json")
+
+
+# ── conversations ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _read_chat(chat: dict[str, Any], path: Path) -> PastChat:
+    if isinstance(chat.get("chat_messages"), list):
+        return PastChat(_as_text(chat.get("name")), list(_read_claude(chat["chat_messages"])))
+    if isinstance(chat.get("mapping"), dict):
+        return PastChat(_as_text(chat.get("title")), list(_read_chatgpt(chat)))
+    raise SetupError(f"{path} is no export of ChatGPT or Claude.ai: a conversation in it has no messages.")
+
+
+def _read_claude(messages: list[Any]) -> Iterator[ImportedMessage]:
+    for message in messages:
+        if isinstance(message, dict):
+            content = message.get("content")
+            blocks = [block for block in content if isinstance(block, dict)] if isinstance(content, list) else []
+            text = _join(block.get("text") for block in blocks) or _as_text(message.get("text"))
+            yield from _make_message(message.get("sender"), text, message.get("created_at"))
+
+
+def _read_chatgpt(chat: dict[str, Any]) -> Iterator[ImportedMessage]:
+    """The branch that the user saw last: from the current node up to the root, turned round."""
+    mapping, branch, node_id = chat["mapping"], [], chat.get("current_node")
+    seen: set[object] = set()
+    while isinstance(node_id, str) and node_id not in seen and isinstance(node := mapping.get(node_id), dict):
+        seen.add(node_id)
+        branch.append(node.get("message"))
+        node_id = node.get("parent")
+    for message in reversed(branch):
+        if not isinstance(message, dict) or _is_hidden(message):
+            continue
+        author, content = message.get("author"), message.get("content")
+        if isinstance(author, dict) and isinstance(content, dict) and isinstance(content.get("parts"), list):
+            text = _join(content["parts"])
+            yield from _make_message(author.get("role"), text, message.get("create_time") or chat.get("create_time"))
+
+
+def _is_hidden(message: dict[str, Any]) -> bool:
+    metadata = message.get("metadata")
+    return isinstance(metadata, dict) and bool(metadata.get("is_visually_hidden_from_conversation"))
+
+
+def _make_message(role: object, text: str, moment: object) -> Iterator[ImportedMessage]:
+    """One message, or none if nobody we know said it or it has no text."""
+    kind = _ROLES.get(role) if isinstance(role, str) else None
+    if kind and text.strip():
+        yield ImportedMessage(kind, text, _read_moment(moment))
+
+
+def _read_moment(moment: object) -> str:
+    """Seconds since the epoch, or RFC 3339; now for what is neither."""
+    try:
+        if isinstance(moment, int | float):
+            return format_time(datetime.fromtimestamp(moment, UTC))
+        return format_time(parse_time(str(moment)))
+    except (ValueError, OverflowError, OSError):
+        return now_text()
+
+
+def _join(parts: Iterable[object]) -> str:
+    return "\n\n".join(part for part in map(_as_text, parts) if part.strip())
+
+
+def _as_text(value: object) -> str:
+    return clean_text(value) if isinstance(value, str) else ""
