@@ -39,12 +39,11 @@ def make_backup(db: Path, target: Path, *, on_progress: Progress = lambda done, 
         raise SetupError(f"There is no database at {db}.")
     if target.exists():
         raise SetupError(f"{target} exists already. Name another file.")
-    with _make_whole(target) as part, contextlib.closing(connect(db)) as source:
-        source.execute("BEGIN")
-        source.execute("SELECT count(*) FROM sqlite_schema").fetchone()  # from here on the snapshot is held
-        with contextlib.closing(pysqlite3.connect(str(part), isolation_level=None)) as copy:
-            source.backup(copy, pages=_PAGES, progress=lambda _, left, total: on_progress(total - left, total))
-            copy.execute("PRAGMA journal_mode = DELETE")  # a backup is one file
+    with _make_whole(target) as part:
+        try:
+            _copy(db, part, on_progress)
+        except pysqlite3.DatabaseError as error:
+            raise SetupError(f"{db} cannot be copied: {error}. If it is damaged, restore a backup.") from error
         check_backup(part)
     return check_backup(target)
 
@@ -74,6 +73,15 @@ def restore_backup(backup: Path, db: Path) -> Path | None:
         os.replace(db.with_name(db.name + ".restored"), db)
         _sync(db.parent)
     return aside
+
+
+def _copy(db: Path, part: Path, on_progress: Progress) -> None:
+    with contextlib.closing(connect(db)) as source:
+        source.execute("BEGIN")
+        source.execute("SELECT count(*) FROM sqlite_schema").fetchone()  # from here on the snapshot is held
+        with contextlib.closing(pysqlite3.connect(str(part), isolation_level=None)) as copy:
+            source.backup(copy, pages=_PAGES, progress=lambda _, left, total: on_progress(total - left, total))
+            copy.execute("PRAGMA journal_mode = DELETE")  # a backup is one file
 
 
 def compact_file(db: Path) -> tuple[int, int]:
