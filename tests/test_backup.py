@@ -34,13 +34,8 @@ def list_names(db: Path) -> list[str]:
 
 
 def run_command(*arguments: str | Path, db: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "staffstream", *arguments, "--db", db],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    command = [sys.executable, "-m", "staffstream", *arguments, "--db", db]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
 # ── backup ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -117,7 +112,7 @@ def test_a_damaged_database_gives_no_backup(db: Path, tmp_path: Path) -> None:
     fill(db, 50, persona="y" * 5000)
     spoil(db)
     target = tmp_path / "copy.db"
-    with pytest.raises(SetupError, match="damaged|cannot be used"):
+    with pytest.raises(SetupError, match=r"damaged|cannot be copied"):
         make_backup(db, target)
     assert not target.exists()
     assert not list(tmp_path.glob("*.part"))

@@ -75,15 +75,6 @@ def restore_backup(backup: Path, db: Path) -> Path | None:
     return aside
 
 
-def _copy(db: Path, part: Path, on_progress: Progress) -> None:
-    with contextlib.closing(connect(db)) as source:
-        source.execute("BEGIN")
-        source.execute("SELECT count(*) FROM sqlite_schema").fetchone()  # from here on the snapshot is held
-        with contextlib.closing(pysqlite3.connect(str(part), isolation_level=None)) as copy:
-            source.backup(copy, pages=_PAGES, progress=lambda _, left, total: on_progress(total - left, total))
-            copy.execute("PRAGMA journal_mode = DELETE")  # a backup is one file
-
-
 def compact_file(db: Path) -> tuple[int, int]:
     """Give back the space that erased rows took; returns the file's size before and after, in bytes.
 
@@ -101,6 +92,15 @@ def compact_file(db: Path) -> tuple[int, int]:
             connection.execute("PRAGMA optimize")
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     return before, db.stat().st_size
+
+
+def _copy(db: Path, part: Path, on_progress: Progress) -> None:
+    with contextlib.closing(connect(db)) as source:
+        source.execute("BEGIN")
+        source.execute("SELECT count(*) FROM sqlite_schema").fetchone()  # from here on the snapshot is held
+        with contextlib.closing(pysqlite3.connect(str(part), isolation_level=None)) as copy:
+            source.backup(copy, pages=_PAGES, progress=lambda _, left, total: on_progress(total - left, total))
+            copy.execute("PRAGMA journal_mode = DELETE")  # a backup is one file
 
 
 def _look_through(connection: Connection, path: Path) -> dict[str, int]:
