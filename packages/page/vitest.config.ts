@@ -3,7 +3,7 @@ import { defineConfig } from "vitest/config"
 export default defineConfig({
   test: {
     testTimeout: 120_000,
-    hookTimeout: 60_000,
+    hookTimeout: 120_000,
     expect: { poll: { timeout: 20_000 } },
     include: process.env.LOOK ? ["tests/*.look.ts"] : ["tests/*.test.ts"],
     // One browser at a time: two cores are few.

@@ -14,7 +14,9 @@ const own = [
 export default defineConfig({
   resolve: { alias: own },
   test: {
-    testTimeout: 20_000,
+    testTimeout: 60_000,
+    hookTimeout: 60_000,
+    expect: { poll: { timeout: 20_000 } },
     setupFiles: ["tests/setup.ts"],
     projects: [
       { extends: true, test: { name: "core", include: ["tests/*.test.ts"] } },

@@ -14,8 +14,8 @@ import { until } from "./server.ts"
 
 const here = (path: string) => fileURLToPath(new URL(path, import.meta.url))
 const GUIDES = ["UPDATE_FRONTEND_GUIDE.md", "STREAMING_GUIDE.md"]
-/** A folder for each React, since the tests run side by side. */
-const folder = here(`../.docs/${version}/`)
+/** A folder of its own for each run, since several may go side by side. */
+const folder = here(`../.docs/${version}-${process.pid}/`)
 
 interface Block {
   language: string
