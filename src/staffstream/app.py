@@ -98,7 +98,9 @@ class Staffstream(Starlette):
             await stack.enter_async_context(upkeep.keep_running(pipeline, alone=presence.alone))
             await presence.share()
             key_ring = KeyRing(database)
-            await stack.enter_async_context(housekeeping.keep_house(database, keys_used=key_ring.used))
+            await stack.enter_async_context(
+                housekeeping.keep_house(settings, database, learning, keys_used=key_ring.used)
+            )
             identify = self._identify or (key_ring.identify if settings.uses_keys else identify_local)
             self.state.service = Service(settings, database, pipeline, learning, identify, CallLimits(settings), worker)
             try:

@@ -105,6 +105,22 @@ def delete_conversation(tx: Connection, scope: Scope, conversation_id: str) -> N
     tx.execute("DELETE FROM conversations WHERE id = ?", (conversation_id,))
 
 
+def list_unused(
+    conn: Connection, *, before: str, limit: int, conversation_id: str | None = None
+) -> list[tuple[Scope, str]]:
+    """Conversations (or the one that is named) of all scopes in which nothing was said since a moment and nothing is
+    being made.
+    """
+    rows = conn.execute(
+        "SELECT conversations.id AS conversation_id, scopes.* FROM conversations"
+        " JOIN scopes ON scopes.id = conversations.scope_id WHERE updated_at < ? AND NOT EXISTS"
+        " (SELECT 1 FROM runs WHERE runs.conversation_id = conversations.id AND finished_at IS NULL)"
+        " AND (? IS NULL OR conversations.id = ?) LIMIT ?",
+        (before, conversation_id, conversation_id, limit),
+    )
+    return [(Scope(row["id"], row["staff_id"], row["user_id"]), row["conversation_id"]) for row in rows]
+
+
 # ── messages ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -272,6 +272,19 @@ def load_context(conn: Connection, scope: Scope, run_id: str) -> dict[str, Any]:
     return record
 
 
+def list_old_contexts(conn: Connection, *, before: str, limit: int) -> list[str]:
+    """The ids of runs that ended before a moment and still have the record of their context."""
+    rows = conn.execute(
+        "SELECT run_id FROM run_contexts JOIN runs ON runs.id = run_id WHERE finished_at < ? LIMIT ?", (before, limit)
+    )
+    return [row["run_id"] for row in rows]
+
+
+def drop_contexts(tx: Connection, run_ids: Iterable[str]) -> None:
+    """Erase the records of the contexts of some runs."""
+    tx.executemany("DELETE FROM run_contexts WHERE run_id = ?", [(run_id,) for run_id in run_ids])
+
+
 # ── calibration ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 _RATIO_MEMORY = 20  # replies: how slowly an old ratio is forgotten

@@ -128,6 +128,15 @@ class Settings(BaseModel):
         description="Corrects Claude's prices: JSON of US dollars for a million tokens,"
         ' `{"model": [input, output, cache write, cache read]}`.',
     )
+    retention_days: int | None = Field(
+        None,
+        ge=1,
+        description="Conversations that were not used for so many days are erased with all that came from them."
+        " Default: they are kept.",
+    )
+    context_retention_days: int | None = Field(
+        90, ge=1, description="The records of what replies were built from are erased after so many days."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What the log holds.")
     log_format: Literal["text", "json"] = Field("text", description="How a line of the log looks.")
     log_text: bool = Field(

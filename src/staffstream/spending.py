@@ -100,6 +100,16 @@ def load_spending(conn: Connection, kind: Kind, holder: str) -> Spending:
     return Spending(row["tokens"], row["cost_usd"]) if row else Spending(0, 0.0)
 
 
+def has_old_days(conn: Connection) -> bool:
+    """Whether there are sums of days that are more than a year past."""
+    return conn.execute("SELECT 1 FROM spending_days WHERE day < ? LIMIT 1", (_day_before(400),)).fetchone() is not None
+
+
+def drop_old_days(tx: Connection) -> None:
+    """Erase those."""
+    tx.execute("DELETE FROM spending_days WHERE day < ?", (_day_before(400),))
+
+
 def _is_reached(conn: Connection, kind: Kind, holder: str, most_tokens: int | None, most_usd: float | None) -> bool:
     if most_tokens is None and most_usd is None:
         return False
@@ -110,7 +120,11 @@ def _is_reached(conn: Connection, kind: Kind, holder: str, most_tokens: int | No
 
 
 def _today() -> str:
-    return datetime.now(UTC).date().isoformat()
+    return _day_before(0)
+
+
+def _day_before(days: int) -> str:
+    return (datetime.now(UTC) - timedelta(days=days)).date().isoformat()
 
 
 def _seconds_to_midnight() -> float:

@@ -1,0 +1,487 @@
+"""Export and import: a staff member with everything it holds, and past chats from elsewhere."""
+
+import asyncio
+import contextlib
+import json
+import random
+import stat
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from staffstream import archives, memories, past_chats, staff
+from staffstream.backups import check_backup
+from staffstream.database import connect, prepare_file, transact
+from staffstream.errors import SetupError
+from staffstream.memory_index import count_unembedded
+from tests.far_end import FarEnd, Reply
+from tests.server import Api, make_keys, serve_here
+
+pytestmark = pytest.mark.anyio
+
+Lines = list[str]
+
+
+def run_command(*arguments: str | Path, db: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "staffstream", *arguments, "--db", db]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def export_lines(db: Path, staff_id: str) -> Lines:
+    with contextlib.closing(connect(db)) as connection:
+        return list(archives.export_staff(connection, staff_id))
+
+
+def import_lines(db: Path, lines: Lines) -> str:
+    prepare_file(db)
+    with contextlib.closing(connect(db)) as connection, transact(connection):
+        return archives.import_staff(connection, lines, None).id
+
+
+def count_rows(db: Path) -> int:
+    with contextlib.closing(connect(db)) as connection:
+        return sum(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in archives._TABLES)
+
+
+async def live_a_little(api: Api, far: FarEnd) -> str:
+    """A staff member that holds something of everything."""
+    ada = await api.make_staff(role="a pilot", webhook_secret="whsec_Y2FuYXJ5LXdlYmhvb2stc2VjcmV0LTdmM2E5Yw==")
+    far.script(Reply(["Bodø is fine in June.\u2028Line two 🛶"]), Reply(["Noted."]))
+    heard = await api.ask(ada, "My sister Marit sails to Bodø in June.")
+    await api.post(f"/staff/{ada}/messages/{heard.run_id}/feedback", {"rating": 1, "comment": "kind"})
+    other = await api.post(f"/staff/{ada}/conversations", {"title": "Second", "user_name": "Kim"}, 201)
+    await api.ask(ada, "I now live in Oslo.\x00 And 'quotes'; \"double\".", conversation_id=other["id"])
+    told = await api.post(f"/staff/{ada}/memories", [{"text": f"Kim owns boat {n}."} for n in range(3)], 201)
+    await api.http.delete(f"/staff/{ada}/memories/{told[0]['id']}")
+    await api.http.patch(f"/staff/{ada}/memories/{told[1]['id']}", json={"text": "Kim owns a kayak."})
+    return ada
+
+
+async def look_at(api: Api, ada: str) -> dict[str, Any]:
+    """All that a client can see of it."""
+    conversations = await api.get(f"/staff/{ada}/conversations")
+    messages = [
+        message
+        for conversation in conversations
+        for message in await api.messages(ada, conversation_id=conversation["id"], limit=200)
+    ]
+    replies = [message["id"] for message in messages if message["message_type"] == "assistant"]
+    return {
+        "staff": await api.get(f"/staff/{ada}"),
+        "conversations": conversations,
+        "messages": messages,
+        "contexts": [await api.get(f"/staff/{ada}/messages/{reply}/context") for reply in replies],
+        "runs": [await api.run(ada, reply) for reply in replies],
+        "memories": await api.get(f"/staff/{ada}/memories", params={"limit": 200}),
+        "deleted": await api.get(f"/staff/{ada}/memories", params={"deleted": "true"}),
+        "graph": await api.get(f"/staff/{ada}/graph", params={"ended": "true"}),
+    }
+
+
+# ── there and back ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_everything_comes_back(db: Path, tmp_path: Path, far: FarEnd) -> None:
+    """On another server that has staff members, users and conversations of its own, and life goes on there."""
+    async with serve_here(db, far) as api:
+        ada = await live_a_little(api, far)
+        before = await look_at(api, ada)
+    lines = export_lines(db, ada)
+    elsewhere = tmp_path / "elsewhere.db"
+    async with serve_here(elsewhere, far) as api:
+        for name in ("Linus", "Grace"):
+            await api.ask(await api.make_staff(name), "hello")
+    assert import_lines(elsewhere, lines) == ada
+    async with serve_here(elsewhere, far) as api:
+        assert await look_at(api, ada) == before
+        found = await api.get(f"/staff/{ada}/memories", params={"query": "Who sails to Bodø?"})
+        assert "Marit" in found[0]["text"]
+        assert all("boat 0" not in memory["text"] for memory in found)
+        await api.ask(ada, "And now?")
+        await api.post(f"/staff/{ada}/memories", {"text": "Kim has a dog."}, 201)
+    check_backup(elsewhere)
+
+
+async def test_an_export_holds_no_secret(db: Path, far: FarEnd) -> None:
+    """No key of any kind; the webhook gets a new secret where it is imported."""
+    key = make_keys(db, ada="admin")["ada"]["Authorization"].split()[1]
+    async with serve_here(db, far) as api:
+        ada = await live_a_little(api, far)
+    text = "\n".join(export_lines(db, ada))
+    for secret in (key, key[9:], "whsec_", "Y2FuYXJ5LXdlYmhvb2stc2VjcmV0", "webhook_secret", "sk-ant"):
+        assert secret not in text
+
+
+async def test_an_export_holds_one_staff_member_alone(db: Path, far: FarEnd) -> None:
+    """Nothing of what another one was told."""
+    async with serve_here(db, far) as api:
+        ada, grace = await live_a_little(api, far), await api.make_staff("Grace")
+        await api.ask(grace, "canary-elsewhere")
+        await api.post(f"/staff/{grace}/memories", {"text": "canary-elsewhere"}, 201)
+    assert "canary-elsewhere" not in "\n".join(export_lines(db, ada))
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Lines:
+    """The lines of a staff member that holds something of everything; made once, for they are only read."""
+    db = tmp_path_factory.mktemp("exported") / "a.db"
+
+    async def export() -> Lines:
+        async with FarEnd() as far, serve_here(db, far) as api:
+            ada = await live_a_little(api, far)
+        return export_lines(db, ada)
+
+    return asyncio.run(export())
+
+
+def test_a_staff_member_that_is_here_is_not_doubled(db: Path, exported: Lines) -> None:
+    """It would be two with one id."""
+    import_lines(db, exported)
+    rows = count_rows(db)
+    with pytest.raises(SetupError, match="is here already"):
+        import_lines(db, exported)
+    assert count_rows(db) == rows
+
+
+# ── what is refused ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def change_head(**values: Any) -> Callable[[Lines], Lines]:
+    return lambda lines: [json.dumps(json.loads(lines[0]) | values), *lines[1:]]
+
+
+def change_row(table: str, **values: Any) -> Callable[[Lines], Lines]:
+    """Other values in the first row of a table; ... takes a column away."""
+
+    def change(lines: Lines) -> Lines:
+        index = next(n for n, line in enumerate(lines) if json.loads(line).get("table") == table)
+        entry = json.loads(lines[index])
+        entry["row"] |= values
+        entry["row"] = {name: value for name, value in entry["row"].items() if value is not ...}
+        return [*lines[:index], json.dumps(entry), *lines[index + 1 :]]
+
+    return change
+
+
+def add_row(table: str, row: Any) -> Callable[[Lines], Lines]:
+    """One more row, with the end adjusted to it."""
+
+    def change(lines: Lines) -> Lines:
+        end = json.loads(lines[-1])
+        return [*lines[:-1], json.dumps({"table": table, "row": row}), json.dumps(end | {"rows": end["rows"] + 1})]
+
+    return change
+
+
+FOREIGN = "01890000-0000-7000-8000-000000000000"
+WRONG: dict[str, Callable[[Lines], Lines]] = {
+    "empty": lambda lines: [],
+    "other format": change_head(format="something"),
+    "later version": change_head(version=2),
+    "newer schema": change_head(schema=999),
+    "no end": lambda lines: lines[:-1],
+    "cut in the middle": lambda lines: lines[: len(lines) // 2],
+    "a row lost": lambda lines: [*lines[:5], *lines[6:]],
+    "a row twice": lambda lines: [*lines[:5], lines[4], *lines[5:]],
+    "more after the end": lambda lines: [*lines, lines[-1]],
+    "no JSON": lambda lines: [lines[0], "{", *lines[1:]],
+    "no object": lambda lines: [lines[0], "[]", *lines[1:]],
+    "deep": lambda lines: [lines[0], "[" * 100_000, *lines[1:]],
+    "unknown table": add_row("api_keys", {"id": "x"}),
+    "internal table": add_row("sqlite_schema", {"name": "x"}),
+    "no table": add_row("", {}),
+    "row is no object": add_row("staff", "x"),
+    "unknown column": change_row("staff", colour="red"),
+    "a secret": change_row("staff", webhook_secrets="[]"),
+    "column that is SQL": change_row("staff", **{"id) VALUES ('x'); --": "x"}),
+    "missing column": change_row("messages", content=...),
+    "no staff id": change_row("staff", id=...),
+    "nested value": change_row("messages", content={"a": 1}),
+    "list for an id": change_row("conversations", id=[]),
+    "wrong type": change_row("messages", turn="first"),
+    "broken rule": change_row("messages", message_type="system"),
+    "huge number": change_row("messages", turn=10**30),
+    "not a number": change_row("memories", importance=float("nan")),
+    "number of a memory is text": change_row("memories", number="1"),
+    "lone surrogate": change_row("messages", content="\ud800"),
+    "foreign conversation": change_row("messages", conversation_id=FOREIGN),
+    "foreign scope": change_row("conversations", scope_id=999),
+    "foreign staff": change_row("scopes", staff_id=FOREIGN),
+    "foreign source": change_row("memories", source_message_id=FOREIGN),
+    "foreign successor": change_row("memories", superseded_by=FOREIGN),
+    "second staff member": add_row("staff", {"id": FOREIGN, "name": "x", "created_at": "x", "updated_at": "x"}),
+}
+
+
+@pytest.mark.parametrize("how", WRONG)
+def test_what_is_not_right_is_refused_whole(tmp_path: Path, exported: Lines, how: str) -> None:
+    """With a sentence of ours, and nothing is saved."""
+    target = tmp_path / "target.db"
+    prepare_file(target)
+    with pytest.raises(SetupError):
+        import_lines(target, WRONG[how](exported))
+    assert count_rows(target) == 0
+
+
+async def test_a_file_cannot_attach_anything_to_what_is_here(tmp_path: Path, far: FarEnd, exported: Lines) -> None:
+    """Not even by naming ids that exist: every reference must lead to a row of the file."""
+    target = tmp_path / "target.db"
+    async with serve_here(target, far) as api:
+        grace = await api.make_staff("Grace")
+        heard = await api.ask(grace, "hello")
+    conversation = heard.headers["x-conversation-id"]
+    rows = count_rows(target)
+    for wrong in (
+        change_row("messages", conversation_id=conversation),
+        change_row("scopes", staff_id=grace),
+        change_row("memories", conversation_id=conversation),
+        change_row("runs", user_message_id=heard.headers["x-user-message-id"]),
+    ):
+        with pytest.raises(SetupError):
+            import_lines(target, wrong(exported))
+    assert count_rows(target) == rows
+
+
+def test_random_damage_is_refused_or_harmless(tmp_path: Path, exported: Lines) -> None:
+    """Whatever byte is changed: an error of ours, or a database that is whole."""
+    target = tmp_path / "target.db"
+    prepare_file(target)
+    data = "\n".join(exported).encode()
+    chance = random.Random(7)
+    for _ in range(150):
+        damaged = bytearray(data)
+        for _ in range(chance.randint(1, 3)):
+            damaged[chance.randrange(len(damaged))] = chance.randrange(256)
+        with contextlib.closing(connect(target)) as connection:
+            with contextlib.suppress(SetupError), transact(connection):
+                archives.import_staff(connection, damaged.decode("utf-8", "replace").split("\n"), None)
+            with transact(connection):
+                for member in staff.list_staff(connection):
+                    for scope in staff.list_scopes(connection, member.id):
+                        memories.purge_memories(connection, scope)
+                    staff.delete_staff(connection, member.id)
+    check_backup(target)
+
+
+# ── the commands ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_commands_move_a_staff_member(db: Path, tmp_path: Path, exported: Lines) -> None:
+    """By name, into a new private file, and into a database that is made for it."""
+    import_lines(db, exported)
+    file = tmp_path / "ada.jsonl"
+    done = run_command("export", "Ada", "--to", file, db=db)
+    assert done.returncode == 0, done.stderr
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert "rows" in done.stderr  # progress
+    assert run_command("export", "Ada", "--to", file, db=db).returncode == 2  # replaces nothing
+    assert run_command("export", "Ada", db=db).stdout.splitlines()[1:] == file.read_text("utf-8").splitlines()[1:]
+    there = tmp_path / "there.db"
+    moved = run_command("import", file, db=there)
+    assert moved.returncode == 0, moved.stderr
+    with contextlib.closing(connect(there)) as connection:
+        assert [member.id for member in staff.list_staff(connection)] == [moved.stdout.splitlines()[-1]]
+        assert count_unembedded(connection) == 0
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"{}\n", b"hello\n", b"x" * 1000])
+def test_the_command_refuses_what_is_no_export(db: Path, tmp_path: Path, content: bytes) -> None:
+    """With status 2 and no traceback."""
+    file = tmp_path / "wrong"
+    file.write_bytes(content)
+    for path in (file, tmp_path / "missing", tmp_path):
+        refused = run_command("import", path, db=db)
+        assert refused.returncode == 2
+        assert "Traceback" not in refused.stderr
+
+
+# ── past chats ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def make_chatgpt() -> list[Any]:
+    """One conversation whose first answer was made twice, as its user last saw it."""
+
+    def node(key: str, parent: str | None, role: str, parts: list[Any], **more: Any) -> dict[str, Any]:
+        content = {"content_type": "text", "parts": parts}
+        message = {"author": {"role": role}, "content": content, "create_time": 1700000000.5 + len(key)} | more
+        return {"id": key, "parent": parent, "children": [], "message": message}
+
+    nodes = [
+        {"id": "root", "parent": None, "children": ["s"], "message": None},
+        node("s", "root", "system", [""], metadata={"is_visually_hidden_from_conversation": True}),
+        node("q", "s", "user", ["My aunt Solveig breeds goats in Hemsedal."]),
+        node("a1", "q", "assistant", ["An answer that was thrown away."]),
+        node("a2", "q", "assistant", ["Goats are ", {"content_type": "image_asset_pointer"}, "clever."]),
+        node("t", "a2", "tool", ["a tool's output"]),
+        node("q2", "t", "user", ["   "]),
+        node("q3", "q2", "user", ["Thanks!"]),
+    ]
+    return [{"title": "Goats", "create_time": 1700000000, "current_node": "q3", "mapping": {n["id"]: n for n in nodes}}]
+
+
+def make_claude() -> list[Any]:
+    """One conversation with blocks, old text fields and things that are no text; another with nothing in it."""
+    said = [
+        {"sender": "human", "text": "old", "content": [{"type": "text", "text": "My boat is called Tone."}]},
+        {"sender": "assistant", "text": "A fine name.", "content": []},
+        {"sender": "assistant", "text": "", "content": [{"type": "tool_use", "input": {}}]},
+    ]
+    times = ["2025-03-01T10:00:00.123456Z", "2025-03-01T10:00:05Z", "x"]
+    messages = [message | {"created_at": time} for message, time in zip(said, times, strict=True)]
+    return [
+        {"uuid": "1", "name": "Boats", "created_at": times[0], "chat_messages": [*messages, "nonsense"]},
+        {"uuid": "2", "name": "Nothing said", "chat_messages": []},
+    ]
+
+
+def make_zip(path: Path, **files: Any) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, value in files.items():
+            archive.writestr(name.replace("__", "."), json.dumps(value))
+    return path
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_chatgpt_chats_are_read_as_their_user_saw_them(tmp_path: Path, zipped: bool) -> None:
+    """The last branch alone, without what was hidden, tools, images and blank messages."""
+    path = tmp_path / "export"
+    if zipped:
+        make_zip(path, conversations__json=make_chatgpt(), user__json={"email": "x"})
+    else:
+        path.write_text(json.dumps(make_chatgpt()))
+    (chat,) = past_chats.read_past_chats(path)
+    assert chat.title == "Goats"
+    assert [(message.message_type, message.content) for message in chat.messages] == [
+        ("user", "My aunt Solveig breeds goats in Hemsedal."),
+        ("assistant", "Goats are \n\nclever."),
+        ("user", "Thanks!"),
+    ]
+    assert chat.messages[0].created_at == "2023-11-14T22:13:21.500Z"
+
+
+def test_claude_chats_are_read(tmp_path: Path) -> None:
+    """Blocks of text go before the old text field; conversations without any text are left out."""
+    (chat,) = past_chats.read_past_chats(make_zip(tmp_path / "e.zip", conversations__json=make_claude()))
+    assert [(message.message_type, message.content, message.created_at) for message in chat.messages] == [
+        ("user", "My boat is called Tone.", "2025-03-01T10:00:00.123Z"),
+        ("assistant", "A fine name.", "2025-03-01T10:00:05.000Z"),
+    ]
+
+
+async def test_past_chats_can_be_recalled(db: Path, tmp_path: Path, far: FarEnd) -> None:
+    """By the user they were imported for, from a server that ran all along."""
+    path = make_zip(tmp_path / "e.zip", conversations__json=make_chatgpt() + make_claude())
+    async with serve_here(db, far) as api:
+        ada = await api.make_staff()
+        done = await asyncio.to_thread(run_command, "import", path, "--staff", "Ada", db=db)
+        assert done.returncode == 0, done.stderr
+        assert "2 conversations with 5 messages" in done.stdout
+        other = await asyncio.to_thread(run_command, "import", path, "--staff", ada, "--user", "kim", db=db)
+        assert other.returncode == 0, other.stderr
+        assert {item["title"] for item in await api.get(f"/staff/{ada}/conversations")} == {"Goats", "Boats"}
+        found = await api.get(f"/staff/{ada}/memories", params={"query": "What is the boat called?"})
+        assert found[0]["text"] == "My boat is called Tone."
+        assert found[0]["occurred_at"].startswith("2025-03-01")
+
+
+def put(name: str, *, mode: int = 0o100600) -> Callable[[zipfile.ZipFile], None]:
+    """One more member with this name."""
+
+    def write(archive: zipfile.ZipFile) -> None:
+        member = zipfile.ZipInfo("x")
+        member.filename = name
+        member.external_attr = mode << 16
+        archive.writestr(member, "target")
+
+    return write
+
+
+@pytest.mark.parametrize(
+    "add",
+    [
+        put("../evil.json"), put("/etc/evil"), put("a/../../evil"), put("..\\evil"), put("C:\\evil"), put("C:/evil"),
+        put("link", mode=stat.S_IFLNK | 0o777),
+    ],
+)  # fmt: skip
+def test_archives_that_lead_elsewhere_are_refused(tmp_path: Path, add: Callable[[zipfile.ZipFile], None]) -> None:
+    """Though nothing is ever unpacked: they were made for harm."""
+    path = make_zip(tmp_path / "e.zip", conversations__json=make_claude())
+    with zipfile.ZipFile(path, "a") as archive:
+        add(archive)
+    with pytest.raises(SetupError, match="leads out of it"):
+        past_chats.read_past_chats(path)
+
+
+def test_archives_that_swell_are_refused(tmp_path: Path) -> None:
+    """By what is really in them, whatever they say, and all of their files together."""
+    path = tmp_path / "bomb.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for number in range(3):
+            archive.writestr(f"conversations-{number}.json", b" " * 400_000 + b"[]")
+    assert path.stat().st_size < 10_000
+    assert past_chats.read_past_chats(path) == []
+    with pytest.raises(SetupError, match="more than it may"):
+        past_chats.read_past_chats(path, most_bytes=1_000_000)
+    plain = tmp_path / "large.json"
+    plain.write_bytes(b" " * 2000 + b"[]")
+    with pytest.raises(SetupError, match="larger than"):
+        past_chats.read_past_chats(plain, most_bytes=1000)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{}", b"[1]", b'[{"a": 1}]', b"[", b"PK\x05\x06" + b"\0" * 18, b'{"conversations": []}', b"\xff\xfe"],
+)
+def test_what_is_no_export_of_theirs_is_refused(tmp_path: Path, content: bytes) -> None:
+    """An empty archive, other JSON, no JSON."""
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    with pytest.raises(SetupError):
+        past_chats.read_past_chats(path)
+    with pytest.raises(SetupError):
+        past_chats.read_past_chats(tmp_path / "missing")
+
+
+def test_a_cut_archive_is_refused(tmp_path: Path) -> None:
+    """And one whose bytes were changed."""
+    whole = make_zip(tmp_path / "e.zip", conversations__json=make_claude()).read_bytes()
+    for data in (whole[:-30], whole[:40] + b"\0\0\0\0" + whole[44:]):
+        path = tmp_path / "broken.zip"
+        path.write_bytes(data)
+        with pytest.raises(SetupError):
+            past_chats.read_past_chats(path)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(["mapping", "current_node", "message", "parent", "author", "role", "content", "parts", "a"])
+            | st.sampled_from(
+                ["chat_messages", "sender", "text", "name", "title", "created_at", "create_time", "metadata"]
+            ),
+            inner,
+            max_size=5,
+        )
+    ),
+    max_leaves=25,
+)
+
+
+@given(chats=st.lists(JSON, max_size=3))
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_strange_exports_are_read_or_refused(tmp_path: Path, chats: list[Any]) -> None:
+    """Their format may change in ways nobody foresees."""
+    path = tmp_path / "strange.json"
+    path.write_text(json.dumps(chats))
+    with contextlib.suppress(SetupError):
+        for chat in past_chats.read_past_chats(path):
+            assert all(message.content.strip() for message in chat.messages)
