@@ -1,0 +1,42 @@
+"""`python -m bench [--smoke] [NAME …]`: run the benches, print their figures, keep them in bench/results/."""
+
+import argparse
+import asyncio
+import sys
+from importlib import import_module
+
+import uvloop
+
+from bench import figures, processes
+
+NAMES = ("relay", "accept", "fanout", "start", "first_token")
+MORE = ("variants",)  # only when asked for
+
+
+async def run(names: list[str], *, smoke: bool) -> bool:
+    """Whether every target was met."""
+    met = True
+    for name in names:
+        bench = import_module(f"bench.{name}")
+        print(f"\n{name}: {bench.__doc__.partition(chr(10))[0]}", flush=True)
+        found: list[figures.Figure] = await bench.measure(smoke=smoke)
+        figures.print_table(found)
+        print(f"  → {figures.save(name, found, smoke=smoke).relative_to(processes.ROOT)}", flush=True)
+        met = met and not any(figure.missed for figure in found)
+    return met
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Measure, beside peers, in this very run.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"some of: {', '.join(NAMES + MORE)}; default: {', '.join(NAMES)}")
+    parser.add_argument("--smoke", action="store_true", help="short runs without targets, to see that the benches work")
+    options = parser.parse_args()
+    if unknown := set(options.names) - set(NAMES + MORE):
+        parser.error(f"no bench is named {', '.join(sorted(unknown))}")
+    processes.raise_file_limit()
+    met = uvloop.run(run(options.names or list(NAMES), smoke=options.smoke))
+    return 0 if met else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

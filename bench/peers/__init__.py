@@ -1,0 +1,1 @@
+"""What the relay is compared with: each a whole server that does the same work in another way."""
