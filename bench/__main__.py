@@ -1,7 +1,6 @@
 """`python -m bench [--smoke] [NAME …]`: run the benches, print their figures, keep them in bench/results/."""
 
 import argparse
-import asyncio
 import sys
 from importlib import import_module
 
@@ -10,7 +9,7 @@ import uvloop
 from bench import figures, processes
 
 NAMES = ("relay", "accept", "fanout", "start", "first_token")
-MORE = ("variants",)  # only when asked for
+MORE: tuple[str, ...] = ()
 
 
 async def run(names: list[str], *, smoke: bool) -> bool:
@@ -28,7 +27,9 @@ async def run(names: list[str], *, smoke: bool) -> bool:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure, beside peers, in this very run.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"some of: {', '.join(NAMES + MORE)}; default: {', '.join(NAMES)}")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"some of: {', '.join(NAMES + MORE)}; default: {', '.join(NAMES)}"
+    )
     parser.add_argument("--smoke", action="store_true", help="short runs without targets, to see that the benches work")
     options = parser.parse_args()
     if unknown := set(options.names) - set(NAMES + MORE):

@@ -121,8 +121,8 @@ async def ask_all(readers: Sequence[Reader], requests: Sequence[bytes], *, limit
 def write_post(path: str, body: Any) -> bytes:
     """A POST as bytes."""
     data = json.dumps(body).encode()
-    head = f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: {len(data)}\r\n\r\n"
-    return head.encode() + data
+    head = f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
+    return f"{head}content-length: {len(data)}\r\n\r\n".encode() + data
 
 
 def make_threads(port: int, count: int) -> tuple[str, list[str]]:

@@ -121,9 +121,12 @@ def run_python(
     command = [*(["taskset", "-c", str(core)] if core is not None else []), sys.executable, *arguments]
     ours = ("STAFFSTREAM_", "ANTHROPIC_")
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-    with tempfile.TemporaryFile("w+") as log, subprocess.Popen(
-        command, cwd=ROOT, env=inherited | dict(environ or {}), stdout=subprocess.PIPE, stderr=log, text=True
-    ) as popen:
+    with (
+        tempfile.TemporaryFile("w+") as log,
+        subprocess.Popen(
+            command, cwd=ROOT, env=inherited | dict(environ or {}), stdout=subprocess.PIPE, stderr=log, text=True
+        ) as popen,
+    ):
         try:
             yield Process(popen, log)
         finally:
