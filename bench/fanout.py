@@ -24,7 +24,8 @@ async def measure(*, smoke: bool) -> list[Figure]:
         async with clients.connect(server.port, streams, stamped=True) as readers:
             await clients.ask_all(readers, requests, limit_s=tokens / RATE + 120)
         rss_mb = server.process.rss_mb(peak=True)
-    # Each stream has one token more than was asked for: the moment at which its request was there. The first tokens come while all streams begin at once, which is another figure: accept.
+    # Each stream has one token more than was asked for: the moment at which its request was there. The first second is
+    # left out, as all streams begin at once in it, which is another figure: accept.
     delays_ms = sorted(delay / 1e6 for reader in readers for delay in reader.delays_ns[RATE:])
     lost = streams * (tokens + 1) - sum(reader.tokens for reader in readers)
     cut = sum(not reader.ended_well for reader in readers)

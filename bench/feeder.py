@@ -105,7 +105,7 @@ async def serve(*, tokens: int, rate: float, stamp: bool) -> None:
     stop = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     server = await loop.create_server(lambda: Feed(tokens=tokens, rate=rate, stamp=stamp), "127.0.0.1", 0, backlog=4096)
-    print("http://127.0.0.1:%d" % server.sockets[0].getsockname()[1], flush=True)
+    print(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
     await stop.wait()
 
 
