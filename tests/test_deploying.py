@@ -1,0 +1,325 @@
+"""What docs/DEPLOYING.md and the files beside it say, as far as it can be done here."""
+
+import asyncio
+import configparser
+import contextlib
+import json
+import re
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from staffstream.cli import make_parser
+from staffstream.database import connect, prepare_file
+from staffstream.keys import list_keys
+from staffstream.settings import Settings, name_variable, read_settings
+from tests.far_end import DEADLINE_S, FarEnd
+from tests.server import make_environment, make_keys, open_api, require_tool, serve_here
+
+pytestmark = pytest.mark.anyio
+
+DOCS = Path(__file__).parents[1] / "docs"
+DEPLOY = DOCS / "deploy"
+INSTALLED = "/opt/staffstream/bin/staffstream"
+STAFFSTREAM = [sys.executable, "-m", "staffstream"]
+
+
+def read_unit(name: str) -> dict[str, list[str]]:
+    """{name: values} of all directives of a unit file."""
+    found: dict[str, list[str]] = {}
+    for line in (DEPLOY / name).read_text("utf-8").splitlines():
+        if "=" in line and not line.startswith("#"):
+            key, _, value = line.partition("=")
+            found.setdefault(key, []).append(value)
+    return found
+
+
+def read_unit_environment(name: str) -> dict[str, str]:
+    return dict(pair.split("=", 1) for line in read_unit(name)["Environment"] for pair in shlex.split(line))
+
+
+def take_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+@contextlib.asynccontextmanager
+async def run_server(
+    command: list[str], environment: dict[str, str], port: int
+) -> AsyncIterator[subprocess.Popen[str]]:
+    """A server process that answers on the port."""
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        async with asyncio.timeout(DEADLINE_S), httpx.AsyncClient(trust_env=False) as client:
+            while True:
+                assert process.poll() is None, process.communicate()
+                with contextlib.suppress(httpx.TransportError):
+                    await client.get(f"http://127.0.0.1:{port}/healthz")
+                    break
+                await asyncio.sleep(0.05)
+        yield process
+    finally:
+        process.kill()
+        await asyncio.to_thread(process.communicate)
+
+
+# ── systemd ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_units_are_sound(tmp_path: Path) -> None:
+    """As systemd itself sees them, with the programs they name."""
+    analyze = shutil.which("systemd-analyze")
+    if analyze is None:
+        pytest.skip("systemd-analyze is missing; get it with: apt-get install systemd")
+    for unit in DEPLOY.glob("staffstream*.*"):
+        (tmp_path / unit.name).write_text(unit.read_text("utf-8").replace(INSTALLED, sys.executable))
+    units = [str(path) for path in tmp_path.iterdir()]
+    checked = subprocess.run([analyze, "verify", *units], capture_output=True, text=True, timeout=60, check=False)
+    assert (checked.returncode, checked.stderr) == (0, "")
+
+
+async def test_the_service_starts_serves_and_stops(db: Path, far: FarEnd) -> None:
+    """Its ExecStart with its environment: it asks for keys, and ends well when it is told to."""
+    (command,) = read_unit("staffstream.service")["ExecStart"]
+    port = take_port()
+    variables = read_unit_environment("staffstream.service") | {
+        "STAFFSTREAM_DB": str(db),
+        "STAFFSTREAM_PORT": str(port),
+    }
+    ada = make_keys(db, ada="admin")["ada"]
+    arguments = shlex.split(command)
+    assert arguments[0] == INSTALLED
+    async with run_server([*STAFFSTREAM, *arguments[1:]], make_environment(db, far, **variables), port) as process:
+        async with open_api(f"http://127.0.0.1:{port}") as api:
+            await api.get("/staff", 401)
+            api.http.headers.update(ada)
+            heard = await api.ask(await api.make_staff(), "hello")
+            assert heard.end["type"] == "done"
+        process.send_signal(signal.SIGTERM)
+        _, log = await asyncio.to_thread(process.communicate, timeout=DEADLINE_S)
+    assert process.returncode == 0
+    assert any(json.loads(line)["message"] == "reply ended" for line in log.splitlines() if line.startswith("{"))
+
+
+def test_a_wrong_setting_is_not_tried_again(db: Path) -> None:
+    """Its status is the one that the unit does not restart for."""
+    (status,) = read_unit("staffstream.service")["RestartPreventExitStatus"]
+    environment = make_environment(db) | {"STAFFSTREAM_PORT": "many"}
+    ended = subprocess.run([*STAFFSTREAM, "serve"], env=environment, capture_output=True, timeout=60, check=False)
+    assert ended.returncode == int(status)
+
+
+def test_the_unit_waits_for_running_replies() -> None:
+    """Longer than the server gives them."""
+    (timeout_s,) = read_unit("staffstream.service")["TimeoutStopSec"]
+    assert float(timeout_s) > Settings().shutdown_grace_s + 5
+
+
+def test_the_nightly_backup_makes_one(db: Path, tmp_path: Path) -> None:
+    """Its ExecStart, with the places put elsewhere."""
+    prepare_file(db)
+    (command,) = read_unit("staffstream-backup.service")["ExecStart"]
+    shelf = tmp_path / "shelf"
+    shelf.mkdir()
+    arguments = [
+        {"/var/backups/staffstream": str(shelf), "/var/lib/staffstream/staffstream.db": str(db)}.get(word, word)
+        for word in shlex.split(command)[1:]
+    ]
+    assert str(shelf) in arguments
+    assert str(db) in arguments
+    done = subprocess.run([*STAFFSTREAM, *arguments], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(list(shelf.iterdir())) == 1
+    timer = configparser.ConfigParser(strict=False)
+    timer.read(DEPLOY / "staffstream-backup.timer")
+    assert timer["Timer"]["OnCalendar"]
+
+
+# ── Docker ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def read_dockerfile() -> dict[str, list[str]]:
+    """{instruction: arguments} of the last stage, continued lines joined."""
+    text = (DEPLOY / "Dockerfile").read_text("utf-8").replace("\\\n", " ")
+    found: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        word, _, rest = line.strip().partition(" ")
+        if word == "FROM":
+            found = {}
+        if word.isupper():
+            found.setdefault(word, []).append(rest.strip())
+    return found
+
+
+@pytest.fixture
+def image(db: Path) -> dict[str, str]:
+    """The image's variables, with its directory and port put elsewhere."""
+    variables = dict(pair.split("=", 1) for line in read_dockerfile()["ENV"] for pair in shlex.split(line))
+    assert variables["STAFFSTREAM_DB"] == "/data/staffstream.db"
+    return variables | {"STAFFSTREAM_DB": str(db), "STAFFSTREAM_PORT": str(take_port())}
+
+
+async def test_the_image_refuses_to_stand_open(image: dict[str, str], db: Path, far: FarEnd) -> None:
+    """Without a key its command says how to make one."""
+    command = [*STAFFSTREAM, *json.loads(read_dockerfile()["CMD"][0])]
+    environment = make_environment(db, far, **image)
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 2
+    assert "staffstream keys create NAME" in ended.stderr
+
+
+async def test_the_image_serves_and_knows_its_health(image: dict[str, str], db: Path, far: FarEnd) -> None:
+    """The first key, the command and the health check as they stand; the check fails once the server is gone."""
+    dockerfile = read_dockerfile()
+    assert json.loads(dockerfile["ENTRYPOINT"][0]) == ["staffstream"]
+    assert dockerfile["USER"] == ["staffstream"]
+    environment, port = make_environment(db, far, **image), int(image["STAFFSTREAM_PORT"])
+    made = subprocess.run(
+        [*STAFFSTREAM, "keys", "create", "me"], env=environment, capture_output=True, text=True, timeout=60, check=True
+    )
+    key = made.stdout.splitlines()[-1]
+    check = json.loads(dockerfile["HEALTHCHECK"][0].partition("CMD ")[2])
+    assert check[0] == "python"
+    check = [sys.executable, *(word.replace("8001", str(port)) for word in check[1:])]
+    async with run_server([*STAFFSTREAM, *json.loads(dockerfile["CMD"][0])], environment, port) as process:
+        async with open_api(f"http://127.0.0.1:{port}") as api:
+            api.http.headers["Authorization"] = f"Bearer {key}"
+            await api.make_staff()
+        assert (await asyncio.to_thread(subprocess.run, check, timeout=60, check=False)).returncode == 0
+        process.send_signal(getattr(signal, dockerfile["STOPSIGNAL"][0]))
+        assert await asyncio.to_thread(process.wait, DEADLINE_S) == 0
+    gone = await asyncio.to_thread(subprocess.run, check, timeout=60, check=False, stderr=subprocess.DEVNULL)
+    assert gone.returncode != 0
+
+
+# ── proxies ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@contextlib.asynccontextmanager
+async def run_nginx(folder: Path, upstream: str) -> AsyncIterator[str]:
+    """nginx with our file, without TLS and on ports of its own; gives its URL."""
+    nginx = require_tool("nginx", "apt-get install nginx-light")
+    port, plain = take_port(), take_port()
+    text = (DEPLOY / "nginx.conf").read_text("utf-8")
+    text = re.sub(r"ssl_certificate\w* [^;]+;", "", text)
+    text = text.replace("listen 443 ssl http2;", f"listen 127.0.0.1:{port};")
+    text = text.replace("listen 80;", f"listen 127.0.0.1:{plain};").replace("127.0.0.1:8001", upstream)
+    places = "".join(
+        f"{name}_temp_path {folder}/{name};" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    main = folder / "nginx.conf"
+    main.write_text(
+        f"daemon off; pid {folder}/pid; error_log stderr; events {{}} http {{ access_log off; {places}\n{text}\n}}"
+    )
+    checked = subprocess.run([nginx, "-t", "-c", main], capture_output=True, text=True, timeout=60, check=False)
+    assert checked.returncode == 0, checked.stderr
+    process = subprocess.Popen([nginx, "-c", main], stderr=subprocess.DEVNULL)
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            while True:
+                with contextlib.suppress(OSError):
+                    _, writer = await asyncio.open_connection("127.0.0.1", port)
+                    writer.close()
+                    await writer.wait_closed()
+                    break
+                await asyncio.sleep(0.02)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        await asyncio.to_thread(process.wait)
+
+
+async def test_behind_nginx_tokens_come_as_they_are_said(db: Path, tmp_path: Path, far: FarEnd) -> None:
+    """Each is there before the next one is let out; the outer name, imports and the request's id get through, and
+    metrics do not get out.
+    """
+    ada = make_keys(db, ada="admin")["ada"]
+    async with serve_here(db, far, auth="keys") as inner:
+        async with run_nginx(tmp_path, inner.url.removeprefix("http://")) as url, open_api(url) as api:
+            api.http.headers.update(ada | {"Host": "chat.example.com"})
+            staff = await api.make_staff()
+            gate = far.hold(["one", " two", " three"])
+            async with api.stream(staff, "hello") as hearing:
+                for token in ("one", " two", " three"):
+                    gate.release()
+                    assert await hearing.token() == token
+                gate.open()
+                assert (await hearing.rest()).end["type"] == "done"
+            assert re.fullmatch(r"[0-9a-f]{32}", hearing.heard.headers["x-request-id"])
+            past = [{"message_type": "user", "content": "x" * 50_000, "created_at": "2026-01-01T00:00:00Z"}] * 100
+            await api.post(f"/staff/{staff}/conversations", {"messages": past}, 201)
+            assert (await api.http.get(f"{url}/metrics")).status_code == 403
+
+
+def test_the_caddyfile_is_sound(tmp_path: Path) -> None:
+    """As Caddy itself sees it."""
+    caddy = shutil.which("caddy")
+    if caddy is None:
+        pytest.skip("caddy is missing; get it with: apt-get install caddy")
+    command = [caddy, "validate", "--adapter", "caddyfile", "--config", str(DEPLOY / "Caddyfile")]
+    environment = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
+    checked = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert checked.returncode == 0, checked.stderr
+
+
+# ── the page ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def list_commands() -> Iterator[list[str]]:
+    """Every `staffstream …` in the page's code, as arguments."""
+    text = (DOCS / "DEPLOYING.md").read_text("utf-8")
+    for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            if found := re.search(r"(?:bin/|^|-v staffstream:/data )staffstream ([a-z]+ [^)]*)", line):
+                yield shlex.split(found[1])
+    for inline in re.findall(r"`staffstream ([a-z]+[^`]*)`", text):
+        yield shlex.split(inline)
+
+
+def test_every_command_on_the_page_is_one(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its arguments are taken by the command line as they stand."""
+    commands = list(list_commands())
+    assert {command[0] for command in commands} >= {"keys", "doctor", "backup", "restore", "export", "import"}
+    for command in commands:
+        try:
+            make_parser().parse_args(command)
+        except SystemExit:
+            names = capsys.readouterr().err
+            assert "required" in names, f"staffstream {shlex.join(command)}: {names}"
+
+
+def test_every_setting_on_the_page_is_one() -> None:
+    """Names in capitals between backticks are settings, or the variables that the page explains."""
+    text = (DOCS / "DEPLOYING.md").read_text("utf-8")
+    known = {name_variable(name) for name in Settings.model_fields}
+    known |= {name.removeprefix("STAFFSTREAM_") for name in known}
+    for named in re.findall(r"`([A-Z][A-Z_]{3,})(?:=\w+)?`", text):
+        assert named in known | {"SIGTERM", "OTEL_EXPORTER_OTLP_ENDPOINT"}, named
+
+
+def test_the_files_name_settings_that_exist(db: Path) -> None:
+    """Variables of the unit and of the image are read."""
+    for variables in (
+        read_unit_environment("staffstream.service"),
+        dict(pair.split("=", 1) for line in read_dockerfile()["ENV"] for pair in shlex.split(line)),
+    ):
+        assert variables.keys() <= {name_variable(name) for name in Settings.model_fields}
+        read_settings(variables)
+
+
+def test_the_first_key_is_an_admins(db: Path) -> None:
+    """As the page says of `keys create me`."""
+    subprocess.run(
+        [*STAFFSTREAM, "keys", "create", "me", "--db", db], check=True, timeout=60, stdout=subprocess.DEVNULL
+    )
+    with contextlib.closing(connect(db)) as connection:
+        (key,) = list_keys(connection)
+    assert (key.user_id, key.role) == ("me", "admin")
