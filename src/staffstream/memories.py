@@ -317,7 +317,9 @@ def load_memories(conn: Connection, scope: Scope, numbers: Iterable[int]) -> dic
     """Some memories by number; ones of another scope are not among them."""
     wanted = list(numbers)
     rows = conn.execute(
-        f"SELECT * FROM memories WHERE number IN ({', '.join('?' * len(wanted))}) AND scope_id = ?", (*wanted, scope.id)
+        # "+" keeps the planner from reading the whole scope by its index
+        f"SELECT * FROM memories WHERE number IN ({', '.join('?' * len(wanted))}) AND +scope_id = ?",
+        (*wanted, scope.id),
     )
     return {row["number"]: _read_memory(row) for row in rows}
 
@@ -326,7 +328,7 @@ def load_traits(conn: Connection, scope: Scope, numbers: Sequence[int]) -> list[
     """What recall weighs of some memories, in the order of their numbers; None for one that is no longer there."""
     rows = conn.execute(
         "SELECT number, kind, text, speaker, importance, pinned, occurred_at, reinforced_at, valid_to,"
-        " source_message_id FROM memories WHERE number IN (SELECT value FROM json_each(?)) AND scope_id = ?"
+        " source_message_id FROM memories WHERE number IN (SELECT value FROM json_each(?)) AND +scope_id = ?"
         " AND deleted_at IS NULL",
         (json.dumps(list(numbers)), scope.id),
     )

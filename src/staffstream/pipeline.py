@@ -154,9 +154,9 @@ class Pipeline:
         conversation = conversations.ensure_conversation(
             tx, scope, asked.conversation_id if asked else question.conversation_id
         )
-        others = runs.find_active_runs(tx, scope, conversation.id)
-        if others and question.strategy == "reject":
-            raise Busy(extra={"run_id": others[0].id})
+        other = runs.find_active_run(tx, scope, conversation.id)
+        if other and question.strategy == "reject":
+            raise Busy(extra={"run_id": other.id})
         if asked is None:
             member = staff.get_staff(tx, scope.staff_id)
             self._check_length(member, tokens)
@@ -166,8 +166,7 @@ class Pipeline:
         if key:
             runs.keep_key(tx, scope, key, question.request_hash, run)
         claimed = runs.claim_run(tx, run, owner=self.owner) if question.door == "stream" else None
-        making = next((other for other in others if other.state != "queued"), None)
-        interrupts = making if question.strategy == "interrupt" else None
+        interrupts = other if other and other.state != "queued" and question.strategy == "interrupt" else None
         return Acceptance(claimed or run, claimed is not None, interrupts)
 
     def _check_length(self, member: Staff, tokens: int) -> None:

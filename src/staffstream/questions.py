@@ -7,6 +7,7 @@ of the one spoken to, so it would find what was said to someone; what someone sa
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 MOST_WORDS = 32  # of a long message, that many are searched for
 
@@ -97,6 +98,7 @@ def _find_words(text: str) -> list[str]:
     return [word for word in re.findall(r"\w+", text.lower()) if word not in _STOP_WORDS and word.strip("_")]
 
 
+@lru_cache(maxsize=1024)
 def _write_name(name: str) -> re.Pattern[str]:
     """The full name or its first word, possessives too."""
     forms = sorted({name.strip(), name.split()[0]}, key=len, reverse=True)

@@ -19,28 +19,46 @@ import numpy as np
 
 from staffstream.database import Connection, Row
 from staffstream.domain import Scope, parse_time
-from staffstream.embeddings import load_static_embedder
+from staffstream.embeddings.static import Ids, load_static_embedder
 from staffstream.memories import Memory, MemoryKind, load_memories, load_names, load_traits
-from staffstream.memory_index import EmbedNow, find_word, load_vectors
+from staffstream.memory_index import EmbedNow, find_word, holds_vectors_of, load_vectors
 from staffstream.questions import Question, is_question, read_question, tells_time
-from staffstream.scope_index import Positions, ScopeIndex, open_index
+from staffstream.scope_index import NO_VECTOR, Distances, Positions, ScopeIndex, open_index
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 
-SEEDS = 50  # the best by words and the best by vectors; their neighbours come on top
-NEAREST = 300  # signs are coarse: so many are compared exactly
-WORDS, VECTOR, PIECES = 0.30, 0.25, 0.45  # of a match, with the built-in table
-WORDS_M, VECTOR_M, PIECES_M = 0.20, 0.40, 0.40  # with an embedder that reads whole texts
+SEEDS = 50  # the best by words …
+NEAREST = 80  # … and by vectors, as far as signs tell; their neighbours come on top
+WEIGHED = 160  # so many of them are read from the file and weighed exactly
 BEFORE, AFTER, FURTHER, TALK = 0.30, 0.20, 0.15, 0.50  # what a turn gets of its neighbours' matches, and of its talk's
 TALK_TURNS = 3  # whose best turns' mean it is
 ALONE = 1.6  # a fact has no neighbours: its own match counts for what they give a turn
 SAID_BY, ASKS, DATED, TELLS_WHEN = 1.4, 0.85, 1.5, 1.2
 NO_LONGER_TRUE = 0.6
-FLOOR_QUESTION, FLOOR_MEMORY = 0.52, 0.30  # the best memory must reach the first for any to be relevant
+FLOOR, FLOOR_OF_BEST = 0.30, 0.78  # one memory's evidence must reach the second for any to be relevant
 HALF_LIFE_DAYS, AGED = 180.0, 0.10  # age takes at most a tenth …
 LATEST_HALF_LIFE_DAYS, LATEST_AGED = 30.0, 0.50  # … and half when the question asks for the latest
 MOST_PIECES = 48  # of a long message, the rarest
+MOST_HOLDERS = 2500  # a word in more memories than that, or in more than an eighth of the scope, says little
 PRIOR_TEXTS = 100  # as if so many texts of plain English were in the scope: counts of a few memories mean little
+
+
+@dataclass(frozen=True, slots=True)
+class Mix:
+    """The parts of a match: shared words, likeness of vectors, nearest pieces. They sum to 1."""
+
+    words: float
+    vector: float
+    pieces: float
+
+    def of(self, words: Floats, cosines: Floats, pieces: Floats) -> Floats:
+        mixed: Floats = (self.words * words + self.vector * cosines + self.pieces * pieces).astype(np.float32)
+        return mixed
+
+
+STATIC = Mix(0.30, 0.25, 0.45)  # the built-in table
+MODEL = Mix(0.20, 0.40, 0.40)  # an embedder that reads whole texts
+WORDS_ALONE = Mix(0.40, 0.0, 0.60)  # no vector of the question
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,71 +89,80 @@ def recall_memories(
     """
     user_names, staff_name = load_names(conn, scope)
     asked = read_question(question, user_names=user_names, staff_name=staff_name)
-    index = open_index(conn, scope)
-    candidates = _find_candidates(conn, scope, index, asked, embed, without_message)
-    if not len(candidates.positions):
+    found = _find_candidates(conn, scope, asked, embed, without_message)
+    if not found.traits:
         return []
-    relevance = _weigh_surroundings(index, candidates)
-    score = relevance * _weigh_traits(asked, candidates.traits)
-    score *= _weigh_age(asked, candidates.traits, half_life_days, now or datetime.now(UTC))
-    relevant = (relevance >= FLOOR_MEMORY) & (relevance.max() >= FLOOR_QUESTION)
-    order = [i for i in np.argsort(-score, kind="stable") if kind is None or candidates.traits[i]["kind"] == kind]
-    chosen = {candidates.traits[i]["number"]: i for i in order[:limit]}
-    found = load_memories(conn, scope, chosen)
-    return [Recalled(found[number], float(score[i]), bool(relevant[i])) for number, i in chosen.items()]
+    score = found.relevance * _weigh_traits(asked, found.traits)
+    score *= _weigh_age(asked, found.traits, half_life_days, now or datetime.now(UTC))
+    relevant = (found.relevance >= FLOOR) & (found.evidence.max() >= FLOOR_OF_BEST)
+    order = [i for i in np.argsort(-score, kind="stable") if kind is None or found.traits[i]["kind"] == kind]
+    chosen = {found.traits[i]["number"]: i for i in order[:limit]}
+    memories = load_memories(conn, scope, chosen)
+    return [Recalled(memories[number], float(score[i]), bool(relevant[i])) for number, i in chosen.items()]
 
 
-# ── candidates, and how well each matches by itself ──────────────────────────────────────────────────────────────────
+# ── candidates, and how well each matches ────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True, slots=True)
-class _Candidates:
-    """`positions` in the index, ascending, with their rows and their matches."""
+class _Found:
+    """The candidates' rows. `relevance` ranks; `evidence` decides whether the question is about the scope at all."""
 
-    positions: Positions
     traits: Sequence[Row]
-    match: Floats
+    relevance: Floats
+    evidence: Floats
 
 
 def _find_candidates(
-    conn: Connection,
-    scope: Scope,
-    index: ScopeIndex,
-    asked: Question,
-    embed: EmbedNow | None,
-    without_message: str | None,
-) -> _Candidates:
-    by_words = _match_words(conn, scope, index, asked.words)
-    seeds = [np.argsort(-by_words, kind="stable")[:SEEDS]]
-    seeds[0] = seeds[0][by_words[seeds[0]] > 0]
+    conn: Connection, scope: Scope, asked: Question, embed: EmbedNow | None, without_message: str | None
+) -> _Found:
+    """In two steps: what is in memory tells which candidates to read from the file, and these are compared exactly."""
+    index = open_index(conn, scope)
+    words = _match_words(conn, scope, index, asked.words)
     vector = None if embed is None else embed(asked.topic)
-    if vector is not None and vector.any():
-        nearest = index.find_nearest(vector, limit=NEAREST)
-        cosines = load_vectors(conn, index.get_numbers(nearest).tolist(), dimensions=len(vector)) @ vector
-        seeds.append(nearest[np.argsort(-cosines, kind="stable")[:SEEDS]])
+    distances = None if vector is None else index.measure_distances(vector)
+    positions = _gather(index, words, distances)
+    mix = _choose_mix(conn, with_vectors=distances is not None)
+    cosines = np.zeros(len(positions), np.float32)
+    if vector is not None and distances is not None:
+        cosines = np.cos(np.pi / len(vector) * distances[positions]).astype(np.float32)
+    pieces = _match_pieces(index, asked.topic, positions)
+    words = words[positions]
+    rough = _add_neighbours(index, positions, mix.of(words, cosines, pieces))
+    kept = np.sort(np.argsort(-rough, kind="stable")[:WEIGHED])
+    rows = load_traits(conn, scope, index.get_numbers(positions[kept]).tolist())
+    index.forget(positions[kept][[row is None for row in rows]])
+    if vector is not None and distances is not None:
+        numbers = index.get_numbers(positions[kept]).tolist()
+        cosines[kept] = load_vectors(conn, numbers, dimensions=len(vector)) @ vector
+    match = mix.of(words, cosines, pieces)
+    out = [i for i, row in zip(kept, rows, strict=True) if row is None or _comes_from(row, without_message)]
+    match[out] = 0
+    inside = [(i, row) for i, row in zip(kept, rows, strict=True) if row is not None and match[i] > 0]
+    chosen = np.array([i for i, _ in inside], np.int64)
+    traits = [row for _, row in inside]
+    relevance = _add_neighbours(index, positions, match)[chosen]
+    in_talk = index.get_threads(positions[chosen]) != 0
+    relevance += np.where(in_talk, TALK * _find_best_of_talk(index, positions[chosen], match[chosen], traits), 0)
+    return _Found(traits, relevance, relevance + cosines[chosen])
+
+
+def _choose_mix(conn: Connection, *, with_vectors: bool) -> Mix:
+    if not with_vectors:
+        return WORDS_ALONE
+    return STATIC if holds_vectors_of(conn, load_static_embedder().name, load_static_embedder().dimensions) else MODEL
+
+
+def _gather(index: ScopeIndex, words: Floats, distances: Distances | None) -> Positions:
+    """The positions of the best by words and of the nearest, and of their neighbours, ascending."""
+    matched = np.flatnonzero(words)
+    seeds = [matched[np.argsort(-words[matched], kind="stable")[:SEEDS]]]
+    if distances is not None:
+        seeds.append(np.argpartition(distances, min(NEAREST, len(distances)) - 1)[:NEAREST])
+        seeds[-1] = seeds[-1][distances[seeds[-1]] < NO_VECTOR]
     steps = [index.step(positions, by) for positions in seeds for by in (-2, -1, 1, 2)]
     positions = np.unique(np.concatenate([*seeds, *steps]))
-    positions, traits = _load_living(conn, scope, index, positions[positions >= 0], without_message)
-    pieces = _match_pieces(index, asked.topic, positions)
-    if vector is None:
-        match = (WORDS * by_words[positions] + PIECES * pieces) / (WORDS + PIECES)
-    else:
-        cosines = load_vectors(conn, [row["number"] for row in traits], dimensions=len(vector)) @ vector
-        static = len(vector) == load_static_embedder().dimensions
-        words, likeness, nearest_pieces = (WORDS, VECTOR, PIECES) if static else (WORDS_M, VECTOR_M, PIECES_M)
-        match = words * by_words[positions] + likeness * cosines + nearest_pieces * pieces
-    return _Candidates(positions, traits, match.astype(np.float32))
-
-
-def _load_living(
-    conn: Connection, scope: Scope, index: ScopeIndex, positions: Positions, without_message: str | None
-) -> tuple[Positions, list[Row]]:
-    """The candidates' rows; the index forgets those that have been deleted since it read them."""
-    rows = load_traits(conn, scope, index.get_numbers(positions).tolist())
-    gone = np.array([row is None for row in rows], np.bool_)
-    index.forget(positions[gone])
-    kept = [i for i, row in enumerate(rows) if row is not None and not _comes_from(row, without_message)]
-    return positions[kept], [row for i in kept if (row := rows[i]) is not None]
+    return positions[positions >= 0]
 
 
 def _comes_from(row: Row, message_id: str | None) -> bool:
@@ -146,78 +173,81 @@ def _match_words(conn: Connection, scope: Scope, index: ScopeIndex, words: Seque
     """For every position the share of the question's words that it has; rare words count more, in short texts too.
 
     That is BM25 (k1 = 1.2, b = .75) with each word counted once, over the sum of its weights: absolute, where FTS5's
-    own rank is relative to all scopes in the file and costs ten times more. A word in more than an eighth of a large
-    scope says little and is left out.
+    own rank is relative to all scopes in the file and costs ten times more.
     """
-    total, found = 0.0, np.zeros(len(index), np.float32)
-    most = max(2000, len(index) // 8)
+    total, shares = 0.0, np.zeros(len(index), np.float32)
+    most = max(500, min(len(index) // 8, MOST_HOLDERS))
     seen: set[bytes] = set()
     for word in words:
-        numbers = find_word(conn, scope, word, most=min(most, 5000))
+        numbers = find_word(conn, scope, word, most=most)
         if numbers is None:
             continue
-        positions = index.locate(np.array(numbers, np.int64))
-        if len(positions) and positions.tobytes() in seen:  # another form of a word before it
+        holders = index.locate(numbers)
+        if len(holders) and holders.tobytes() in seen:  # another form of a word before it
             continue
-        seen.add(positions.tobytes())
-        weight = math.log1p((len(index) + PRIOR_TEXTS - len(positions) + 0.5) / (len(positions) + 0.5))
+        seen.add(holders.tobytes())
+        weight = math.log1p((len(index) + PRIOR_TEXTS - len(holders) + 0.5) / (len(holders) + 0.5))
         total += weight
-        found[positions] += weight
-    matched = np.flatnonzero(found)
-    found[matched] *= (
-        2.2 / (1 + 1.2 * (0.25 + 0.75 * index.get_lengths(matched) / index.mean_length)) / max(total, 1e-9)
-    )
-    return found
+        shares[holders] += weight
+    matched = np.flatnonzero(shares)
+    shorter = 2.2 / (1 + 1.2 * (0.25 + 0.75 * index.get_lengths(matched) / index.mean_length))
+    shares[matched] *= shorter / max(total, 1e-9)
+    return shares
 
 
 def _match_pieces(index: ScopeIndex, topic: str, positions: Positions) -> Floats:
     """For each position: how near the question's pieces are to the text's nearest ones, rare pieces counting more."""
-    table = load_static_embedder()
-    asked = np.unique(table.split(topic))
-    asked = asked[table.is_word[asked]]
+    asked, weights = _weigh_pieces(index, topic)
     lengths = index.get_lengths(positions)
     nearness = np.zeros(len(positions), np.float32)
     filled = np.flatnonzero(lengths)
     if not len(asked) or not len(filled):
         return nearness
+    starts = np.concatenate([[0], np.cumsum(lengths[filled])[:-1]])
+    likeness = load_static_embedder().compare_pieces(asked, np.concatenate(index.get_pieces(positions[filled])))
+    best = np.maximum.reduceat(np.maximum(likeness - 0.1, 0) / 0.9, starts, axis=1)
+    shorter = 1 / (0.7 + 0.3 * lengths[filled] / index.mean_length)
+    nearness[filled] = weights @ best * shorter
+    return nearness
+
+
+def _weigh_pieces(index: ScopeIndex, topic: str) -> tuple[Ids, Floats]:
+    """The question's pieces, and what share of it each is by its rarity in the scope."""
+    table = load_static_embedder()
+    asked = np.unique(table.split(topic))
+    asked = asked[table.is_word[asked]]
     counts = index.count_pieces(asked) + PRIOR_TEXTS * table.commonness[asked]
     weights = np.log1p((len(index) + PRIOR_TEXTS) / (counts + 0.5))
-    heaviest = np.argsort(-weights, kind="stable")[:MOST_PIECES]
-    asked, weights = asked[heaviest], weights[heaviest].astype(np.float32)
-    starts = np.concatenate([[0], np.cumsum(lengths[filled])[:-1]])
-    pieces, places = np.unique(np.concatenate(index.get_pieces(positions[filled])), return_inverse=True)
-    likeness = np.maximum(table.get_directions(asked) @ table.get_directions(pieces).T - 0.1, 0) / 0.9
-    best = np.maximum.reduceat(likeness[:, places], starts, axis=1)
-    shorter = 1 / (0.7 + 0.3 * lengths[filled] / index.mean_length)
-    nearness[filled] = weights @ best / weights.sum() * shorter
-    return nearness
+    rarest = np.argsort(-weights, kind="stable")[:MOST_PIECES]
+    return asked[rarest], (weights[rarest] / max(weights[rarest].sum(), 1e-9)).astype(np.float32)
 
 
 # ── what speaks for a memory beside its own match ────────────────────────────────────────────────────────────────────
 
 
-def _weigh_surroundings(index: ScopeIndex, candidates: _Candidates) -> Floats:
-    """Each candidate's relevance: its match, its neighbours' in the conversation, and its talk's best."""
-    positions, match = candidates.positions, candidates.match
+def _add_neighbours(index: ScopeIndex, positions: Positions, match: Floats) -> Floats:
+    """Each match with its share of its neighbours' in the conversation; outside any it stands for both."""
     gets = match.copy()
+    if not len(positions):
+        return gets
     for by, share in ((-2, FURTHER), (-1, BEFORE), (1, AFTER), (2, FURTHER)):
         neighbours = index.step(positions, by)
         places = np.minimum(np.searchsorted(positions, neighbours), len(positions) - 1)
         gets += np.where(positions[places] == neighbours, share * match[places], 0)
-    gets += TALK * _find_best_of_talk(index, candidates)
-    return np.where(index.get_threads(positions) == 0, ALONE * match, gets)
+    alone = index.get_threads(positions) == 0
+    return np.where(alone, np.float32(ALONE) * match, gets)
 
 
-def _find_best_of_talk(index: ScopeIndex, candidates: _Candidates) -> Floats:
+def _find_best_of_talk(index: ScopeIndex, positions: Positions, match: Floats, traits: Sequence[Row]) -> Floats:
     """For each candidate the mean of the best matches in its conversation on its day."""
     talks = [
         (thread, row["occurred_at"][:10])
-        for thread, row in zip(index.get_threads(candidates.positions).tolist(), candidates.traits, strict=True)
+        for thread, row in zip(index.get_threads(positions).tolist(), traits, strict=True)
     ]
     matches: dict[tuple[int, str], list[float]] = {}
-    for talk, match in zip(talks, candidates.match.tolist(), strict=True):
-        matches.setdefault(talk, []).append(match)
-    best = {talk: sum(sorted(each)[-TALK_TURNS:]) / TALK_TURNS for talk, each in matches.items()}
+    for talk, value in zip(talks, match.tolist(), strict=True):
+        matches.setdefault(talk, []).append(value)
+    best = {talk: sum(sorted(values)[-TALK_TURNS:]) / TALK_TURNS for talk, values in matches.items()}
     return np.array([best[talk] for talk in talks], np.float32)
 
 

@@ -30,10 +30,11 @@ IDEMPOTENCY_S = 24 * 3600.0
 _SELECT = "SELECT runs.*, scopes.staff_id, scopes.user_id FROM runs JOIN scopes ON scopes.id = runs.scope_id"
 _ACTIVE = "('queued', 'building', 'streaming')"
 _BEGUN = "('building', 'streaming')"
-_IS_NEXT = (  # at the head of its conversation's queue, with nothing being made there
-    "runs.state = 'queued' AND NOT EXISTS (SELECT 1 FROM runs AS other"
-    " WHERE other.conversation_id = runs.conversation_id AND other.finished_at IS NULL"
-    " AND (other.state <> 'queued' OR (other.turn, other.id) < (runs.turn, runs.id)))"
+_IS_NEXT = (  # nothing is being made in its conversation, and nothing was queued there before it: each one index step
+    "runs.state = 'queued' AND NOT EXISTS (SELECT 1 FROM runs AS made"
+    f" WHERE made.conversation_id = runs.conversation_id AND made.state IN {_BEGUN})"
+    " AND NOT EXISTS (SELECT 1 FROM runs AS earlier WHERE earlier.conversation_id = runs.conversation_id"
+    " AND earlier.finished_at IS NULL AND (earlier.turn, earlier.id) < (runs.turn, runs.id))"
 )
 
 
@@ -48,14 +49,17 @@ def get_run(conn: Connection, scope: Scope, run_id: str) -> Run:
     return _read_run(row)
 
 
-def find_active_runs(conn: Connection, scope: Scope, conversation_id: str) -> list[Run]:
-    """The conversation's runs that have not ended, in the order of turns: the one being made first, then the queue."""
-    rows = conn.execute(
-        f"{_SELECT} WHERE runs.conversation_id = ? AND runs.scope_id = ? AND finished_at IS NULL"
-        " ORDER BY state = 'queued', runs.turn, runs.id",
-        (conversation_id, scope.id),
-    )
-    return [_read_run(row) for row in rows]
+def find_active_run(conn: Connection, scope: Scope, conversation_id: str) -> Run | None:
+    """The run that is being made in the conversation, or else the next in its queue; None if there is neither."""
+    for condition in (f"state IN {_BEGUN}", "finished_at IS NULL"):  # each one step into an index
+        row = conn.execute(
+            f"{_SELECT} WHERE runs.conversation_id = ? AND runs.scope_id = ? AND {condition}"
+            " ORDER BY runs.turn, runs.id LIMIT 1",
+            (conversation_id, scope.id),
+        ).fetchone()
+        if row:
+            return _read_run(row)
+    return None
 
 
 def has_active_run(conn: Connection, scope: Scope, message_id: str) -> bool:
@@ -76,6 +80,14 @@ def load_reply_text(conn: Connection, run: Run) -> str:
         "SELECT content FROM messages WHERE id = ? AND scope_id = ?", (run.message_id, run.scope_id)
     ).fetchone()
     return str(row["content"]) if row else ""
+
+
+def is_any_due(conn: Connection) -> bool:
+    """Whether a queued run could begin now."""
+    row = conn.execute(
+        f"SELECT 1 FROM runs WHERE {_IS_NEXT} AND coalesce(not_before, '') <= ? LIMIT 1", (now_text(),)
+    ).fetchone()
+    return row is not None
 
 
 def measure_queue(conn: Connection) -> tuple[int, str | None]:
@@ -122,10 +134,11 @@ def claim_run(tx: Connection, run: Run, *, owner: Owner) -> Run | None:
 
 def claim_due_runs(tx: Connection, *, owner: Owner, limit: int, conversation_id: str | None = None) -> list[Run]:
     """Begin up to `limit` queued runs that are next in their conversation and due, oldest first."""
+    within, order = ("runs.conversation_id = ?", "runs.turn, runs.id") if conversation_id else ("? IS NULL", "runs.id")
     rows = tx.execute(
-        f"{_SELECT} WHERE {_IS_NEXT} AND coalesce(not_before, '') <= ?1 AND (?2 IS NULL OR runs.conversation_id = ?2)"
-        " ORDER BY runs.id LIMIT ?3",
-        (now_text(), conversation_id, limit),
+        f"{_SELECT} WHERE {within} AND {_IS_NEXT} AND finished_at IS NULL AND coalesce(not_before, '') <= ?"
+        f" ORDER BY {order} LIMIT ?",
+        (conversation_id, now_text(), limit),
     ).fetchall()
     claimed = (claim_run(tx, _read_run(row), owner=owner) for row in rows)
     return [run for run in claimed if run]

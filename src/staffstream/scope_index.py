@@ -13,15 +13,17 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from staffstream.database import Connection, Row
+from staffstream.database import Connection
 from staffstream.domain import Scope
 from staffstream.embeddings import load_static_embedder
-from staffstream.memory_index import get_number_range
+from staffstream.memory_index import IndexRow, load_index_rows
 
 MOST_BYTES = 24 * 1024 * 1024  # for the scopes of one connection; the one in use may take more
 
 Positions = np.ndarray[Any, np.dtype[np.int64]]
 Array = np.ndarray[Any, np.dtype[Any]]
+Distances = np.ndarray[Any, np.dtype[np.uint16]]
+NO_VECTOR = 0xFFFF
 
 _kept: WeakKeyDictionary[Connection, OrderedDict[Scope, "ScopeIndex"]] = WeakKeyDictionary()
 
@@ -69,50 +71,45 @@ class ScopeIndex:
 
     def read_on(self, conn: Connection, scope: Scope) -> bool:
         """Take in what was saved since; False when that cannot be fitted in, and the index has to be made anew."""
-        first, last = get_number_range(scope)
-        rows = conn.execute(
-            "SELECT place, number, thread, pieces, vector FROM memory_vectors WHERE place BETWEEN ? AND ?"
-            " ORDER BY place",
-            (max(first, self._last_place + 1), last),
-        ).fetchall()
+        rows = load_index_rows(conn, scope, after_place=self._last_place)
         if not rows:
             return True
-        self._last_place = rows[-1]["place"]
         newest = int(self._number.values[-1]) if len(self) else -1
-        moved = [row for row in rows if row["number"] <= newest] if len(self) else []
-        fresh = [row for row in rows if row["number"] > newest] if moved else rows
-        if not all(map(self._take_moved, moved)):
-            return False
+        fresh = [row for row in rows if row.number > newest]
+        moved = [row for row in rows if row.number <= newest]
         if fresh:
-            self._append(sorted(fresh, key=lambda row: row["number"]))
-        return True
+            self._append(sorted(fresh, key=lambda row: row.number))
+        self._last_place = rows[-1].place
+        return all(map(self._take_moved, moved))
 
-    def _append(self, rows: Sequence[Row]) -> None:
-        self._link(rows)
-        blobs = [row["pieces"] for row in rows]
-        pieces = np.frombuffer(b"".join(blobs), "<u2")
-        ends = np.cumsum([len(blob) // 2 for blob in blobs]) + len(self._pieces)
-        self._pieces.extend(pieces)
-        self._piece_counts += np.bincount(pieces, minlength=len(self._piece_counts)).astype(np.int32)
-        self._end.extend(ends)
-        self._number.extend(np.array([row["number"] for row in rows]))
+    def _append(self, rows: Sequence[IndexRow]) -> None:
+        _, numbers, threads, pieces, vectors = zip(*rows, strict=True)
+        self._link(threads)
+        flat = np.frombuffer(b"".join(pieces), "<u2")
+        self._end.extend(np.cumsum([len(each) // 2 for each in pieces]) + len(self._pieces))
+        self._pieces.extend(flat)
+        self._piece_counts += np.bincount(flat, minlength=len(self._piece_counts)).astype(np.int32)
+        self._number.extend(np.array(numbers))
         self._alive.extend(np.ones(len(rows), np.bool_))
-        self._has_vector.extend(np.array([row["vector"] is not None for row in rows]))
-        self._append_signs([row["vector"] for row in rows])
+        self._has_vector.extend(np.array([vector is not None for vector in vectors]))
+        self._append_signs(vectors)
 
-    def _link(self, rows: Sequence[Row]) -> None:
+    def _link(self, threads: Sequence[int]) -> None:
         """Note each memory's neighbours in its thread."""
-        start, before = len(self), np.full(len(rows), -1, np.int64)
-        self._after.extend(np.full(len(rows), -1, np.int64))
-        self._thread.extend(np.array([row["thread"] for row in rows], np.int64))
-        for position, row in enumerate(rows, start):
-            if row["thread"]:
-                last = self._last_of_thread.get(row["thread"], -1)
-                before[position - start] = last
-                if last >= 0:
-                    self._after.values[last] = position
-                self._last_of_thread[row["thread"]] = position
-        self._before.extend(before)
+        start, last_of_thread = len(self), self._last_of_thread
+        before, after = [-1] * len(threads), [-1] * len(threads)
+        self._after.extend(np.full(len(threads), -1))
+        for i, thread in enumerate(threads):
+            if thread:
+                last = before[i] = last_of_thread.get(thread, -1)
+                if last >= start:
+                    after[last - start] = start + i
+                elif last >= 0:
+                    self._after.values[last] = start + i
+                last_of_thread[thread] = start + i
+        self._after.values[start:] = after
+        self._before.extend(np.array(before))
+        self._thread.extend(np.array(threads))
 
     def _append_signs(self, vectors: Sequence[bytes | None]) -> None:
         length = max((len(vector) for vector in vectors if vector), default=64 * len(self._signs))
@@ -124,18 +121,18 @@ class ScopeIndex:
         for column, word in zip(self._signs, words.T, strict=True):
             column.extend(word)
 
-    def _take_moved(self, row: Row) -> bool:
+    def _take_moved(self, row: IndexRow) -> bool:
         """A memory that was there before has a vector now, or was restored."""
-        position = int(np.searchsorted(self._number.values, row["number"]))
-        if self._number.values[position] != row["number"]:
+        position = int(np.searchsorted(self._number.values, row.number))
+        if self._number.values[position] != row.number:
             return False
-        if row["vector"] is not None:
-            words = _pack_signs(np.frombuffer(row["vector"], np.int8)[None, :])[0]
+        if row.vector is not None:
+            words = _pack_signs(np.frombuffer(row.vector, np.int8)[None, :])[0]
             if not self._signs:
                 return False
             for column, word in zip(self._signs, words, strict=True):
                 column.values[position] = word
-        self._has_vector.values[position] = row["vector"] is not None
+        self._has_vector.values[position] = row.vector is not None
         self._alive.values[position] = True
         return True
 
@@ -145,18 +142,16 @@ class ScopeIndex:
 
     # ── asking ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def find_nearest(self, vector: Array, *, limit: int) -> Positions:
-        """The memories whose vectors agree with this one in the most signs, in no order."""
+    def measure_distances(self, vector: Array) -> Distances | None:
+        """For each memory in how many signs its vector differs from this one; None when there is nothing to compare."""
         usable = self._alive.values & self._has_vector.values
         if not self._signs or not vector.any() or not usable.any():
-            return np.zeros(0, np.int64)
-        distance = np.zeros(len(self), np.uint16)
+            return None
+        distances = np.zeros(len(self), np.uint16)
         for column, word in zip(self._signs, _pack_signs(vector[None, :])[0], strict=True):
-            distance += np.bitwise_count(column.values ^ word)
-        distance[~usable] = np.iinfo(np.uint16).max
-        limit = min(limit, int(np.count_nonzero(usable)))
-        nearest: Positions = np.argpartition(distance, limit - 1)[:limit]
-        return nearest
+            distances += np.bitwise_count(column.values ^ word)
+        distances[~usable] = NO_VECTOR
+        return distances
 
     def locate(self, numbers: Array) -> Positions:
         """The positions of living memories; those that are not here are left out."""

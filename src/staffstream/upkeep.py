@@ -138,8 +138,7 @@ async def _begin_due(pipeline: Pipeline) -> None:
     room = pipeline.settings.async_concurrency - making
     if room <= 0 or pipeline.draining:
         return
-    depth, _ = await pipeline.database.read(runs.measure_queue)
-    if depth and not pipeline.draining:
+    if await pipeline.database.read(runs.is_any_due) and not pipeline.draining:
         await pipeline.database.write(
             lambda tx: runs.claim_due_runs(tx, owner=pipeline.owner, limit=room), then=pipeline.begin
         )

@@ -32,6 +32,7 @@ class StaticEmbedder:
         with (files("staffstream") / "data" / "static-embedder.npz").open("rb") as file, np.load(file) as table:
             self._codes = table["codes"]  # int8 (pieces, 256), the direction of each piece
             self._weights = table["weights"].astype(np.float32)  # (pieces,): length of each, over 127
+            self._lengths = np.sqrt(np.einsum("ij,ij->i", self._codes, self._codes, dtype=np.float32)).clip(1)
             vocabulary = table["vocabulary"].tobytes().decode("utf-8")
         self.pieces = WordPiece(vocabulary.split("\n"))
         self.is_word = np.array([piece.strip("#").isalnum() for piece in vocabulary.split("\n")])
@@ -58,9 +59,16 @@ class StaticEmbedder:
         known: Ids = ids[ids != self.pieces.unknown]
         return known
 
-    def get_directions(self, ids: Ids) -> Vectors:
-        """Float32 (len(ids), 256): the pieces' own vectors as unit rows."""
-        return scale_rows(self._codes[ids].astype(np.float32))
+    def compare_pieces(self, some: Ids, others: Ids) -> Vectors:
+        """The cosine of each of some pieces with each of others: float32 (len(some), len(others))."""
+        place = np.zeros(self.pieces.size, np.int32)
+        place[others] = 1
+        distinct = np.flatnonzero(place)  # most texts are made of few pieces
+        place[distinct] = np.arange(len(distinct))
+        cosines = scale_rows(self._codes[some].astype(np.float32)) @ self._codes[distinct].T.astype(np.float32)
+        cosines /= self._lengths[distinct]
+        compared: Vectors = cosines[:, place[others]]
+        return compared
 
 
 def _estimate_commonness(size: int) -> Vectors:
