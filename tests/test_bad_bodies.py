@@ -305,7 +305,7 @@ async def test_no_body_makes_a_server_error(api: Api, ada: str, body: bytes) -> 
 @BARELY
 @given(
     values=st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=12), min_size=4, max_size=4),
-    key=st.binary(min_size=1, max_size=300).filter(lambda key: not set(key) & set(b"\r\n\0")),
+    key=st.binary(min_size=1, max_size=300).filter(lambda key: min(key) > 32),
 )
 async def test_no_path_query_or_header_makes_a_server_error(api: Api, ada: str, values: list[str], key: bytes) -> None:
     """Ids, cursors, limits and keys of any kind."""

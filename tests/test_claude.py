@@ -52,7 +52,7 @@ from staffstream.offline.wire import (
     start_message,
     stop_block,
 )
-from tests.far_end import STREAM_HEAD, FarEnd, Gate, Head, Reply, http_error, steps
+from tests.far_end import DEADLINE_S, STREAM_HEAD, FarEnd, Gate, Head, Reply, http_error, steps
 from tests.far_end_cases import CASES, ODD, Case
 
 pytestmark = pytest.mark.anyio
@@ -264,7 +264,8 @@ PROMPT = Prompt("claude-test", 100, [], [{"role": "user", "content": [{"type": "
 
 @pytest.fixture
 async def claude(far: FarEnd) -> AsyncIterator[Claude]:
-    async with Claude.open(Limits(1, 1, 1), api_key="sk-ant-test", base_url=far.url) as claude:
+    limits = Limits(DEADLINE_S, DEADLINE_S, DEADLINE_S)
+    async with Claude.open(limits, api_key="sk-ant-test", base_url=far.url) as claude:
         yield claude
 
 
@@ -313,7 +314,9 @@ async def test_every_fault_is_one_of_our_errors(far: FarEnd, name: str) -> None:
     case = FAULTS[name]
     far.script(case.script)
     said: list[Event] = []
-    async with Claude.open(Limits(0.3, 0.3, 0.3), api_key="sk-ant-test", base_url=far.url) as claude:
+    patience_s = 1 if case.stalls else DEADLINE_S
+    limits = Limits(patience_s, patience_s, patience_s)
+    async with Claude.open(limits, api_key="sk-ant-test", base_url=far.url) as claude:
         with pytest.raises(UpstreamError) as caught:
             await claude.stream_reply(PROMPT, said.extend)
     assert _text(said) == case.text
@@ -389,15 +392,15 @@ async def test_nobody_listening_is_a_broken_connection() -> None:
 async def test_pings_do_not_count_as_content(far: FarEnd) -> None:
     """A stream that says nothing but ping is silent."""
     far.script(CASES["stall_with_pings"].script)
-    async with Claude.open(Limits(1, 5, 0.2), api_key="k", base_url=far.url) as claude:
+    async with Claude.open(Limits(DEADLINE_S, DEADLINE_S, 0.2), api_key="k", base_url=far.url) as claude:
         with pytest.raises(UpstreamTimeout):
             await _ask(claude)
 
 
 async def test_a_slow_reply_is_no_silent_one(far: FarEnd) -> None:
     """Each token starts the count anew; a whole reply may take many times the limit."""
-    far.script(Reply(["a"] * 8, delay_s=0.1))
-    async with Claude.open(Limits(1, 5, 0.35), api_key="k", base_url=far.url) as claude:
+    far.script(Reply(["a"] * 8, delay_s=0.2))
+    async with Claude.open(Limits(DEADLINE_S, DEADLINE_S, 1), api_key="k", base_url=far.url) as claude:
         assert _text(await _ask(claude)) == "a" * 8
 
 

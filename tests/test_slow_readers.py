@@ -113,7 +113,7 @@ async def test_slow_readers_cost_no_memory(db: Path, far: FarEnd) -> None:
             heard = await fast.rest()
             grown = _measure_rss(server.process.pid) - before
     assert len(heard.text) == len(BIG) * WORDS
-    print(grown);print(grown);assert grown < 10 * len(heard.text), f"grown by {grown} bytes for {len(heard.text)} characters"
+    assert grown < 10 * len(heard.text), f"grown by {grown} bytes for {len(heard.text)} characters"
 
 
 def _measure_rss(pid: int) -> int:

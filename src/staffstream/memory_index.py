@@ -194,9 +194,9 @@ def load_index_rows(conn: Connection, scope: Scope, *, after_place: int) -> list
 
 def find_word(conn: Connection, scope: Scope, word: str, *, most: int) -> Numbers | None:
     """The numbers of the memories that hold a word in one of its forms; None if they are more than `most`."""
-    row = conn.execute(
+    row = conn.execute(  # one string of all: a row each would cost five times more
         "SELECT count(*), group_concat(number) FROM (SELECT rowid AS number FROM memory_words"
-        " WHERE memory_words MATCH ? AND rowid BETWEEN ? AND ? LIMIT ?)",  # one string of all: a row each would cost five times more
+        " WHERE memory_words MATCH ? AND rowid BETWEEN ? AND ? LIMIT ?)",
         (write_query([word]), *get_number_range(scope), most + 1),
     ).fetchone()
     return None if row[0] > most else np.fromstring(row[1] or "", np.int64, sep=",")
