@@ -305,7 +305,7 @@ async def test_no_body_makes_a_server_error(api: Api, ada: str, body: bytes) -> 
 @BARELY
 @given(
     values=st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=12), min_size=4, max_size=4),
-    key=st.binary(min_size=1, max_size=300).filter(lambda key: min(key) > 32),
+    key=st.lists(st.integers(33, 255).filter(lambda code: code != 127), min_size=1, max_size=300).map(bytes),
 )
 async def test_no_path_query_or_header_makes_a_server_error(api: Api, ada: str, values: list[str], key: bytes) -> None:
     """Ids, cursors, limits and keys of any kind."""
@@ -320,6 +320,6 @@ async def test_no_path_query_or_header_makes_a_server_error(api: Api, ada: str, 
     ]:
         response = await api.http.get(path, params=query)
         assert response.status_code < 500, (path, query, response.text)
-    headers = [(b"Idempotency-Key", key.strip() or b"k"), (b"Last-Event-ID", key.strip())]
+    headers = [(b"Idempotency-Key", key), (b"Last-Event-ID", key)]
     response = await api.http.post(f"/staff/{ada}/messages", json={"content": "Hi"}, headers=headers)  # type: ignore[arg-type]
     assert response.status_code < 500
