@@ -101,9 +101,10 @@ def _show_default(field: FieldInfo) -> str:
 
 
 def _serve(args: argparse.Namespace) -> None:
+    settings = read_settings(**{name: getattr(args, name, None) for name in Settings.model_fields})
+    # Seconds of imports on a slow machine: not needed to say that a port is no number.
     from staffstream.server import serve
 
-    settings = read_settings(**{name: getattr(args, name, None) for name in Settings.model_fields})
     if args.first_steps and settings.anthropic_api_key is None:
         settings = settings.model_copy(update={"offline": True})
 
