@@ -17,7 +17,7 @@ import numpy as np
 from staffstream.database import Connection
 from staffstream.domain import Scope
 from staffstream.embeddings import Embedder, load_static_embedder
-from staffstream.embeddings.vectors import Vectors, scale_rows
+from staffstream.embeddings.vectors import Vectors
 from staffstream.errors import SetupError
 
 Numbers = np.ndarray[Any, np.dtype[np.int64]]
@@ -202,18 +202,18 @@ def find_word(conn: Connection, scope: Scope, word: str, *, most: int) -> Number
     return None if row[0] > most else np.fromstring(row[1] or "", np.int64, sep=",")
 
 
-def load_vectors(conn: Connection, numbers: Sequence[int], *, dimensions: int) -> Vectors:
-    """Unit rows for memories that a search within a scope gave, float32 (n, dimensions); zeros for those without."""
-    vectors = dict(
+def compare_vectors(conn: Connection, numbers: Sequence[int], vector: Vector) -> Vector:
+    """The cosine of a vector with those of memories that a search within a scope gave: float32 (n,); zero for a memory
+    without one. sqlite-vec computes them where they lie, so that no vector is copied out.
+    """
+    cosines = dict(
         conn.execute(
-            "SELECT number, vector FROM memory_vectors WHERE number IN (SELECT value FROM json_each(?))"
-            " AND vector IS NOT NULL",
-            (json.dumps(list(numbers)),),
+            "SELECT number, 1 - vec_distance_cosine(vec_int8(vector), vec_int8(?)) FROM memory_vectors"
+            " WHERE number IN (SELECT value FROM json_each(?)) AND vector IS NOT NULL",
+            (_write_vector(vector), json.dumps(list(numbers))),
         ).fetchall()
     )
-    nothing = bytes(dimensions)
-    codes = np.frombuffer(b"".join(vectors.get(number, nothing) for number in numbers), np.int8)
-    return scale_rows(codes.reshape(-1, dimensions).astype(np.float32))
+    return np.array([cosines.get(number, 0.0) for number in numbers], np.float32)
 
 
 def write_query(words: Iterable[str]) -> str:

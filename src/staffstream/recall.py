@@ -21,7 +21,7 @@ from staffstream.database import Connection, Row
 from staffstream.domain import Scope, parse_time
 from staffstream.embeddings.static import Ids, load_static_embedder
 from staffstream.memories import Memory, MemoryKind, load_memories, load_names, load_traits
-from staffstream.memory_index import EmbedNow, find_word, holds_vectors_of, load_vectors
+from staffstream.memory_index import EmbedNow, compare_vectors, find_word, holds_vectors_of
 from staffstream.questions import Question, is_question, read_question, tells_time
 from staffstream.scope_index import NO_VECTOR, Distances, Positions, ScopeIndex, open_index
 
@@ -134,7 +134,7 @@ def _find_candidates(
     index.forget(positions[kept][[row is None for row in rows]])
     if vector is not None and distances is not None:
         numbers = index.get_numbers(positions[kept]).tolist()
-        cosines[kept] = load_vectors(conn, numbers, dimensions=len(vector)) @ vector
+        cosines[kept] = compare_vectors(conn, numbers, vector)
     match = mix.of(words, cosines, pieces)
     out = [i for i, row in zip(kept, rows, strict=True) if row is None or _comes_from(row, without_message)]
     match[out] = 0
