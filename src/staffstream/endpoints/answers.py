@@ -1,8 +1,4 @@
-"""The JSON that the server sends, as typed dictionaries: what /openapi.json describes.
-
-Tests hold every answer against them. They are not on the way of an answer (the `show_…` functions are), so they cost
-nothing when one is sent.
-"""
+"""The JSON that the server sends, as typed dictionaries: answers are made by them, and /openapi.json describes them."""
 
 from typing import Annotated, Any, Literal, NotRequired
 

@@ -1,12 +1,12 @@
 """The JSON of memories and of the graph."""
 
-import dataclasses
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, StrictBool, StrictStr
 
 from staffstream.domain import Message
-from staffstream.endpoints.shapes import Body, Text, Time, show_message
+from staffstream.endpoints import answers
+from staffstream.endpoints.shapes import Body, Json, Text, Time, show_message, show_value
 from staffstream.graph import Entity, Relation
 from staffstream.memories import Memory
 
@@ -49,15 +49,12 @@ class GraphQuery(BaseModel):
     ended: bool = False
 
 
-_HIDDEN = ("number",)
-
-
-def show_memory(memory: Memory) -> dict[str, Any]:
+def show_memory(memory: Memory) -> Json:
     """A memory; what it does not have is null."""
-    return {name: value for name, value in dataclasses.asdict(memory).items() if name not in _HIDDEN}
+    return show_value(memory, answers.Memory)
 
 
-def show_memory_whole(memory: Memory, history: list[Memory], source: Message | None) -> dict[str, Any]:
+def show_memory_whole(memory: Memory, history: list[Memory], source: Message | None) -> Json:
     """A memory with every form it has had, oldest first, and the message it came from."""
     return show_memory(memory) | {
         "history": [show_memory(form) for form in history],
@@ -65,12 +62,12 @@ def show_memory_whole(memory: Memory, history: list[Memory], source: Message | N
     }
 
 
-def show_entity(entity: Entity, names: list[str]) -> dict[str, Any]:
+def show_entity(entity: Entity, names: list[str]) -> Json:
     """An entity with all its names, folded."""
     return {"id": entity.id, "name": entity.name, "type": entity.type, "aliases": names}
 
 
-def show_relation(relation: Relation) -> dict[str, Any]:
+def show_relation(relation: Relation) -> Json:
     """A relation as an edge between two nodes' ids."""
     return {
         "id": relation.id,

@@ -1,8 +1,7 @@
-"""The JSON that clients send and get, as pydantic models and as plain functions over the domain's values."""
+"""The JSON that clients send, as pydantic models, and the domain's values as the JSON that clients get (answers.py)."""
 
 import base64
 import binascii
-import dataclasses
 from typing import Annotated, Any, Literal
 
 import httpx
@@ -19,8 +18,18 @@ from pydantic import (
 
 from staffstream.deliveries import Delivery
 from staffstream.domain import Conversation, Message, Role, Run, Staff, format_time, parse_time
+from staffstream.endpoints import answers
 from staffstream.jobs import Job, JobKind, JobState
 from staffstream.keys import ApiKey
+
+Json = dict[str, Any]
+
+
+def show_value(value: object, shape: Any) -> Json:
+    """The attributes of a value that the shape of an answer names; one that it may lack is left out when it is None."""
+    shown = {name: getattr(value, name, None) for name in shape.__annotations__}
+    return {name: item for name, item in shown.items() if item is not None or name in shape.__required_keys__}
+
 
 # ── parts ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -110,22 +119,9 @@ class NewStaff(StaffChanges):
     name: Name
 
 
-def show_staff(staff: Staff) -> dict[str, Any]:
+def show_staff(staff: Staff) -> Json:
     """A staff member, without its secrets."""
-    return {
-        "id": staff.id,
-        "name": staff.name,
-        "role": staff.role,
-        "persona": staff.persona,
-        "model": staff.model,
-        "context_budget_tokens": staff.context_budget_tokens,
-        "max_output_tokens": staff.max_output_tokens,
-        "webhook_url": staff.webhook_url,
-        "webhook_disabled_at": staff.webhook_disabled_at,
-        "memory_enabled": staff.memory_enabled,
-        "created_at": staff.created_at,
-        "updated_at": staff.updated_at,
-    }
+    return show_value(staff, answers.Staff)
 
 
 # ── messages and runs ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -185,46 +181,14 @@ class Page(BaseModel):
     before: str | None = None
 
 
-def show_message(message: Message) -> dict[str, Any]:
+def show_message(message: Message) -> Json:
     """A message; what it does not have is absent."""
-    shown: dict[str, Any] = {
-        "id": message.id,
-        "staff_id": message.staff_id,
-        "conversation_id": message.conversation_id,
-        "message_type": message.message_type,
-        "content": message.content,
-        "status": message.status,
-        "created_at": message.created_at,
-    }
-    optional = ("reply_to", "model", "stop_reason", "usage", "feedback")
-    return shown | {name: value for name in optional if (value := getattr(message, name)) is not None}
+    return show_value(message, answers.Message)
 
 
-def show_run(run: Run, text: str) -> dict[str, Any]:
+def show_run(run: Run, text: str) -> Json:
     """A run and what it has said so far; `cursor` goes with `partial_text`."""
-    shown: dict[str, Any] = {
-        "id": run.id,
-        "staff_id": run.staff_id,
-        "conversation_id": run.conversation_id,
-        "user_message_id": run.user_message_id,
-        "door": run.door,
-        "state": run.state,
-        "partial_text": text,
-        "cursor": len(text),
-        "message_id": run.message_id,
-        "created_at": run.created_at,
-        "building_at": run.building_at,
-        "streaming_at": run.streaming_at,
-        "first_token_at": run.first_token_at,
-        "finished_at": run.finished_at,
-    }
-    if run.error:
-        shown["error"] = {
-            "code": run.error.code,
-            "detail": run.error.detail,
-            "retryable": run.error.retryable,
-        }
-    return shown | {name: value for name in ("model", "stop_reason", "usage") if (value := getattr(run, name))}
+    return show_value(run, answers.Run) | {"partial_text": text, "cursor": len(text)}
 
 
 # ── deliveries and jobs ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -237,34 +201,14 @@ class JobPage(Page):
     kind: JobKind | None = None
 
 
-def show_delivery(delivery: Delivery) -> dict[str, Any]:
+def show_delivery(delivery: Delivery) -> Json:
     """A delivery with its attempts; `id` is the `webhook-id` that its receiver sees."""
-    return {
-        "id": delivery.id,
-        "staff_id": delivery.staff_id,
-        "run_id": delivery.run_id,
-        "event": delivery.event,
-        "url": delivery.url,
-        "state": delivery.state,
-        "created_at": delivery.created_at,
-        "delivered_at": delivery.delivered_at,
-        "next_attempt_at": delivery.next_attempt_at,
-        "attempts": [dataclasses.asdict(attempt) for attempt in delivery.attempts],
-    }
+    return show_value(delivery, answers.Delivery)
 
 
-def show_job(job: Job) -> dict[str, Any]:
+def show_job(job: Job) -> Json:
     """A job; `due_at` is null while it runs and once it is dead."""
-    return {
-        "id": job.id,
-        "kind": job.kind,
-        "subject": job.subject,
-        "state": job.state,
-        "attempts": job.attempts,
-        "due_at": job.due_at if job.state == "due" else None,
-        "last_error": job.last_error,
-        "created_at": job.created_at,
-    }
+    return show_value(job, answers.Job) | {"due_at": job.due_at if job.state == "due" else None}
 
 
 # ── conversations ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -291,17 +235,9 @@ class NewConversation(ConversationChanges):
     messages: Annotated[list[PastMessage], Field(max_length=5000)] = []
 
 
-def show_conversation(conversation: Conversation) -> dict[str, Any]:
+def show_conversation(conversation: Conversation) -> Json:
     """A conversation."""
-    return {
-        "id": conversation.id,
-        "staff_id": conversation.staff_id,
-        "title": conversation.title,
-        "user_name": conversation.user_name,
-        "is_default": conversation.is_default,
-        "created_at": conversation.created_at,
-        "updated_at": conversation.updated_at,
-    }
+    return show_value(conversation, answers.Conversation)
 
 
 # ── keys ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -315,6 +251,6 @@ class NewKey(Body):
     role: Role | None = None
 
 
-def show_key(key: ApiKey) -> dict[str, Any]:
+def show_key(key: ApiKey) -> Json:
     """A key without its secret."""
-    return dataclasses.asdict(key)
+    return show_value(key, answers.Key)
