@@ -375,7 +375,34 @@ async def test_deliveries_are_listed_and_sent_again_by_command(
     assert "no staff member" in await asyncio.to_thread(run_command, "deliveries", "list", "nope", db=db, status=1)
 
 
-# ── crashes ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── shutdowns and crashes ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("heard", [False, True])
+async def test_a_shutdown_within_an_asynchronous_reply(db: Path, far: FarEnd, receiver: Receiver, heard: bool) -> None:
+    """If nobody was sent any of it, it is made again by the next start, as after a crash; else it has failed with what
+    was heard. Either way it is told of once.
+    """
+    gate = far.hold(["Half", " of it"])
+    async with serve_here(db, far, webhook_allow_private=True) as api:
+        ada = await api.make_staff(webhook_url=receiver.url, webhook_secret=SECRET)
+        sent = await api.send(ada, "Hi")
+        gate.release(1)
+        if heard:
+            async with api.join(ada, sent["run_id"]) as hearing:
+                await hearing.until("Half")
+
+        async def has_begun() -> bool:
+            return bool((await api.run(ada, sent["run_id"]))["partial_text"] == "Half")
+
+        await until(has_begun)
+    far.default = Reply(["All of it"])
+    async with serve_here(db, far, webhook_allow_private=True) as api:
+        await settled(api, ada, "delivered")
+        assert await api.said(ada) == ["Hi", "Half" if heard else "All of it"]
+    [got] = receiver.got
+    assert check(got)["content"] == ("Half" if heard else "All of it")
+    assert got.event["type"] == ("message.failed" if heard else "message.completed")
 
 
 async def test_a_crash_at_any_instant_loses_no_delivery(db: Path, far: FarEnd, receiver: Receiver) -> None:

@@ -108,7 +108,9 @@ def is_made_again(active: ActiveRun) -> bool:
         return False
     if active.stop_cause is not None:
         return active.stop_cause == "shutdown"
-    return not active.log.cursor and active.failure is not None and active.failure.retryable and active.run.attempts < ASYNC_ATTEMPTS
+    if active.log.cursor or active.failure is None:
+        return False
+    return active.failure.retryable and active.run.attempts < ASYNC_ATTEMPTS
 
 
 def _announce_end(tx: Connection, run: Run, text: str) -> None:
