@@ -375,7 +375,7 @@ async def test_deliveries_are_listed_and_sent_again_by_command(
     assert "no staff member" in await asyncio.to_thread(run_command, "deliveries", "list", "nope", db=db, status=1)
 
 
-# ── shutdowns and crashes ────────────────────────────────────────────────────────────────────────────────────────────
+# ── shutdowns and crashes ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("heard", [False, True])
