@@ -3,11 +3,12 @@ every kind of end.
 """
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.far_end import PIECES, STREAM_HEAD, FarEnd, Reply, Script, Stall, steps
+from tests.far_end import DEADLINE_S, PIECES, STREAM_HEAD, FarEnd, Reply, Script, Stall, http_error, steps
 from tests.far_end_cases import CASES, ONE, OPEN
 from tests.server import Api, serve_here
 
@@ -119,7 +120,7 @@ async def test_the_queue_goes_on_after_every_end(api: Api, far: FarEnd, ada: str
     assert far.refusals == []
 
 
-async def test_many_conversations_share_the_room(db: Any, far: FarEnd) -> None:
+async def test_many_conversations_share_the_room(db: Path, far: FarEnd) -> None:
     """At most async_concurrency queued replies are made at once, and one that ends makes room for the next."""
     gates = [far.hold() for _ in range(6)]
     async with serve_here(db, far, async_concurrency=2) as api:
@@ -175,7 +176,7 @@ async def test_interrupting_a_free_conversation(api: Api, far: FarEnd, ada: str)
 
 
 async def test_interrupting_with_a_queue(api: Api, far: FarEnd, ada: str) -> None:
-    """Who interrupts stops the run that is being made; those who waited before keep their place."""
+    """Who interrupts stops the run that is first in line; those who waited after it keep their place."""
     far.hold()
     async with api.stream(ada, "1") as first:
         await far.arrived(1)
@@ -185,6 +186,21 @@ async def test_interrupting_with_a_queue(api: Api, far: FarEnd, ada: str) -> Non
         assert (await first.rest()).end["cancelled"]
     assert (await api.run(ada, second))["state"] == "done"
     assert [request.said for request in far.requests] == ["1", "2", "3"]
+
+
+async def test_interrupting_a_run_that_waits_for_its_next_attempt(db: Path, far: FarEnd) -> None:
+    """An asynchronous run that Claude put off for an hour is in nobody's way: what reject would name is cancelled."""
+    far.script(http_error(429, "rate_limit_error", headers={"retry-after": "3600"}))
+    async with serve_here(db, far, upstream_retries=0) as api:
+        ada = await api.make_staff()
+        put_off = (await api.send(ada, "1"))["run_id"]
+        await far.arrived(1)
+        async with asyncio.timeout(DEADLINE_S):
+            while (await api.run(ada, put_off))["state"] != "queued":
+                await asyncio.sleep(0.01)
+        assert (await api.ask(ada, "2")).problem["run_id"] == put_off
+        assert (await api.ask(ada, "2", multitask_strategy="interrupt")).text == SAID
+        assert (await api.run(ada, put_off))["state"] == "cancelled"
 
 
 async def test_interrupting_each_other(api: Api, far: FarEnd, ada: str) -> None:

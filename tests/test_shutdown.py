@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -19,7 +20,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from tests.far_end import DEADLINE_S, PIECES, FarEnd, Gate, Reply
+from tests.far_end import DEADLINE_S, PIECES, STREAM_HEAD, FarEnd, Gate, Reply, Stall, steps
 from tests.server import Api, Heard, ServerProcess, finish_hearing, leave_out, serve_here, start_server
 
 pytestmark = pytest.mark.anyio
@@ -44,7 +45,8 @@ def python(request: pytest.FixtureRequest) -> str:
 def _install_for(version: str) -> str:
     """A virtual environment beside this one, made at its first use and again when the dependencies change."""
     folder = ROOT / f".venv-{version}"
-    mark, wanted = folder / "made-for", (ROOT / "pyproject.toml").read_text("utf-8")
+    mark = folder / "made-for"
+    wanted = str(tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["dependencies"])
     if not mark.is_file() or mark.read_text("utf-8") != wanted:
         found = _find_interpreter(version)
         shutil.rmtree(folder, ignore_errors=True)
@@ -195,6 +197,20 @@ async def test_a_reader_of_a_run_that_is_put_back(db: Path, far: FarEnd, python:
             assert (heard.text, heard.end["code"]) == ("", "draining")
     async with start_server(db, far) as again:
         assert (await again.api.rejoin(ada, run_id)).text == SAID
+
+
+async def test_a_job_that_hangs(db: Path, far: FarEnd, python: str) -> None:
+    """Background work that waits for Claude holds nobody up; it is done again by the next start."""
+    far.script_structured(steps(STREAM_HEAD, Stall()))
+    async with start_server(db, far, "--extract-every-messages", "2", python=python) as server:
+        ada = await server.api.make_staff()
+        await server.api.ask(ada, "My name is Kim.")
+        await far.arrived(2)
+        _end(server)
+        assert await server.wait(ENDING_S) == 0
+        assert "Traceback" not in server.log
+    async with start_server(db, far, "--extract-every-messages", "2"):
+        assert (await far.arrived(3)).schema
 
 
 # ── connections that hold on ─────────────────────────────────────────────────────────────────────────────────────────

@@ -166,8 +166,7 @@ class Pipeline:
         if key:
             runs.keep_key(tx, scope, key, question.request_hash, run)
         claimed = runs.claim_run(tx, run, owner=self.owner) if question.door == "stream" else None
-        interrupts = other if other and other.state != "queued" and question.strategy == "interrupt" else None
-        return Acceptance(claimed or run, claimed is not None, interrupts)
+        return Acceptance(claimed or run, claimed is not None, other if question.strategy == "interrupt" else None)
 
     def _check_length(self, member: Staff, tokens: int) -> None:
         budget = member.context_budget_tokens or self.settings.context_budget_tokens

@@ -90,4 +90,5 @@ async def delete(request: Request) -> Response:
     await service.database.read(lambda conn: conversations.get_conversation(conn, scope, conversation_id))
     await service.pipeline.stop_all(conversation_id=conversation_id)
     await service.database.write(lambda tx: service.learning.forget_conversation(tx, scope, conversation_id))
+    await service.pipeline.stop_all(conversation_id=conversation_id)  # what was queued may have begun meanwhile
     return Response(status_code=204)

@@ -57,6 +57,7 @@ async def delete(request: Request) -> Response:
     staff_id = request.path_params["staff_id"]
     await service.pipeline.stop_all(staff_id=staff_id)
     await service.database.write(lambda tx: service.learning.forget_staff(tx, staff_id))
+    await service.pipeline.stop_all(staff_id=staff_id)  # what was queued may have begun meanwhile
     return Response(status_code=204)
 
 

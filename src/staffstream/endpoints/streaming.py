@@ -53,12 +53,9 @@ class EventStream:
         if scope["method"] == "HEAD":
             await send({"type": "http.response.body", "body": b""})
             return
-        loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(None) as leave:
-                watch = SilenceWatch(
-                    self._slow_reader_s, lambda: leave.reschedule(loop.time()) if self._sending else None
-                )
+                watch = SilenceWatch(self._slow_reader_s, lambda: _leave_now(leave) if self._sending else None)
                 watcher = asyncio.create_task(_leave_when_gone(receive, leave))
                 try:
                     await asyncio.create_task(self._relay(_find_writer(scope, send), watch))
@@ -99,4 +96,9 @@ def write_headers(scope: Scope, extra: list[tuple[bytes, bytes]]) -> list[tuple[
 async def _leave_when_gone(receive: Receive, leave: asyncio.Timeout) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-    leave.reschedule(asyncio.get_running_loop().time())
+    _leave_now(leave)
+
+
+def _leave_now(leave: asyncio.Timeout) -> None:
+    if not leave.expired():  # once is enough, and all that is allowed
+        leave.reschedule(asyncio.get_running_loop().time())
