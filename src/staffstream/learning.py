@@ -52,6 +52,7 @@ class Learning:
         self._ledger = Ledger(settings, metrics)
         self._embedder = embedder
         self.embed_now: EmbedNow | None = find_local(embedder)
+        self.embedder_answers = True  # as far as was last seen
         self.jobs_changed = asyncio.Event()
         """Set after a commit that enqueued a job."""
 
@@ -67,7 +68,9 @@ class Learning:
                 vector = (await self._embedder.embed([text], kind="query"))[0]
         except (TimeoutError, EmbedderUnavailable) as error:
             log.warning("the embedder does not answer, so memories are searched by words: %s", type(error).__name__)
+            self.embedder_answers = False
             return None
+        self.embedder_answers = True
         return lambda _: vector
 
     # ── inside the transactions that save messages ───────────────────────────────────────────────────────────────────

@@ -24,7 +24,10 @@ async def health(request: Request) -> Response:
 async def ready(request: Request) -> Response:
     """Whether requests can be served: 200, or 503 with the checks that fail."""
     service = get_service(request)
-    checks = {"draining": "ok" if not service.pipeline.draining else "draining"}
+    checks = {
+        "draining": "ok" if not service.pipeline.draining else "draining",
+        "embedder": "ok" if service.learning.embedder_answers else "silent",
+    }
     try:
         await service.database.write(_touch)
         checks["database"] = "ok"
@@ -32,7 +35,7 @@ async def ready(request: Request) -> Response:
         checks["queue"] = "ok" if oldest > now_text(-service.settings.max_queue_age_s) else "stuck"
     except StaffstreamError as error:
         checks["database"] = error.code
-    fine = all(value == "ok" for value in checks.values())
+    fine = all(value == "ok" for name, value in checks.items() if name != "embedder")  # without it words are searched
     return respond_json({"status": "ok" if fine else "unavailable", "checks": checks}, 200 if fine else 503)
 
 
