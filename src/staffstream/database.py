@@ -70,6 +70,7 @@ def connect(path: Path | str, *, durability: str = "full", read_only: bool = Fal
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA cache_size = -32768")
         connection.execute("PRAGMA temp_store = MEMORY")
+        connection.execute("PRAGMA secure_delete = ON")  # what is erased leaves no bytes in free pages
         if read_only:
             connection.execute("PRAGMA query_only = ON")
     except BaseException:

@@ -129,6 +129,11 @@ def add_attempt(
         tx.execute("UPDATE deliveries SET delivered_at = ? WHERE id = ?", (now_text(), delivery.id))
 
 
+def drop_deliveries(tx: Connection, scope: Scope, run_id: str) -> None:
+    """Erase what was, or is to be, sent of a run's end: its body holds the reply. Pending jobs find nothing to do."""
+    tx.execute("DELETE FROM deliveries WHERE run_id = ? AND scope_id = ?", (run_id, scope.id))
+
+
 def drop_pending(tx: Connection, staff_id: str, url: str) -> None:
     """Send nothing more of what waits to be sent for a staff member to a URL."""
     tx.execute(

@@ -9,7 +9,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from staffstream import conversations, deliveries, runs, sse, staff
+from staffstream import conversations, deliveries, records, runs, sse, staff
 from staffstream.active import ActiveRun
 from staffstream.context import Context
 from staffstream.database import Connection
@@ -66,7 +66,7 @@ class Endings:
                 _announce_end(tx, run, text)
                 self._ledger.record(tx, run.scope, active.model or "", usage or _estimate_usage(active, text))
                 if active.context:
-                    runs.save_context(tx, run.id, active.context.record)
+                    records.save_record(tx, run.id, active.context.record)
                     _learn_ratio(tx, active.context, usage)
             ended = runs.get_run(tx, run.scope, run.id)
             return Ended(ended, by_us, runs.load_token_ratios(tx), active.asked_at)

@@ -132,6 +132,14 @@ def end_relations(tx: Connection, scope: Scope, memory_id: str, valid_to: str) -
     )
 
 
+def reopen_relations(tx: Connection, scope: Scope, memory_ids: Sequence[str]) -> None:
+    """What these memories stated is true again."""
+    tx.execute(
+        f"UPDATE relations SET valid_to = NULL WHERE memory_id IN ({_marks(memory_ids)}) AND scope_id = ?",
+        (*memory_ids, scope.id),
+    )
+
+
 def forget_memory(tx: Connection, scope: Scope, memory_id: str) -> None:
     """Take what this memory stated out of the graph, and the entities that nothing else mentions."""
     tx.execute("DELETE FROM relations WHERE memory_id = ? AND scope_id = ?", (memory_id, scope.id))
@@ -156,6 +164,18 @@ def drop_orphans(tx: Connection, scope: Scope) -> None:
         " AND NOT EXISTS (SELECT 1 FROM relations WHERE object_id = entities.id)",
         (scope.id,),
     )
+
+
+def drop_name(tx: Connection, scope: Scope, name: str) -> None:
+    """Nobody says this folded name any more: its entity goes by another one of its names, or is erased."""
+    entity = next(iter(_find_by_names(tx, scope, [name])), None)
+    tx.execute("DELETE FROM entity_names WHERE scope_id = ? AND name = ?", (scope.id, name))
+    if entity is None or fold_name(entity.name) != name:
+        return
+    if others := list_names(tx, scope, [entity.id])[entity.id]:
+        tx.execute("UPDATE entities SET name = ? WHERE id = ? AND scope_id = ?", (others[0], entity.id, scope.id))
+    else:
+        tx.execute("DELETE FROM entities WHERE id = ? AND scope_id = ?", (entity.id, scope.id))
 
 
 def _merge(tx: Connection, scope: Scope, kept: Entity, other: Entity) -> None:
@@ -269,6 +289,24 @@ def list_names(conn: Connection, scope: Scope, entity_ids: Sequence[str]) -> dic
     for row in rows:
         names[row["entity_id"]].append(row["name"])
     return names
+
+
+def list_all_names(conn: Connection, scope: Scope) -> list[str]:
+    """Every folded name in the scope but the user's."""
+    rows = conn.execute("SELECT name FROM entity_names WHERE scope_id = ? AND name <> ?", (scope.id, USER_NAME))
+    return [row["name"] for row in rows]
+
+
+def load_lines(conn: Connection, scope: Scope, ids: Sequence[str]) -> dict[str, str]:
+    """Some relations as lines, by id; erased ones are not among them."""
+    rows = conn.execute(
+        "SELECT relations.*, s.name AS subject_name, s.type AS subject_type, o.name AS object_name,"
+        " o.type AS object_type, 1 AS distance FROM relations JOIN entities AS s ON s.id = subject_id"
+        " JOIN entities AS o ON o.id = object_id"
+        " WHERE relations.id IN (SELECT value FROM json_each(?)) AND +relations.scope_id = ?",
+        (json.dumps(list(ids)), scope.id),
+    )
+    return {row["id"]: _read_relation(row).line for row in rows}
 
 
 def _find_by_names(conn: Connection, scope: Scope, names: Sequence[str]) -> list[Entity]:

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable
 from typing import Any, cast
 
-from staffstream import conversations, extraction, graph, jobs, memories, runs, staff, summaries
+from staffstream import conversations, deliveries, extraction, graph, jobs, memories, runs, staff, summaries
 from staffstream.claude import Claude
 from staffstream.database import Connection, Database
 from staffstream.domain import Conversation, Message, Run, Scope, Staff, now_text
@@ -104,23 +104,35 @@ class Learning:
         doomed = [message.id, *conversations.list_replies(tx, scope, message.id)]
         if runs.has_active_run(tx, scope, message.id):
             raise Conflict("A reply to this message is being made. Cancel the run first.")
-        memories.purge_memories(tx, scope, message_ids=doomed)
+        purged = memories.purge_memories(tx, scope, message_ids=doomed)
         conversations.drop_summary(tx, scope, message.conversation_id, covering_turn=message.turn)
+        runs.erase_summaries(tx, scope, message.conversation_id, after_turn=message.turn)
+        deliveries.drop_deliveries(tx, scope, message.id)
         conversations.delete_message(tx, scope, message.id)
-        graph.drop_orphans(tx, scope)
+        self._mend_graph(tx, scope, purged)
 
     def forget_conversation(self, tx: Connection, scope: Scope, conversation_id: str) -> None:
         """Erase a conversation with all that came from it. Raises NotFound."""
         conversations.get_conversation(tx, scope, conversation_id)
-        memories.purge_memories(tx, scope, conversation_id=conversation_id)
+        purged = memories.purge_memories(tx, scope, conversation_id=conversation_id)
         conversations.delete_conversation(tx, scope, conversation_id)
-        graph.drop_orphans(tx, scope)
+        self._mend_graph(tx, scope, purged)
 
     def forget_staff(self, tx: Connection, staff_id: str) -> None:
         """Erase a staff member with all that it holds, for every user. Raises NotFound."""
         for scope in staff.list_scopes(tx, staff_id):
             memories.purge_memories(tx, scope)
         staff.delete_staff(tx, staff_id)
+
+    def _mend_graph(self, tx: Connection, scope: Scope, purged: memories.Purged) -> None:
+        """Let hold again what something erased had superseded, and drop the names that only the erased texts said."""
+        graph.reopen_relations(tx, scope, purged.revived)
+        graph.drop_orphans(tx, scope)
+        said = {word for text in purged.texts for word in graph.fold_name(text).split()}
+        known = {graph.fold_name(name) for name in memories.load_names(tx, scope)[0]}
+        for name in graph.list_all_names(tx, scope):
+            if name not in known and said.issuperset(name.split()) and not memories.is_said(tx, scope, name):
+                graph.drop_name(tx, scope, name)
 
     def request_vectors(self, tx: Connection, scope: Scope) -> None:
         """Have memories that were saved without a vector get one."""

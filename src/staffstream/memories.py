@@ -80,6 +80,14 @@ class Memory:
     created_at: str
 
 
+@dataclass(frozen=True, slots=True)
+class Purged:
+    """What an erasure took, and the ids of the memories that hold again since."""
+
+    texts: Sequence[str]
+    revived: Sequence[str]
+
+
 # ── remembering ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -240,8 +248,11 @@ def purge_memories(
     *,
     message_ids: Sequence[str] | None = None,
     conversation_id: str | None = None,
-) -> None:
-    """Erase for good, words and vectors too, what came from some messages, from a conversation, or all of the scope."""
+) -> Purged:
+    """Erase for good, words and vectors too, what came from some messages, from a conversation, or all of the scope.
+
+    What was superseded by something erased holds again.
+    """
     condition, values = "1", []
     if message_ids is not None:
         condition = f"source_message_id IN ({', '.join('?' * len(message_ids))})"
@@ -252,10 +263,12 @@ def purge_memories(
     doomed = [_read_memory(row) for row in rows]
     _unindex(tx, scope, [memory for memory in doomed if memory.deleted_at is None])
     tx.executemany("DELETE FROM memories WHERE number = ?", [(memory.number,) for memory in doomed])
-    tx.executemany(
-        "UPDATE memories SET superseded_by = NULL, valid_to = NULL WHERE scope_id = ? AND superseded_by = ?",
-        [(scope.id, memory.id) for memory in doomed],
-    )
+    revived = tx.execute(
+        "UPDATE memories SET superseded_by = NULL, valid_to = NULL WHERE scope_id = ? AND superseded_by IN"
+        " (SELECT value FROM json_each(?)) RETURNING id",
+        (scope.id, json.dumps([memory.id for memory in doomed])),
+    ).fetchall()
+    return Purged([memory.text for memory in doomed], [row["id"] for row in revived])
 
 
 # ── asking ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -322,6 +335,25 @@ def load_memories(conn: Connection, scope: Scope, numbers: Iterable[int]) -> dic
         (*wanted, scope.id),
     )
     return {row["number"]: _read_memory(row) for row in rows}
+
+
+def load_texts(conn: Connection, scope: Scope, ids: Sequence[str]) -> dict[str, str]:
+    """The texts of some memories by id; erased and deleted ones are not among them."""
+    rows = conn.execute(
+        "SELECT id, text FROM memories WHERE id IN (SELECT value FROM json_each(?)) AND +scope_id = ?"
+        " AND deleted_at IS NULL",
+        (json.dumps(list(ids)), scope.id),
+    )
+    return {row["id"]: row["text"] for row in rows}
+
+
+def is_said(conn: Connection, scope: Scope, name: str) -> bool:
+    """Whether a living memory has these words, one after the other."""
+    row = conn.execute(
+        "SELECT 1 FROM memory_words WHERE memory_words MATCH ? AND rowid BETWEEN ? AND ? LIMIT 1",
+        (write_query([name]), *get_number_range(scope)),
+    ).fetchone()
+    return row is not None
 
 
 def load_traits(conn: Connection, scope: Scope, numbers: Sequence[int]) -> list[Row | None]:

@@ -26,6 +26,7 @@ from staffstream.domain import (
 from staffstream.errors import IdempotencyMismatch, NotFound
 
 IDEMPOTENCY_S = 24 * 3600.0
+ERASED = "(erased)"  # stands in a context's record for a text that is no more
 
 _SELECT = "SELECT runs.*, scopes.staff_id, scopes.user_id FROM runs JOIN scopes ON scopes.id = runs.scope_id"
 _ACTIVE = "('queued', 'building', 'streaming')"
@@ -290,6 +291,17 @@ def load_context(conn: Connection, scope: Scope, run_id: str) -> dict[str, Any]:
         raise NotFound("There is no record of a context for this message. Only replies made here have one.")
     record: dict[str, Any] = json.loads(row["record"])
     return record
+
+
+def erase_summaries(tx: Connection, scope: Scope, conversation_id: str, *, after_turn: int) -> None:
+    """Take the summary out of the records of a conversation's later contexts: it may hold words that are erased."""
+    tx.execute(
+        "UPDATE run_contexts SET record = json_set(record, '$.sections[1].items[0].text', ?) WHERE run_id IN"
+        " (SELECT id FROM runs WHERE conversation_id = ? AND scope_id = ? AND turn > ?)"
+        " AND json_extract(record, '$.sections[1].name') = 'summary'"
+        " AND json_array_length(record, '$.sections[1].items') > 0",
+        (ERASED, conversation_id, scope.id, after_turn),
+    )
 
 
 def list_old_contexts(conn: Connection, *, before: str, limit: int) -> list[str]:

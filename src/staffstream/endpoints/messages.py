@@ -7,7 +7,7 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from staffstream import conversations, runs, staff
+from staffstream import conversations, records, staff
 from staffstream.database import Connection
 from staffstream.domain import Conversation, Door, Message
 from staffstream.endpoints.bodies import read_body, read_query
@@ -159,7 +159,7 @@ async def show_context(request: Request) -> Response:
     staff_id, message_id = request.path_params["staff_id"], request.path_params["message_id"]
     return respond_json(
         await service.database.read(
-            lambda conn: runs.load_context(conn, staff.find_scope(conn, staff_id, user_id), message_id)
+            lambda conn: records.load_record(conn, staff.find_scope(conn, staff_id, user_id), message_id)
         )
     )
 
