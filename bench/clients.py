@@ -12,6 +12,7 @@ from http.client import HTTPConnection
 from typing import Any, cast
 
 _STAMP = re.compile(rb'"content":"(\d{19}) "')
+API = "/api/v1"
 QUESTION = "What did we say about the boat? Tell me at length, please."
 
 _END = b"0\r\n\r\n"
@@ -118,6 +119,16 @@ async def ask_all(readers: Sequence[Reader], requests: Sequence[bytes], *, limit
         raise RuntimeError(f"{len(bad)} of {len(readers)} requests failed, the first with status {bad[0]}")
 
 
+async def measure_shares(port: int, requests: Sequence[bytes]) -> list[float]:
+    """For each request, asked one after another, the ms from it to ours at a far end that stamps."""
+    shares_ms = []
+    for request in requests:
+        async with connect(port, 1, stamped=True) as readers:
+            await ask_all(readers, [request], limit_s=30)
+        shares_ms.append((readers[0].stamp_ns - readers[0].asked_ns) / 1e6)
+    return shares_ms
+
+
 def write_post(path: str, body: Any) -> bytes:
     """A POST as bytes."""
     data = json.dumps(body).encode()
@@ -125,26 +136,34 @@ def write_post(path: str, body: Any) -> bytes:
     return f"{head}content-length: {len(data)}\r\n\r\n".encode() + data
 
 
-def make_threads(port: int, count: int) -> tuple[str, list[str]]:
-    """A new staff member's id, and the ids of `count` new conversations with it."""
-    connection = HTTPConnection("127.0.0.1", port, timeout=30)
-    with contextlib.closing(connection):
-        staff_id = _call(connection, "/api/v1/staff", {"name": "Bench", "persona": "You are brief."})
-        path = f"/api/v1/staff/{staff_id}/conversations"
-        return staff_id, [_call(connection, path, {}) for _ in range(count)]
+def write_questions(port: int, count: int, door: str = "messages/stream") -> list[bytes]:
+    """One request a conversation, with a new staff member, on one server of ours."""
+    staff_id = call(port, "POST", "/staff", {"name": "Bench", "persona": "You are brief."})["id"]
+    return write_requests(port, staff_id, [QUESTION] * count, door)
 
 
-def _call(connection: HTTPConnection, path: str, body: Any) -> str:
-    connection.request("POST", path, json.dumps(body), {"content-type": "application/json"})
+def write_requests(port: int, staff_id: str, questions: Sequence[str], door: str = "messages/stream") -> list[bytes]:
+    """One request a question, each in a new conversation."""
+    path = f"/staff/{staff_id}/conversations"
+    with contextlib.closing(HTTPConnection("127.0.0.1", port, timeout=30)) as connection:
+        threads = [_call(connection, "POST", path, {})["id"] for _ in questions]
+    return [
+        write_post(f"{API}/staff/{staff_id}/{door}", {"content": question, "conversation_id": thread})
+        for question, thread in zip(questions, threads, strict=True)
+    ]
+
+
+def call(port: int, method: str, path: str, body: Any = None) -> Any:
+    """The JSON that a server of ours answers to one call. Raises RuntimeError when it refuses."""
+    with contextlib.closing(HTTPConnection("127.0.0.1", port, timeout=120)) as connection:
+        return _call(connection, method, path, body)
+
+
+def _call(connection: HTTPConnection, method: str, path: str, body: Any) -> Any:
+    data = None if body is None else json.dumps(body)
+    connection.request(method, API + path, data, {"content-type": "application/json"})
     response = connection.getresponse()
     answer = json.loads(response.read())
-    if response.status != 201:
+    if not 200 <= response.status < 300:
         raise RuntimeError(f"{path} answered {response.status}: {answer}")
-    return str(answer["id"])
-
-
-def write_questions(port: int, count: int, door: str = "messages/stream") -> list[bytes]:
-    """One request a conversation, on one server of ours."""
-    staff_id, threads = make_threads(port, count)
-    path = f"/api/v1/staff/{staff_id}/{door}"
-    return [write_post(path, {"content": QUESTION, "conversation_id": thread}) for thread in threads]
+    return answer

@@ -3,11 +3,13 @@
 One protocol and one timer a stream and no task, so that a thousand streams at 20 tokens/s leave its core mostly free.
 Each stream has a phase of its own: replies that tick together would let a server read fifty sockets in one wake-up,
 which no real upstream grants it. With `--stamp` each token is the moment it was sent at, in nanoseconds on the clock
-that all processes of a machine share; the first token is the moment at which the request was there.
+that all processes of a machine share; the first token is the moment at which the request was there. A request's
+`max_tokens` shortens its reply, as it does Claude's.
 """
 
 import argparse
 import asyncio
+import re
 import signal
 import time
 from typing import cast
@@ -44,6 +46,7 @@ _HEAD = (
 _START = _HEAD + frame(encode_event(start_message(_ANSWER)), encode_event(start_block()), encode_event(PING))
 _TOKEN = frame(encode_event(add_text("word ")))
 _STAMPED = frame(encode_event(add_text("0" * 19 + " "))).replace(b"0" * 19, b"%019d")
+_MOST = re.compile(rb'"max_tokens": ?(\d+)')
 _END = frame(*map(encode_event, (stop_block(), finish_message(_ANSWER), STOP_MESSAGE))) + b"0\r\n\r\n"
 
 
@@ -70,11 +73,13 @@ class Feed(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._buffer += data
         if is_whole(self._buffer):
-            self._buffer = b""
             self._begin()
 
     def _begin(self) -> None:
         arrived_ns = time.monotonic_ns()
+        asked = _MOST.search(self._buffer)
+        self._most = min(self._tokens, int(asked[1])) if asked else self._tokens
+        self._buffer = b""
         Feed.count += 1
         self._sent = 0
         self._transport.write(_START + _STAMPED % arrived_ns if self._stamp else _START)
@@ -84,7 +89,7 @@ class Feed(asyncio.Protocol):
     def _tick(self) -> None:
         self._sent += 1
         self._transport.write(_STAMPED % time.monotonic_ns() if self._stamp else _TOKEN)
-        if self._sent < self._tokens:
+        if self._sent < self._most:
             self._timer = self._loop.call_at(self._started + self._sent / self._rate, self._tick)
         else:
             self._transport.write(_END)

@@ -7,11 +7,14 @@ import platform
 import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("aiohttp", "anthropic", "fastapi", "hypercorn", "pysqlite3", "sse-starlette", "uvicorn", "uvloop")
+PACKAGES = (
+    "aiohttp", "anthropic", "chromadb", "fastapi", "hypercorn", "numpy", "onnxruntime", "pysqlite3", "sse-starlette",
+    "uvicorn", "uvloop",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,11 @@ class Figure:
     @property
     def missed(self) -> bool:
         return self.target is not None and self.value > self.target
+
+
+def take_quantile(values: Sequence[float], share: float) -> float:
+    """The value that this share of all values is below."""
+    return sorted(values)[min(len(values) - 1, int(len(values) * share))]
 
 
 def print_table(figures: Sequence[Figure]) -> None:
@@ -59,10 +67,17 @@ def describe_machine() -> dict[str, object]:
         "processor": _find_processor(),
         "system": platform.platform(),
         "python": platform.python_version(),
-        "packages": {name: version(name) for name in PACKAGES},
+        "packages": {name: _find_version(name) for name in PACKAGES},
         "commit": commit.stdout.strip(),
         "load": os.getloadavg()[0],
     }
+
+
+def _find_version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # a peer's, from an extra
+        return None
 
 
 def _find_processor() -> str:

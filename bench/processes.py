@@ -77,12 +77,16 @@ def run_feeder(*, tokens: int, rate: float, stamp: bool = False, core: int | Non
 
 @contextlib.contextmanager
 def run_ours(
-    feeder_url: str | None, *flags: str, module: str = "staffstream", core: int | None = None
+    feeder_url: str | None,
+    *flags: str,
+    module: str = "staffstream",
+    core: int | None = None,
+    db: Path | None = None,
 ) -> Iterator[Server]:
-    """`staffstream serve` on a fresh database, asking the feeder (without one: the stand-in)."""
+    """`staffstream serve` on this database or a fresh one, asking the feeder (without one: the stand-in)."""
     environ = name_claude(feeder_url) if feeder_url else {"STAFFSTREAM_OFFLINE": "true"}
     with make_folder() as folder:
-        command = ["-m", module, "serve", "--port", "0", "--db", str(folder / "bench.db"), *flags]
+        command = ["-m", module, "serve", "--port", "0", "--db", str(db or folder / "bench.db"), *flags]
         with run_python(command, environ, core=core) as process:
             yield Server(process, int(process.read_line().split(",")[0].rpartition(":")[2]))
 
