@@ -21,13 +21,17 @@ from tests.far_end import DEADLINE_S, Counter, Gate
 
 @dataclass(frozen=True)
 class Answer:
-    """What to answer. `raw` replaces all of it; a gate holds it back, or for ever if it is never opened."""
+    """What to answer. `raw` replaces all of it; a gate holds it back, or for ever if it is never opened; with `drip_s`
+    it comes byte by byte, and with `stays` the connection stays open after it.
+    """
 
     status: int = 204
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
     raw: bytes | None = None
     gate: Gate | None = None
+    drip_s: float | None = None
+    stays: bool = False
 
     def encode(self) -> bytes:
         if self.raw is not None:
@@ -35,6 +39,11 @@ class Answer:
         lines = [f"HTTP/1.1 {self.status} Whatever", f"Content-Length: {len(self.body)}"]
         lines += [f"{name}: {value}" for name, value in self.headers.items()]
         return "\r\n".join(lines).encode() + b"\r\n\r\n" + self.body
+
+    def split(self) -> list[bytes]:
+        """What is written at once."""
+        data = self.encode()
+        return [data] if self.drip_s is None else [data[n : n + 1] for n in range(len(data))]
 
 
 @dataclass(frozen=True)
@@ -120,5 +129,9 @@ class Receiver:
             self._count.add()
             if answer.gate:
                 await answer.gate.pass_through()
-            writer.write(answer.encode())
-            await writer.drain()
+            for part in answer.split():
+                writer.write(part)
+                await writer.drain()
+                await asyncio.sleep(answer.drip_s or 0)
+            if answer.stays:
+                await reader.read()

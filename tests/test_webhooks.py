@@ -402,20 +402,20 @@ async def test_gone_at_an_old_url_does_not_disable_the_new_one(post: Post, recei
     assert member.webhook_disabled_at is None
 
 
-@pytest.mark.parametrize("held", ["answer", "body"])
+@pytest.mark.parametrize("held", ["answer", "rest of the answer", "body"])
 async def test_a_receiver_that_is_silent_is_given_up(
     post: Post, receiver: Receiver, monkeypatch: pytest.MonkeyPatch, held: str
 ) -> None:
-    """For its answer; once that has come, its body is not waited for."""
-    monkeypatch.setattr(webhooks, "ATTEMPT_S", 0.2 if held == "answer" else 60)
-    monkeypatch.setattr(webhooks, "_READ_S", 0.05)
-    if held == "answer":
-        receiver.script(Answer(gate=Gate()))
+    """For its answer, be it that it says one byte now and then; once that has come, its body is not waited for."""
+    monkeypatch.setattr(webhooks, "ATTEMPT_S", 1.0)
+    monkeypatch.setattr(webhooks, "_READ_S", 1.2)
+    if held != "body":
+        receiver.script(Answer(gate=Gate()) if held == "answer" else Answer(204, drip_s=0.1))
         with pytest.raises(ReceiverTimeout):
             await post.send(receiver.url)
         assert [attempt.error for attempt in (await post.last()).attempts] == ["receiver_timeout"]
     else:
-        receiver.script(Answer(raw=b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nand"))
+        receiver.script(Answer(raw=b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nand", stays=True))
         assert (await post.send(receiver.url)).state == "delivered"
 
 
@@ -494,6 +494,24 @@ async def test_tls_is_spoken_with_the_name_though_the_address_is_connected(
         assert receiver.server_names == ["hooks.example"]
         assert receiver.got[0].headers["host"] == f"hooks.example:{receiver.port}"
         assert asked == [("hooks.example", receiver.port)]
+
+
+async def test_the_dot_at_a_names_end_is_no_part_of_its_certificate(
+    post: Post, authority: trustme.CA, trusting: ssl.SSLContext
+) -> None:
+    """`hooks.example.` is the same name, said to be whole; SNI has it without the dot (RFC 6066, section 3)."""
+    async with receive_tls(authority, "hooks.example") as receiver:
+        url = f"https://hooks.example.:{receiver.port}/"
+        delivery = await post.send(url, resolve=answer_names(["127.0.0.1"])[0], ssl_context=trusting)
+        assert delivery.state == "delivered"
+        assert receiver.server_names == ["hooks.example"]
+
+
+async def test_an_address_of_ipv6_stands_in_brackets_in_host(post: Post, receiver: Receiver) -> None:
+    """Without them its last group could not be told from the port, and servers refuse it."""
+    url = f"http://[2606:4700:4700::1111]:{receiver.port}/hook"
+    await post.send(url, resolve=answer_names(["127.0.0.1"])[0])
+    assert receiver.got[0].headers["host"] == f"[2606:4700:4700::1111]:{receiver.port}"
 
 
 async def test_a_certificate_for_another_name_is_refused(

@@ -111,8 +111,7 @@ class Webhooks:
     ) -> tuple[Answer | None, DeliveryError | None]:
         """What the receiver answered, and what keeps the delivery from being delivered."""
         try:
-            async with asyncio.timeout(ATTEMPT_S):
-                answer = await self._post(delivery, secrets)
+            answer = await self._post(delivery, secrets)
         except (TimeoutError, httpcore.TimeoutException):
             return None, ReceiverTimeout()
         except DeliveryError as error:
@@ -123,16 +122,20 @@ class Webhooks:
         return answer, _judge(answer)
 
     async def _post(self, delivery: Delivery, secrets: tuple[str, ...]) -> Answer:
+        """The receiver's status, for which alone it has its time. Raises TimeoutError, or what httpcore raises."""
         url = httpx.URL(delivery.url)
-        async with self._pool.stream(
+        posting = self._pool.stream(
             "POST",
             httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
-            headers=_write_headers(delivery, secrets),
+            headers=_write_headers(url, delivery, secrets),
             content=delivery.body.encode(),
-            extensions={"timeout": {"connect": _CONNECT_S}},
-        ) as response:
-            headers = {name.lower(): value for name, value in response.headers}
+            extensions={"timeout": {"connect": _CONNECT_S}, "sni_hostname": url.raw_host.decode().rstrip(".")},
+        )
+        async with contextlib.AsyncExitStack() as stack:
+            async with asyncio.timeout(ATTEMPT_S):
+                response = await stack.enter_async_context(posting)
             await _read_a_little(response)
+            headers = {name.lower(): value for name, value in response.headers}
             return Answer(response.status, read_retry_after(headers.get(b"retry-after", b"").decode("latin-1")))
 
 
@@ -141,9 +144,10 @@ def _load(conn: Connection, delivery_id: str) -> tuple[Delivery, tuple[str, ...]
     return delivery, staff.get_staff(conn, delivery.staff_id).webhook_secrets
 
 
-def _write_headers(delivery: Delivery, secrets: tuple[str, ...]) -> dict[bytes | str, bytes | str]:
+def _write_headers(url: httpx.URL, delivery: Delivery, secrets: tuple[str, ...]) -> dict[bytes | str, bytes | str]:
     timestamp = int(time.time())
     return {
+        "Host": url.netloc,  # httpcore's own would lack the brackets of an IPv6 address
         "Content-Type": "application/json",
         "User-Agent": "staffstream",
         "webhook-id": delivery.id,
