@@ -270,6 +270,7 @@ async def test_a_private_address_is_refused_by_default(db: Path, far: FarEnd, re
         "http:///x",
         "http://user:pw@example.com/",
         "http://h:99999/",
+        "http://h:0/",
         "//h/",
     ],
 )
@@ -280,13 +281,19 @@ async def test_what_is_no_url_for_a_webhook_is_refused(api: Api, url: str) -> No
     await api.send(bob, "Hi", 422, webhook_url=url)
 
 
-async def test_a_deleted_conversation_takes_its_deliveries_along(api: Api, ada: str, receiver: Receiver) -> None:
-    """What is erased is not sent any more; the job finds nothing and ends."""
+@pytest.mark.parametrize("what", ["conversation", "question", "reply"])
+async def test_what_is_deleted_takes_its_deliveries_along(api: Api, ada: str, receiver: Receiver, what: str) -> None:
+    """What is erased is not sent any more, nor shown in the log; the job finds nothing and ends."""
     receiver.script(Answer(503))
     sent = await api.send(ada, "Hi")
     await receiver.arrived(1)
     await api.ended_run(ada, sent["run_id"])
-    await api.http.delete(f"/staff/{ada}/conversations/{sent['conversation_id']}")
+    paths = {
+        "conversation": f"conversations/{sent['conversation_id']}",
+        "question": f"messages/{sent['message_id']}",
+        "reply": f"messages/{sent['run_id']}",
+    }
+    await api.delete(f"/staff/{ada}/{paths[what]}")
     assert await api.get(f"/staff/{ada}/deliveries") == []
 
     async def retry_all() -> bool:

@@ -45,7 +45,8 @@ def _check_url(url: str) -> str:
         parts = httpx.URL(url)  # as webhooks.py will read it
     except httpx.InvalidURL:
         parts = httpx.URL()
-    if parts.scheme not in ("http", "https") or not parts.host or not 0 < (parts.port or 80) < 65536:
+    port = 80 if parts.port is None else parts.port
+    if parts.scheme not in ("http", "https") or not parts.host or not 0 < port < 65536:
         raise ValueError("must be an http or https URL")
     if parts.userinfo:
         raise ValueError("must not hold a user name or password")
