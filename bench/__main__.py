@@ -11,7 +11,7 @@ import uvloop
 from bench import figures, processes
 
 NAMES = ("relay", "accept", "fanout", "start", "first_token")
-MORE = ("memory",)  # takes long: run when it is named, and in short with --smoke
+MORE = ("memory", "crash")  # take long: run when they are named, and in short with --smoke
 
 
 async def run(names: list[str], *, smoke: bool, given: dict[str, dict[str, Any]]) -> bool:
