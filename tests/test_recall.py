@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from staffstream import memories, staff
-from staffstream.database import Connection, connect, prepare_file
+from staffstream.database import Connection, Group, connect, prepare_file
 from staffstream.domain import Scope
 from staffstream.embeddings import load_static_embedder
 from staffstream.memories import Memory, NewMemory
 from staffstream.memory_index import EmbedNow, prepare_index
-from staffstream.recall import Recalled, recall_memories
+from staffstream.recall import HalfLives, Recalled, recall_memories
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
 UNRELATED = (Path(__file__).parent / "data" / "unrelated_questions.txt").read_text("utf-8").splitlines()
@@ -143,6 +143,18 @@ def test_asking_for_the_latest_makes_age_count(tx: Connection, scope: Scope) -> 
     assert gap("Who did Kim go sailing with most recently?") > gap("Who did Kim go sailing with?") > 1
 
 
+def test_a_shorter_half_life_ages_more(tx: Connection, scope: Scope) -> None:
+    """The operator's half-lives count, the general one and the one for questions about the latest."""
+    keep(tx, scope, "Kim went sailing with Tom.", "2026-09-01")
+    usual, latest = "Who did Kim go sailing with?", "Who did Kim go sailing with most recently?"
+
+    def score(question: str, half_lives: HalfLives) -> float:
+        return recall_memories(tx, scope, question, embed=EMBED, limit=1, half_lives=half_lives, now=NOW)[0].score
+
+    assert score(usual, HalfLives(days=10)) < score(usual, HalfLives(latest_days=1))
+    assert score(latest, HalfLives(latest_days=1)) < score(latest, HalfLives(days=10))
+
+
 def test_being_said_again_makes_a_memory_young(tx: Connection, scope: Scope) -> None:
     """Reinforcement moves the clock."""
     statement = {"subject": "user", "predicate": "sails_with", "object": "Tom"}
@@ -182,6 +194,45 @@ def test_what_was_deleted_is_not_recalled(tx: Connection, scope: Scope) -> None:
     found = ask(tx, scope, "Where does Kari live now?")[0]
     memories.delete_memory(tx, scope, found.memory.id)
     assert found.memory.id not in [item.memory.id for item in ask(tx, scope, "Where does Kari live now?")]
+
+
+def test_what_is_restored_is_recalled_again(tx: Connection, scope: Scope) -> None:
+    """Also the newest memory, by an index that has forgotten it."""
+    keep_life(tx, scope)
+    newest = keep(tx, scope, "Kari's new address is by the Fløibanen.")
+    assert ask(tx, scope, "What is Kari's address?")[0].memory.id == newest.id
+    memories.delete_memory(tx, scope, newest.id)
+    assert ask(tx, scope, "What is Kari's address?")[0].memory.id != newest.id
+    memories.restore_memory(tx, scope, newest.id, EMBED)
+    assert ask(tx, scope, "What is Kari's address?")[0].memory.id == newest.id
+
+
+def test_a_reader_sees_its_own_snapshot(db: Path, tx: Connection, scope: Scope) -> None:
+    """Readers share an index: one whose snapshot is older passes over what is too new for it, and takes it for no
+    deletion.
+    """
+    keep_life(tx, scope)
+    tx.execute("COMMIT")
+    group = Group()
+    with (
+        contextlib.closing(connect(db, read_only=True, group=group)) as early,
+        contextlib.closing(connect(db, read_only=True, group=group)) as late,
+    ):
+        early.execute("BEGIN")
+        before = ask(early, scope, "What is Kari's address?")
+        tx.execute("BEGIN IMMEDIATE")
+        newest = keep(tx, scope, "Kari's new address is by the Fløibanen.")
+        memories.delete_memory(tx, scope, before[0].memory.id)
+        tx.execute("COMMIT")
+        for _ in range(2):
+            late.execute("BEGIN")
+            found = [item.memory.id for item in ask(late, scope, "What is Kari's address?")]
+            late.execute("ROLLBACK")
+            assert found[0] == newest.id
+            assert before[0].memory.id not in found
+            assert newest.id not in [item.memory.id for item in ask(early, scope, "What is Kari's address?")]
+        early.execute("ROLLBACK")
+    tx.execute("BEGIN")
 
 
 @pytest.mark.parametrize("question", ["", " ", "?", "the", "\x00", "😀😀", "a" * 20_000, "мир " * 3000, '"', "*" * 500])

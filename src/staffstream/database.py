@@ -34,7 +34,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["Connection", "Database", "Row", "connect", "prepare_file", "read_schema", "transact"]
+__all__ = ["Connection", "Database", "Group", "Row", "connect", "get_group", "prepare_file", "read_schema", "transact"]
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -51,8 +51,21 @@ _MOST_PER_COMMIT = 256
 class _Connection(Connection):
     """Can be referred to weakly, so that what is kept in memory beside a connection goes with it."""
 
+    group: object | None = None
 
-def connect(path: Path | str, *, durability: str = "full", read_only: bool = False) -> Connection:
+
+class Group:
+    """Stands for the connections that read one file together: what is kept in memory for one serves all."""
+
+
+def get_group(connection: Connection) -> object:
+    """The group of a connection; one that was opened alone is its own."""
+    return getattr(connection, "group", None) or connection
+
+
+def connect(
+    path: Path | str, *, durability: str = "full", read_only: bool = False, group: object | None = None
+) -> Connection:
     """An open connection with extensions and pragmas as every part of staffstream uses it, commands and tests
     included.
     """
@@ -61,6 +74,7 @@ def connect(path: Path | str, *, durability: str = "full", read_only: bool = Fal
     )
     try:
         connection.row_factory = pysqlite3.Row
+        connection.group = group  # type: ignore[attr-defined]
         connection.execute("PRAGMA busy_timeout = 10000")
         connection.enable_load_extension(True)
         sqlite_vec.load(connection)
@@ -280,13 +294,14 @@ class Database:
     async def open(cls, path: Path, *, durability: str = "full") -> AsyncIterator["Database"]:
         """An open database over a file that is made or migrated first. Raises SetupError."""
         await asyncio.to_thread(prepare_file, path, durability=durability)
+        group = Group()
         async with contextlib.AsyncExitStack() as stack:
             writer = await stack.enter_async_context(
                 aiosqlite.Connection(lambda: connect(path, durability=durability), 64)
             )
             readers = [
                 await stack.enter_async_context(
-                    aiosqlite.Connection(lambda: connect(path, durability=durability, read_only=True), 64)
+                    aiosqlite.Connection(lambda: connect(path, durability=durability, read_only=True, group=group), 64)
                 )
                 for _ in range(READERS)
             ]

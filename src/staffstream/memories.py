@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from staffstream.database import Connection, Row
 from staffstream.domain import Message, Scope, make_id, now_text
@@ -88,6 +88,21 @@ class Purged:
     revived: Sequence[str]
 
 
+class Traits(NamedTuple):
+    """What recall weighs of a memory beside its match with the question."""
+
+    number: int
+    kind: MemoryKind
+    text: str
+    speaker: str
+    importance: float
+    pinned: int
+    occurred_at: str
+    reinforced_at: str | None
+    valid_to: str | None
+    source_message_id: str | None
+
+
 # ── remembering ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -106,7 +121,7 @@ def add_memory(tx: Connection, scope: Scope, new: NewMemory, embed: EmbedNow | N
         ),
     ).fetchone()  # fmt: skip
     memory = _read_memory(row)
-    _index(tx, scope, memory, embed)
+    _index(tx, scope, memory, embed, is_new=True)
     return memory
 
 
@@ -356,16 +371,16 @@ def is_said(conn: Connection, scope: Scope, name: str) -> bool:
     return row is not None
 
 
-def load_traits(conn: Connection, scope: Scope, numbers: Sequence[int]) -> list[Row | None]:
-    """What recall weighs of some memories, in the order of their numbers; None for one that is no longer there."""
-    rows = conn.execute(
-        "SELECT number, kind, text, speaker, importance, pinned, occurred_at, reinforced_at, valid_to,"
-        " source_message_id FROM memories WHERE number IN (SELECT value FROM json_each(?)) AND +scope_id = ?"
-        " AND deleted_at IS NULL",
+def load_traits(conn: Connection, scope: Scope, numbers: Sequence[int]) -> list[Traits]:
+    """What recall weighs of some memories, by ascending number; one that is no longer there is left out."""
+    cursor = conn.cursor()
+    cursor.row_factory = None  # plain tuples
+    cursor.execute(
+        f"SELECT {', '.join(Traits._fields)} FROM memories WHERE number IN (SELECT value FROM json_each(?))"
+        " AND +scope_id = ? AND deleted_at IS NULL ORDER BY number",
         (json.dumps(list(numbers)), scope.id),
     )
-    found = {row["number"]: row for row in rows}
-    return [found.get(number) for number in numbers]
+    return list(map(Traits._make, cursor.fetchall()))
 
 
 def load_names(conn: Connection, scope: Scope) -> tuple[list[str], str]:
@@ -437,7 +452,7 @@ def _mark_closed(tx: Connection, scope: Scope, memory_id: str, successor_id: str
     )
 
 
-def _index(tx: Connection, scope: Scope, memory: Memory, embed: EmbedNow | None) -> None:
+def _index(tx: Connection, scope: Scope, memory: Memory, embed: EmbedNow | None, *, is_new: bool = False) -> None:
     embedded = index_memory(
         tx,
         scope,
@@ -446,6 +461,7 @@ def _index(tx: Connection, scope: Scope, memory: Memory, embed: EmbedNow | None)
         occurred_at=memory.occurred_at,
         conversation_id=memory.conversation_id if memory.kind == "episode" else None,
         embed=embed,
+        is_new=is_new,
     )
     tx.execute("UPDATE memories SET embedded = ? WHERE number = ?", (int(embedded), memory.number))
 
@@ -457,5 +473,5 @@ def _unindex(tx: Connection, scope: Scope, memories: Iterable[Memory]) -> None:
 
 def _read_memory(row: Row) -> Memory:
     values = {name: row[name] for name in Memory.__slots__}
-    flags = {name: bool(row[name]) for name in ("pinned", "states_relation")}
-    return Memory(**(values | flags))
+    values["pinned"], values["states_relation"] = bool(row["pinned"]), bool(row["states_relation"])
+    return Memory(**values)

@@ -76,18 +76,21 @@ def index_memory(
     occurred_at: str,
     conversation_id: str | None,
     embed: EmbedNow | None,
+    is_new: bool = False,
 ) -> bool:
     """Make a memory findable by its words, and by its meaning if `embed` is given; returns whether that was done.
 
-    With a conversation the memory counts as one turn of it, whose neighbours are the turns before and after.
+    With a conversation the memory counts as one turn of it, whose neighbours are the turns before and after. One that
+    is new stands at the place of its number, which was just taken; one that comes back needs a new place.
     """
     tx.execute("INSERT INTO memory_words (rowid, text) VALUES (?, ?)", (number, _write_words(text, occurred_at)))
     thread = uuid.UUID(conversation_id).int & _THREAD_BITS if conversation_id else 0
     pieces = load_static_embedder().split(text).astype("<u2").tobytes()
     vector = None if embed is None else _write_vector(embed(text))
+    place = number if is_new else _take_place(tx, scope)
     tx.execute(
         "INSERT INTO memory_vectors (place, number, thread, pieces, vector) VALUES (?, ?, ?, ?, ?)",
-        (_find_place(tx, scope, number), number, thread, pieces, vector),
+        (place, number, thread, pieces, vector),
     )
     return embed is not None
 
@@ -148,12 +151,6 @@ def _save_vector(tx: Connection, scope: Scope, number: int, vector: Vector) -> N
     )
 
 
-def _find_place(tx: Connection, scope: Scope, number: int) -> int:
-    """The number itself for the newest memory, which is the rule; a new place for one that comes back."""
-    row = tx.execute("SELECT last_memory FROM scopes WHERE id = ?", (scope.id,)).fetchone()
-    return number if number == scope.id << 32 | row["last_memory"] else _take_place(tx, scope)
-
-
 def _take_place(tx: Connection, scope: Scope) -> int:
     row = tx.execute(
         "UPDATE scopes SET last_memory = last_memory + 1 WHERE id = ? RETURNING last_memory", (scope.id,)
@@ -178,6 +175,12 @@ class IndexRow(NamedTuple):
     thread: int
     pieces: bytes
     vector: bytes | None
+
+
+def find_last_place(conn: Connection, scope: Scope) -> int:
+    """The last place that was given in the scope."""
+    row = conn.execute("SELECT last_memory FROM scopes WHERE id = ?", (scope.id,)).fetchone()
+    return scope.id << 32 | int(row["last_memory"] if row else 0)
 
 
 def load_index_rows(conn: Connection, scope: Scope, *, after_place: int) -> list[IndexRow]:

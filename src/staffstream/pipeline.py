@@ -52,7 +52,7 @@ from staffstream.learning import Learning
 from staffstream.memories import MemoryKind
 from staffstream.memory_index import EmbedNow
 from staffstream.metrics import Metrics
-from staffstream.recall import Recalled, recall_memories
+from staffstream.recall import HalfLives, Recalled, recall_memories
 from staffstream.reports import report_reply
 from staffstream.runlog import encode_ended_run
 from staffstream.settings import Settings
@@ -124,6 +124,7 @@ class Pipeline:
         self._run_begun = asyncio.Event()  # set and replaced whenever a run begins
         self._claude = claude
         self._learning = learning
+        self._half_lives = HalfLives(settings.memory_half_life_days, settings.latest_half_life_days)
         self._tasks: set[asyncio.Task[None]] = set()
 
     # ── 1: accept ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -228,7 +229,7 @@ class Pipeline:
     def _build_context(self, conn: Connection, run: Run, embed: EmbedNow | None) -> tuple[Context, Sequence[Lap]]:
         member = staff.get_staff(conn, run.staff_id)
         question = conversations.get_message(conn, run.scope, run.user_message_id)
-        sources = gather_sources(conn, run.scope, member, question, embed=embed)
+        sources = gather_sources(conn, run.scope, member, question, embed=embed, half_lives=self._half_lives)
         return self._fit(member, sources), sources.laps
 
     async def _embed_question(self, run: Run) -> EmbedNow | None:
@@ -259,7 +260,9 @@ class Pipeline:
             scope = staff.find_scope(conn, staff_id, user_id)
             member = staff.get_staff(conn, staff_id)
             question = conversations.draft_question(conn, scope, conversation_id, content)
-            return self._fit(member, gather_sources(conn, scope, member, question, embed=embed))
+            return self._fit(
+                member, gather_sources(conn, scope, member, question, embed=embed, half_lives=self._half_lives)
+            )
 
         embed = await self._learning.prepare_query(content)
         return (await self.database.read(build)).record
@@ -268,7 +271,9 @@ class Pipeline:
         """What would be recalled for a query, best first, below the relevance floor too."""
         embed = await self._learning.prepare_query(query)
         return await self.database.read(
-            lambda conn: recall_memories(conn, scope, query, embed=embed, limit=limit, kind=kind)
+            lambda conn: recall_memories(
+                conn, scope, query, embed=embed, limit=limit, kind=kind, half_lives=self._half_lives
+            )
         )
 
     def _model_of(self, member: Staff) -> str:

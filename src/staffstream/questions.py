@@ -82,7 +82,10 @@ def tells_time(text: str) -> bool:
 
 def is_question(text: str) -> bool:
     """Whether a text ends in a question mark, a caption in brackets after it aside: it asks rather than tells."""
-    end = text[-300:].rstrip()
+    end = text[-300:]
+    if "?" not in end and "？" not in end:  # most texts
+        return False
+    end = end.rstrip()
     if end.endswith("]"):
         end = end[: end.rfind("[")]
     return end.rstrip(" \n\t\"'”’)*_").endswith(("?", "？"))

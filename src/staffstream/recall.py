@@ -13,31 +13,32 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import compress
 from typing import Any
 
 import numpy as np
 
-from staffstream.database import Connection, Row
-from staffstream.domain import Scope, parse_time
+from staffstream.database import Connection
+from staffstream.domain import Scope
 from staffstream.embeddings.static import Ids, load_static_embedder
-from staffstream.memories import Memory, MemoryKind, load_memories, load_names, load_traits
+from staffstream.memories import Memory, MemoryKind, Traits, load_memories, load_names, load_traits
 from staffstream.memory_index import EmbedNow, compare_vectors, find_word, holds_vectors_of
 from staffstream.questions import Question, is_question, read_question, tells_time
 from staffstream.scope_index import NO_VECTOR, Distances, Positions, ScopeIndex, open_index
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 
-SEEDS = 50  # the best by words …
-NEAREST = 80  # … and by vectors, as far as signs tell; their neighbours come on top
-WEIGHED = 160  # so many of them are read from the file and weighed exactly
+SEEDS = 30  # the best by words …
+NEAREST = 50  # … and by vectors, as far as signs tell; their neighbours come on top
+WEIGHED = 128  # so many of them are read from the file and weighed exactly
 BEFORE, AFTER, FURTHER, TALK = 0.30, 0.20, 0.15, 0.50  # what a turn gets of its neighbours' matches, and of its talk's
 TALK_TURNS = 3  # whose best turns' mean it is
 ALONE = 1.6  # a fact has no neighbours: its own match counts for what they give a turn
 SAID_BY, ASKS, DATED, TELLS_WHEN = 1.4, 0.85, 1.5, 1.2
 NO_LONGER_TRUE = 0.6
 FLOOR, FLOOR_OF_BEST = 0.30, 0.78  # one memory's evidence must reach the second for any to be relevant
-HALF_LIFE_DAYS, AGED = 180.0, 0.10  # age takes at most a tenth …
-LATEST_HALF_LIFE_DAYS, LATEST_AGED = 30.0, 0.50  # … and half when the question asks for the latest
+AGED, LATEST_AGED = 0.10, 0.50  # age takes at most a tenth, and half when the question asks for the latest
+MS_A_DAY = 86_400_000
 MOST_PIECES = 48  # of a long message, the rarest
 MOST_HOLDERS = 2500  # a word in more memories than that, or in more than an eighth of the scope, says little
 PRIOR_TEXTS = 100  # as if so many texts of plain English were in the scope: counts of a few memories mean little
@@ -62,6 +63,14 @@ WORDS_ALONE = Mix(0.40, 0.0, 0.60)  # no vector of the question
 
 
 @dataclass(frozen=True, slots=True)
+class HalfLives:
+    """How soon age weighs half of what it can: in general, and when a question asks for the latest."""
+
+    days: float = 180.0
+    latest_days: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
 class Recalled:
     """A memory and how well it fits; `relevant` says whether it is above the floor below which nothing is injected."""
 
@@ -79,7 +88,7 @@ def recall_memories(
     limit: int,
     kind: MemoryKind | None = None,
     without_message: str | None = None,
-    half_life_days: float = HALF_LIFE_DAYS,
+    half_lives: HalfLives = HalfLives(),
     now: datetime | None = None,
 ) -> list[Recalled]:
     """The best memories for a question, best first, those below the relevance floor included and marked.
@@ -89,14 +98,15 @@ def recall_memories(
     """
     user_names, staff_name = load_names(conn, scope)
     asked = read_question(question, user_names=user_names, staff_name=staff_name)
-    found = _find_candidates(conn, scope, asked, embed, without_message)
+    with open_index(conn, scope) as index:
+        found = _find_candidates(conn, scope, index, asked, embed, without_message)
     if not found.traits:
         return []
     score = found.relevance * _weigh_traits(asked, found.traits)
-    score *= _weigh_age(asked, found.traits, half_life_days, now or datetime.now(UTC))
+    score *= _weigh_age(asked, found.traits, half_lives, now or datetime.now(UTC))
     relevant = (found.relevance >= FLOOR) & (found.evidence.max() >= FLOOR_OF_BEST)
-    order = [i for i in np.argsort(-score, kind="stable") if kind is None or found.traits[i]["kind"] == kind]
-    chosen = {found.traits[i]["number"]: i for i in order[:limit]}
+    order = [i for i in np.argsort(-score, kind="stable") if kind is None or found.traits[i].kind == kind]
+    chosen = {found.traits[i].number: i for i in order[:limit]}
     memories = load_memories(conn, scope, chosen)
     return [Recalled(memories[number], float(score[i]), bool(relevant[i])) for number, i in chosen.items()]
 
@@ -106,45 +116,61 @@ def recall_memories(
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """The candidates' rows. `relevance` ranks; `evidence` decides whether the question is about the scope at all."""
+    """The candidates. `relevance` ranks; `evidence` decides whether the question is about the scope at all."""
 
-    traits: Sequence[Row]
+    traits: Sequence[Traits]
     relevance: Floats
     evidence: Floats
 
 
 def _find_candidates(
-    conn: Connection, scope: Scope, asked: Question, embed: EmbedNow | None, without_message: str | None
+    conn: Connection,
+    scope: Scope,
+    index: ScopeIndex,
+    asked: Question,
+    embed: EmbedNow | None,
+    without_message: str | None,
 ) -> _Found:
     """In two steps: what is in memory tells which candidates to read from the file, and these are compared exactly."""
-    index = open_index(conn, scope)
     words = _match_words(conn, scope, index, asked.words)
     vector = None if embed is None else embed(asked.topic)
     distances = None if vector is None else index.measure_distances(vector)
     positions = _gather(index, words, distances)
     mix = _choose_mix(conn, with_vectors=distances is not None)
-    cosines = np.zeros(len(positions), np.float32)
-    if vector is not None and distances is not None:
-        cosines = np.cos(np.pi / len(vector) * distances[positions]).astype(np.float32)
-    pieces = _match_pieces(index, asked.topic, positions)
-    words = words[positions]
+    words, pieces = words[positions], _match_pieces(index, asked.topic, positions)
+    cosines = _estimate_cosines(distances, positions, vector)
     rough = _add_neighbours(index, positions, mix.of(words, cosines, pieces))
-    kept = np.sort(np.argsort(-rough, kind="stable")[:WEIGHED])
-    rows = load_traits(conn, scope, index.get_numbers(positions[kept]).tolist())
-    index.forget(positions[kept][[row is None for row in rows]])
+    best = np.sort(np.argsort(-rough, kind="stable")[:WEIGHED])
+    traits, kept = _load_kept(conn, scope, index, positions, best)
     if vector is not None and distances is not None:
-        numbers = index.get_numbers(positions[kept]).tolist()
-        cosines[kept] = compare_vectors(conn, numbers, vector)
+        cosines[kept] = compare_vectors(conn, [each.number for each in traits], vector)
     match = mix.of(words, cosines, pieces)
-    out = [i for i, row in zip(kept, rows, strict=True) if row is None or _comes_from(row, without_message)]
-    match[out] = 0
-    inside = [(i, row) for i, row in zip(kept, rows, strict=True) if row is not None and match[i] > 0]
-    chosen = np.array([i for i, _ in inside], np.int64)
-    traits = [row for _, row in inside]
+    match[np.setdiff1d(best, kept)] = 0
+    match[kept[[_comes_from(each, without_message) for each in traits]]] = 0
+    matching = match[kept] > 0
+    traits, chosen = list(compress(traits, matching)), kept[matching]
     relevance = _add_neighbours(index, positions, match)[chosen]
-    in_talk = index.get_threads(positions[chosen]) != 0
-    relevance += np.where(in_talk, TALK * _find_best_of_talk(index, positions[chosen], match[chosen], traits), 0)
+    relevance += TALK * _find_best_of_talk(index, positions[chosen], match[chosen], traits)
     return _Found(traits, relevance, relevance + cosines[chosen])
+
+
+def _estimate_cosines(distances: Distances | None, positions: Positions, vector: Floats | None) -> Floats:
+    """As far as signs tell: the share of them that differs is the angle's share of a half turn."""
+    if distances is None or vector is None:
+        return np.zeros(len(positions), np.float32)
+    estimated: Floats = np.cos(np.pi / len(vector) * distances[positions]).astype(np.float32)
+    return estimated
+
+
+def _load_kept(
+    conn: Connection, scope: Scope, index: ScopeIndex, positions: Positions, best: Positions
+) -> tuple[list[Traits], Positions]:
+    """The traits of the best candidates that are in the snapshot, and which those are, in the same order."""
+    numbers = index.get_numbers(positions[best])
+    traits = load_traits(conn, scope, numbers.tolist())
+    here = np.isin(numbers, [each.number for each in traits])
+    index.forget(positions[best[~here]])
+    return traits, best[here]
 
 
 def _choose_mix(conn: Connection, *, with_vectors: bool) -> Mix:
@@ -165,8 +191,8 @@ def _gather(index: ScopeIndex, words: Floats, distances: Distances | None) -> Po
     return positions[positions >= 0]
 
 
-def _comes_from(row: Row, message_id: str | None) -> bool:
-    return message_id is not None and row["source_message_id"] == message_id
+def _comes_from(memory: Traits, message_id: str | None) -> bool:
+    return message_id is not None and memory.source_message_id == message_id
 
 
 def _match_words(conn: Connection, scope: Scope, index: ScopeIndex, words: Sequence[str]) -> Floats:
@@ -238,35 +264,33 @@ def _add_neighbours(index: ScopeIndex, positions: Positions, match: Floats) -> F
     return np.where(alone, np.float32(ALONE) * match, gets)
 
 
-def _find_best_of_talk(index: ScopeIndex, positions: Positions, match: Floats, traits: Sequence[Row]) -> Floats:
-    """For each candidate the mean of the best matches in its conversation on its day."""
-    talks = [
-        (thread, row["occurred_at"][:10])
-        for thread, row in zip(index.get_threads(positions).tolist(), traits, strict=True)
-    ]
+def _find_best_of_talk(index: ScopeIndex, positions: Positions, match: Floats, traits: Sequence[Traits]) -> Floats:
+    """For each candidate the mean of the best matches in its conversation on its day; nothing outside any."""
+    threads = index.get_threads(positions).tolist()
+    talks = [(thread, each.occurred_at[:10]) for thread, each in zip(threads, traits, strict=True)]
     matches: dict[tuple[int, str], list[float]] = {}
     for talk, value in zip(talks, match.tolist(), strict=True):
         matches.setdefault(talk, []).append(value)
     best = {talk: sum(sorted(values)[-TALK_TURNS:]) / TALK_TURNS for talk, values in matches.items()}
-    return np.array([best[talk] for talk in talks], np.float32)
+    return np.array([best[talk] if talk[0] else 0.0 for talk in talks], np.float32)
 
 
-def _weigh_traits(asked: Question, traits: Sequence[Row]) -> Floats:
+def _weigh_traits(asked: Question, traits: Sequence[Traits]) -> Floats:
     """A factor a candidate: who said it, when, does it tell, is it still true, does it matter."""
-    return np.array([_weigh_row(asked, row) for row in traits], np.float32)
+    return np.array([_weigh_memory(asked, each) for each in traits], np.float32)
 
 
-def _weigh_row(asked: Question, row: Row) -> float:
-    factor: float = 0.95 + 0.1 * row["importance"]
-    if row["speaker"] in asked.people or (row["kind"] == "fact" and asked.people):
+def _weigh_memory(asked: Question, memory: Traits) -> float:
+    factor = 0.95 + 0.1 * memory.importance
+    if memory.speaker in asked.people or (memory.kind == "fact" and asked.people):
         factor *= SAID_BY
-    if is_question(row["text"]):
+    if is_question(memory.text):
         factor *= ASKS
-    if _falls_into(asked, row["occurred_at"]):
+    if _falls_into(asked, memory.occurred_at):
         factor *= DATED
-    if asked.asks_when and tells_time(row["text"]):
+    if asked.asks_when and tells_time(memory.text):
         factor *= TELLS_WHEN
-    return factor * (NO_LONGER_TRUE if row["valid_to"] is not None else 1)
+    return factor * (NO_LONGER_TRUE if memory.valid_to is not None else 1)
 
 
 def _falls_into(asked: Question, occurred_at: str) -> bool:
@@ -277,11 +301,11 @@ def _falls_into(asked: Question, occurred_at: str) -> bool:
     return (not asked.years or year in asked.years) and (not asked.months or month in asked.months)
 
 
-def _weigh_age(asked: Question, traits: Sequence[Row], half_life_days: float, now: datetime) -> Floats:
+def _weigh_age(asked: Question, traits: Sequence[Traits], half_lives: HalfLives, now: datetime) -> Floats:
     """A factor from 1 for what is new downwards. Being said again makes it new; what is pinned does not age."""
-    half_life, share = (LATEST_HALF_LIFE_DAYS, LATEST_AGED) if asked.asks_latest else (half_life_days, AGED)
-    since = [row["reinforced_at"] or row["occurred_at"] for row in traits]
-    ages = np.array([max(0.0, (now - parse_time(moment)).total_seconds() / 86_400) for moment in since])
-    ages[[bool(row["pinned"]) for row in traits]] = 0
-    factors: Floats = (1 - share + share * 0.5 ** (ages / half_life)).astype(np.float32)
+    days, share = (half_lives.latest_days, LATEST_AGED) if asked.asks_latest else (half_lives.days, AGED)
+    since = np.array([(each.reinforced_at or each.occurred_at)[:-1] for each in traits], "datetime64[ms]")
+    ages = np.maximum(now.timestamp() * 1000 - since.astype(np.int64), 0) / MS_A_DAY
+    ages[[bool(each.pinned) for each in traits]] = 0
+    factors: Floats = (1 - share + share * 0.5 ** (ages / days)).astype(np.float32)
     return factors

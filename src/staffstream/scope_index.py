@@ -1,45 +1,75 @@
 """The memories of one scope as arrays in memory, so that a question is compared with all of them at once.
 
-Kept beside a connection and brought up to date from `memory_vectors` at each use, from the last place on: a place is
-never given twice, so what is read once stays right, and what was deleted since is found out when its row is asked for.
-A scan of one bit a dimension takes 0.1 ms for 10,000 memories and 1.4 ms for 100,000, sqlite-vec's takes 50 times that;
-each memory costs about 130 bytes. Made for readers, whose transactions roll nothing back.
+One index a scope serves all readers of a file, under a lock. It is brought up to date from `memory_vectors` at each
+use, from the last place on: a place is never given twice, so what is read once stays right, and what was deleted since
+is found out when its row is asked for. A reader whose snapshot is older meets memories that are not there yet, and
+passes over them. A scan of one bit a dimension takes 0.1 ms for 10,000 memories and 1.4 ms for 100,000, sqlite-vec's
+takes 50 times that; each memory costs about 130 bytes.
 """
 
+import contextlib
+import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from staffstream.database import Connection
+from staffstream.database import Connection, get_group
 from staffstream.domain import Scope
 from staffstream.embeddings import load_static_embedder
-from staffstream.memory_index import IndexRow, load_index_rows
+from staffstream.memory_index import IndexRow, find_last_place, load_index_rows
 
-MOST_BYTES = 24 * 1024 * 1024  # for the scopes of one connection; the one in use may take more
+MOST_BYTES = 64 * 1024 * 1024  # for the scopes of one file; the one in use may take more
 
 Positions = np.ndarray[Any, np.dtype[np.int64]]
 Array = np.ndarray[Any, np.dtype[Any]]
 Distances = np.ndarray[Any, np.dtype[np.uint16]]
 NO_VECTOR = 0xFFFF
 
-_kept: WeakKeyDictionary[Connection, OrderedDict[Scope, "ScopeIndex"]] = WeakKeyDictionary()
+
+@contextlib.contextmanager
+def open_index(conn: Connection, scope: Scope) -> Iterator["ScopeIndex"]:
+    """The scope's index, as new as the connection's snapshot or newer, for this reader alone. Made for readers, whose
+    transactions roll nothing back.
+    """
+    slot = _shelves.setdefault(get_group(conn), _Shelf()).take_slot(scope)
+    with slot.lock:
+        if slot.index is None or not slot.index.read_on(conn, scope):
+            slot.index = ScopeIndex()
+            slot.index.read_on(conn, scope)
+        yield slot.index
 
 
-def open_index(conn: Connection, scope: Scope) -> "ScopeIndex":
-    """The scope's index as of the connection's snapshot."""
-    indexes = _kept.setdefault(conn, OrderedDict())
-    index = indexes.get(scope)
-    if index is None or not index.read_on(conn, scope):
-        index = ScopeIndex()
-        index.read_on(conn, scope)
-        indexes[scope] = index
-    indexes.move_to_end(scope)
-    while len(indexes) > 1 and sum(each.nbytes for each in indexes.values()) > MOST_BYTES:
-        indexes.popitem(last=False)
-    return index
+class _Slot:
+    """One scope's index, once it has been read."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.index: ScopeIndex | None = None
+
+
+class _Shelf:
+    """The indexes of one file; those that were not used for longest make way."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._slots: OrderedDict[Scope, _Slot] = OrderedDict()
+
+    def take_slot(self, scope: Scope) -> _Slot:
+        with self._lock:
+            slot = self._slots.setdefault(scope, _Slot())
+            self._slots.move_to_end(scope)
+            while len(self._slots) > 1 and self._count_bytes() > MOST_BYTES:
+                self._slots.popitem(last=False)
+            return slot
+
+    def _count_bytes(self) -> int:
+        return sum(slot.index.nbytes for slot in self._slots.values() if slot.index)
+
+
+_shelves: WeakKeyDictionary[object, _Shelf] = WeakKeyDictionary()
 
 
 class ScopeIndex:
@@ -47,6 +77,7 @@ class ScopeIndex:
 
     def __init__(self) -> None:
         self._last_place = -1
+        self._is_newer = False  # than the snapshot that it is used with
         self._number = _Column(np.int64)
         self._alive = _Column(np.bool_)
         self._thread = _Column(np.int64)
@@ -71,15 +102,17 @@ class ScopeIndex:
 
     def read_on(self, conn: Connection, scope: Scope) -> bool:
         """Take in what was saved since; False when that cannot be fitted in, and the index has to be made anew."""
-        rows = load_index_rows(conn, scope, after_place=self._last_place)
-        if not rows:
+        last_place = find_last_place(conn, scope)
+        self._is_newer = last_place < self._last_place
+        if last_place <= self._last_place:
             return True
+        rows = load_index_rows(conn, scope, after_place=self._last_place)
         newest = int(self._number.values[-1]) if len(self) else -1
         fresh = [row for row in rows if row.number > newest]
         moved = [row for row in rows if row.number <= newest]
         if fresh:
             self._append(sorted(fresh, key=lambda row: row.number))
-        self._last_place = rows[-1].place
+        self._last_place = last_place
         return all(map(self._take_moved, moved))
 
     def _append(self, rows: Sequence[IndexRow]) -> None:
@@ -137,8 +170,9 @@ class ScopeIndex:
         return True
 
     def forget(self, positions: Positions) -> None:
-        """These are no longer in the file."""
-        self._alive.values[positions] = False
+        """These are not in the snapshot: they were deleted, unless they are too new for it."""
+        if not self._is_newer:
+            self._alive.values[positions] = False
 
     # ── asking ───────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -163,6 +163,14 @@ class Settings(BaseModel):
         10, ge=1, le=1000, description="Facts are learned from a conversation after so many messages …"
     )
     extract_idle_s: float = Field(300, ge=0, description="… or after so much quiet.")
+    memory_half_life_days: float = Field(
+        180, gt=0, description="Age takes at most a tenth of a memory's weight, half of that after so many days."
+    )
+    latest_half_life_days: float = Field(
+        30,
+        gt=0,
+        description="The same when a question asks for the latest; then age takes at most half of the weight.",
+    )
     embedder: str = Field(
         "static",
         description="What makes memories searchable by meaning: `static` (built in), `minilm` or `minilm:DIRECTORY`"

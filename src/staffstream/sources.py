@@ -13,7 +13,7 @@ from staffstream import conversations, graph
 from staffstream.database import Connection
 from staffstream.domain import Message, Scope, Staff
 from staffstream.memory_index import EmbedNow
-from staffstream.recall import Recalled, recall_memories
+from staffstream.recall import HalfLives, Recalled, recall_memories
 from staffstream.timing import Lap, Laps
 
 MOST_MEMORIES = 24
@@ -50,7 +50,7 @@ class Sources:
 
 
 def gather_sources(
-    conn: Connection, scope: Scope, member: Staff, question: Message, *, embed: EmbedNow | None
+    conn: Connection, scope: Scope, member: Staff, question: Message, *, embed: EmbedNow | None, half_lives: HalfLives
 ) -> Sources:
     """The summary, the recent turns before the question, and what is recalled for it."""
     conversation_id = question.conversation_id
@@ -61,7 +61,7 @@ def gather_sources(
         conn, scope, conversation_id, after_turn=summed_up, before_turn=question.turn, limit=_MOST_TURNS
     )
     laps.take("turns")
-    recalled = recall_for(conn, scope, question, embed) if member.memory_enabled else []
+    recalled = recall_for(conn, scope, question, embed, half_lives) if member.memory_enabled else []
     laps.take("memories")
     used = [item for item in recalled if item.relevant]
     relations = _find_relations(conn, scope, question, used) if member.memory_enabled else []
@@ -78,7 +78,9 @@ def gather_sources(
     )
 
 
-def recall_for(conn: Connection, scope: Scope, question: Message, embed: EmbedNow | None) -> list[Recalled]:
+def recall_for(
+    conn: Connection, scope: Scope, question: Message, embed: EmbedNow | None, half_lives: HalfLives
+) -> list[Recalled]:
     """What is recalled for a question, without the question itself, what was said after it in its conversation (it may
     have waited in the queue, or be asked again), and what is true no longer.
     """
@@ -89,6 +91,7 @@ def recall_for(conn: Connection, scope: Scope, question: Message, embed: EmbedNo
         embed=embed,
         limit=MOST_MEMORIES + SHOWN_LEFT_OUT,
         without_message=question.id,
+        half_lives=half_lives,
     )
     return [item for item in found if item.memory.valid_to is None and not _is_later(item, question)][:MOST_MEMORIES]
 

@@ -10,6 +10,7 @@ import asyncio
 import importlib.resources
 import json
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,11 @@ if TYPE_CHECKING:
 LAYERS, HEADS, WIDTH = 6, 12, 384
 MAX_PIECES = 256  # what the model was trained with (its sentence_bert_config.json)
 BATCH = 32  # texts in one run of the network: longer batches gain nothing on a CPU
+
+
+# onnxruntime 1.32 reports its use to its maker unless this is set before it is loaded: it keeps events in a database in
+# the user's cache folder and sends them by itself.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 class MiniLMEmbedder:

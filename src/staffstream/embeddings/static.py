@@ -60,15 +60,21 @@ class StaticEmbedder:
         return known
 
     def compare_pieces(self, some: Ids, others: Ids) -> Vectors:
-        """The cosine of each of some pieces with each of others: float32 (len(some), len(others))."""
-        place = np.zeros(self.pieces.size, np.int32)
-        place[others] = 1
-        distinct = np.flatnonzero(place)  # most texts are made of few pieces
-        place[distinct] = np.arange(len(distinct))
-        cosines = scale_rows(self._codes[some].astype(np.float32)) @ self._codes[distinct].T.astype(np.float32)
+        """The cosine of each of some pieces with each of others, which may repeat: float32 (len(some), len(others))."""
+        distinct, place = self._number_distinct(others)  # most texts are made of few pieces
+        cosines = scale_rows(self._codes[some].astype(np.float32)) @ self._codes[distinct].astype(np.float32).T
         cosines /= self._lengths[distinct]
-        compared: Vectors = cosines[:, place[others]]
+        compared: Vectors = cosines.take(place, axis=1)
         return compared
+
+    def _number_distinct(self, ids: Ids) -> tuple[np.ndarray[Any, np.dtype[np.int64]], Ids]:
+        """The ids that there are, and for each id its place among them; np.unique would sort."""
+        present = np.zeros(self.pieces.size, np.bool_)
+        present[ids] = True
+        distinct = np.flatnonzero(present)
+        place = np.empty(self.pieces.size, np.int32)
+        place[distinct] = np.arange(len(distinct), dtype=np.int32)
+        return distinct, place[ids]
 
 
 def _estimate_commonness(size: int) -> Vectors:
