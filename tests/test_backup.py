@@ -8,14 +8,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pysqlite3
 import pytest
 
+from staffstream.app import create_app
 from staffstream.backups import check_backup, compact_file, make_backup, restore_backup
-from staffstream.database import connect, prepare_file, read_version, transact
+from staffstream.database import Presence, connect, prepare_file, read_version, transact
 from staffstream.errors import SetupError
-from staffstream.staff import create_staff
+from staffstream.staff import create_staff, list_staff
 from tests.far_end import FarEnd
-from tests.server import serve_here, start_server
+from tests.server import make_settings, serve_here, start_server
 
 pytestmark = pytest.mark.anyio
 
@@ -124,13 +126,17 @@ def test_the_command_names_files_by_the_time_and_keeps_the_newest(db: Path, tmp_
     shelf = tmp_path / "shelf"
     shelf.mkdir()
     (shelf / "staffstream-notes.db").write_text("mine")
+    left = shelf / "staffstream-20200101T000000000Z.db.part"
+    left.touch()
+    os.utime(left, (0, 0))
+    (shelf / "staffstream-20200102T000000000Z.db.part").touch()  # of a moment ago: it may be growing
     for _ in range(3):
         done = run_command("backup", shelf, "--keep", "2", db=db)
         assert done.returncode == 0, done.stderr
         assert "2 staff" in done.stdout
     kept = sorted(path.name for path in shelf.iterdir())
-    assert len(kept) == 3
-    assert "staffstream-notes.db" in kept
+    assert len(kept) == 4
+    assert {"staffstream-notes.db", "staffstream-20200102T000000000Z.db.part"} <= set(kept)
 
 
 @pytest.mark.parametrize("arguments", [("nowhere/x.db",), (".", "--keep", "0"), ("x.db", "--keep", "1")])
@@ -250,6 +256,145 @@ async def test_a_backup_serves_after_it_was_restored(db: Path, tmp_path: Path, f
         found = await api.get(f"/staff/{ada}/memories", params={"query": "Who sails to Bodø?"})
         assert "Marit" in found[0]["text"]
         assert len(await api.messages(ada)) == 2
+
+
+async def leave_a_log(db: Path, far: FarEnd) -> None:
+    """A server that was killed: its last commits are in the write-ahead log alone."""
+    async with start_server(db, far) as server:
+        await server.api.make_staff("in the log")
+        await server.kill()
+    assert Path(f"{db}-wal").stat().st_size > 0
+
+
+async def test_a_log_that_outlived_its_file_does_not_get_into_the_restored_database(
+    db: Path, tmp_path: Path, far: FarEnd
+) -> None:
+    """SQLite would play it into whatever has the name: the damaged file was erased, its log was not."""
+    fill(db, 1)
+    backup = make_backup(db, tmp_path / "copy.db").path
+    fill(db, 2)
+    await leave_a_log(db, far)
+    db.unlink()
+    assert restore_backup(backup, db) is None
+    assert list_names(db) == ["staff 0"]
+    check_backup(db)
+
+
+async def test_what_was_put_aside_can_be_restored_with_its_log(db: Path, tmp_path: Path, far: FarEnd) -> None:
+    """Or regretting a restore would lose what the crashed server had acknowledged."""
+    fill(db, 1)
+    backup = make_backup(db, tmp_path / "copy.db").path
+    await leave_a_log(db, far)
+    aside = restore_backup(backup, db)
+    assert aside is not None
+    restore_backup(aside, db)
+    assert list_names(db) == ["staff 0", "in the log"]
+
+
+async def test_a_killed_servers_file_can_be_backed_up(db: Path, tmp_path: Path, far: FarEnd) -> None:
+    """With what is in its log."""
+    fill(db, 1)
+    await leave_a_log(db, far)
+    make_backup(db, tmp_path / "copy.db")
+    assert list_names(tmp_path / "copy.db") == ["staff 0", "in the log"]
+
+
+@pytest.mark.parametrize("suffix", ["", "-wal", "-journal"])
+def test_a_backup_takes_nobodys_name(db: Path, tmp_path: Path, suffix: str) -> None:
+    """Neither a file's nor that of a log, which would be played into the backup."""
+    fill(db)
+    taken = tmp_path / f"copy.db{suffix}"
+    taken.write_text("mine")
+    with pytest.raises(SetupError, match="exists already"):
+        make_backup(db, tmp_path / "copy.db")
+    assert taken.read_text() == "mine"
+
+
+def test_another_programs_database_is_left_as_it_is(tmp_path: Path) -> None:
+    """Also when it is named by mistake."""
+    other = tmp_path / "other.db"
+    with contextlib.closing(pysqlite3.connect(str(other))) as connection:
+        connection.execute("CREATE TABLE t (x)")
+    before = other.read_bytes()
+    with pytest.raises(SetupError):
+        make_backup(other, tmp_path / "copy.db")
+    with pytest.raises(SetupError):
+        compact_file(other)
+    assert other.read_bytes() == before
+
+
+async def test_a_server_that_starts_during_a_restore_gets_the_restored_file(
+    db: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waits: one that had opened the old file would go on writing to what was put aside."""
+    fill(db, 1)
+    backup = make_backup(db, tmp_path / "copy.db").path
+    fill(db, 2)
+    app, waiting, share = create_app(make_settings(db)), asyncio.Event(), Presence.share
+    starting: list[asyncio.Task[None]] = []
+
+    async def share_late(presence: Presence) -> None:
+        waiting.set()
+        await share(presence)
+
+    async def begin() -> None:
+        starting.append(asyncio.create_task(running.enter_async_context(app.running())))
+        await waiting.wait()
+
+    def start_once(done: int, total: int) -> None:
+        if not starting:
+            asyncio.run_coroutine_threadsafe(begin(), loop).result()
+
+    monkeypatch.setattr(Presence, "share", share_late)
+    loop = asyncio.get_running_loop()
+    async with contextlib.AsyncExitStack() as running:
+        await asyncio.to_thread(restore_backup, backup, db, on_progress=start_once)
+        await starting[0]
+        assert await app.state.service.database.read(lambda conn: len(list_staff(conn))) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can give files away")
+async def test_what_root_makes_belongs_to_the_servers_user(tmp_path: Path) -> None:
+    """Or the server could not open it: an operator runs commands as root."""
+    home = tmp_path / "home"
+    home.mkdir()
+    os.chown(home, 12345, 12345)
+    db = home / "a.db"
+    fill(db)
+    backup = make_backup(db, home / "copy.db").path
+    restore_backup(backup, db)
+    assert {path.stat().st_uid for path in home.iterdir()} == {12345}
+    assert stat.S_IMODE(db.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("command", [("restore", "copy.db"), ("compact",), ("backup", "other.db")])
+@pytest.mark.parametrize("wrong", ["nowhere/a.db", "text.db", "folder"])
+def test_commands_tell_what_is_wrong_with_the_file(
+    db: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], wrong: str
+) -> None:
+    """In a sentence, with status 2, whatever it is."""
+    monkeypatch.chdir(db.parent)
+    fill(db)
+    make_backup(db, db.with_name("copy.db"))
+    db.with_name("text.db").write_text("hello" * 1000)
+    db.with_name("folder").mkdir()
+    if (command[0], wrong) == ("restore", "text.db"):
+        pytest.skip("restoring over a file that is no database is what it is for")
+    refused = run_command(*command, db=db.parent / wrong)
+    assert refused.returncode == 2, refused.stderr
+    assert "staffstream: " in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_long_commands_show_that_they_go_on(db: Path, tmp_path: Path) -> None:
+    """Copying, checking and compacting."""
+    fill(db, 200, persona="y" * 50_000)
+    made = run_command("backup", tmp_path / "copy.db", db=db)
+    restored = run_command("restore", tmp_path / "copy.db", db=db)
+    for done in (made, restored):
+        assert done.returncode == 0, done.stderr
+        assert "pages" in done.stderr
+    assert "steps" in run_command("compact", db=db).stderr
 
 
 # ── compact ──────────────────────────────────────────────────────────────────────────────────────────────────────────

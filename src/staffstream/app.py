@@ -70,10 +70,11 @@ class Staffstream(Starlette):
             )
         await asyncio.to_thread(tokens.warm_up)
         async with contextlib.AsyncExitStack() as stack:
+            presence = stack.enter_context(contextlib.closing(Presence(settings.db)))
+            await presence.enter()  # before the file is opened, which may just be being replaced
             database = await stack.enter_async_context(Database.open(settings.db, durability=settings.durability))
             if settings.uses_keys and not self._identify:
                 await _check_keys(database, settings)
-            presence = stack.enter_context(contextlib.closing(Presence(settings.db)))
             claude = await stack.enter_async_context(open_claude(settings))
             database.on_commit = self.metrics.note_commit
             embedder = await stack.enter_async_context(open_embedder(settings))

@@ -145,9 +145,23 @@ def _check_place(path: Path) -> None:
         raise SetupError(f"{path} cannot be written. Give this user the right to, or name another file with --db.")
 
 
+def make_private(path: Path | str, *, like: Path | None = None) -> int:
+    """A descriptor of a new file that only its owner can read. One that root makes belongs to the owner of `like`, or
+    else of its directory, as what SQLite puts beside a database does: a command run by root must not lock the
+    server's user out. Raises OSError, FileExistsError among it.
+    """
+    descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        model = os.stat(like if like and like.exists() else os.path.dirname(os.path.abspath(path)))
+        os.fchown(descriptor, model.st_uid, model.st_gid)  # by descriptor: a name could be made to lead elsewhere
+    return descriptor
+
+
 def _check_owner(path: Path, current: int) -> None:
     """Refuse a file that is not ours, or newer than we are, before our pragmas change anything in it."""
-    with open(path, "ab+") as file:  # made if absent
+    with contextlib.suppress(FileExistsError):
+        os.close(make_private(path))
+    with open(path, "ab+") as file:  # a link may lead to one that is not there yet
         file.seek(0)
         head = file.read(16)
     if head and head != b"SQLite format 3\0":  # SQLite would take one of a few bytes for an empty database
@@ -241,13 +255,25 @@ def translate_error(error: BaseException) -> BaseException:
 class Presence:
     """A shared lock on `<db>.lock` that the kernel drops with its process, however that ends.
 
-    The first process on a file holds it exclusively while it tidies up after the last one; then it shares it.
+    The first process on a file holds it exclusively while it tidies up after the last one; then it shares it. `restore`
+    and `compact` hold it exclusively to the end. Raises SetupError where it cannot be had at all.
     Where there is no flock (Windows), nobody is ever known to be alone, and leases decide.
     """
 
     def __init__(self, path: Path) -> None:
-        self._file = open(f"{path}.lock", "ab")  # noqa: SIM115 - closed by close()
+        _check_place(path)
+        try:
+            with contextlib.suppress(FileExistsError):
+                os.close(make_private(f"{path}.lock", like=path))
+            self._file = open(f"{path}.lock", "ab")  # noqa: SIM115 - closed by close()
+        except OSError as error:
+            raise SetupError(f"{path}.lock cannot be opened: {error.strerror}. Give this user the right to.") from error
         self.alone = self._lock(fcntl.LOCK_EX) if fcntl else False
+
+    async def enter(self) -> None:
+        """Wait until the file may be opened: not while another process tidies up, or puts a backup in its place."""
+        if not self.alone:
+            await self.share()
 
     async def share(self) -> None:
         """Let other processes in; waits while another one is tidying up."""

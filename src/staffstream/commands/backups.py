@@ -1,11 +1,16 @@
 """`staffstream backup`, `restore` and `compact`: the database file as a whole."""
 
 import argparse
+import contextlib
 import re
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from staffstream.backups import BackupFacts, compact_file, make_backup, restore_backup
+from tqdm import tqdm
+
+from staffstream.backups import BackupFacts, Progress, Steps, compact_file, make_backup, restore_backup
 from staffstream.commands import add_db_option, show_progress
 from staffstream.domain import now_text
 from staffstream.errors import SetupError
@@ -34,34 +39,58 @@ def _backup(args: argparse.Namespace) -> None:
         raise SetupError("--keep takes at least 1, and a directory as the target.")
     if target.is_dir():
         target = target / f"staffstream-{re.sub(r'[-:.]', '', now_text())}.db"
-    with show_progress(None, "pages") as progress:
-        done = 0
-
-        def note(copied: int, total: int) -> None:
-            nonlocal done
-            progress.total = total
-            progress.update(copied - done)
-            done = copied
-
-        facts = make_backup(args.db, target, on_progress=note)
+    with _show_copying() as (note, step):
+        facts = make_backup(args.db, target, on_progress=note, on_step=step)
     _say(facts)
     if args.keep is not None:
-        older = sorted(path for path in target.parent.iterdir() if _OURS.fullmatch(path.name))[: -args.keep]
-        for path in older:
+        for path in _list_surplus(target.parent, args.keep):
             path.unlink()
             print(f"erased {path}")
 
 
+def _list_surplus(shelf: Path, keep: int) -> list[Path]:
+    """Backups beyond the newest, and what a broken-off one left a day or more ago."""
+    whole = sorted(path for path in shelf.iterdir() if _OURS.fullmatch(path.name))
+    parts = [path for path in shelf.glob("*.part") if _OURS.fullmatch(path.stem)]
+    yesterday = time.time() - 24 * 3600
+    return whole[:-keep] + [path for path in parts if path.stat().st_mtime < yesterday]
+
+
 def _restore(args: argparse.Namespace) -> None:
-    aside = restore_backup(args.backup, args.db)
+    with _show_copying() as (note, step):
+        aside = restore_backup(args.backup, args.db, on_progress=note, on_step=step)
     print(f"restored {args.db} from {args.backup}")
     if aside:
         print(f"what was there before is now {aside}; erase it when you no longer need it")
 
 
 def _compact(args: argparse.Namespace) -> None:
-    before, after = compact_file(args.db)
+    with show_progress(None, "steps") as progress:
+        before, after = compact_file(args.db, on_step=lambda: _move_on(progress))
     print(f"{args.db}: {before:,} bytes before, {after:,} now")
+
+
+@contextlib.contextmanager
+def _show_copying() -> Iterator[tuple[Progress, Steps]]:
+    """A bar for the pages that are copied, which says so while the copy is being checked."""
+    with show_progress(None, "pages") as progress:
+
+        def note(copied: int, total: int) -> None:
+            progress.set_description("copying", refresh=False)
+            progress.total = total
+            progress.update(copied - progress.n)
+
+        def step() -> None:
+            progress.set_description("checking", refresh=False)
+            _move_on(progress, 0)
+
+        yield note, step
+
+
+def _move_on(progress: "tqdm[Any]", steps: int = 1) -> None:
+    """Show that work goes on. Returns nothing: a true value would have SQLite break off."""
+    progress.n += steps
+    progress.refresh()
 
 
 def _say(facts: BackupFacts) -> None:
