@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import quote
@@ -102,6 +103,25 @@ async def test_a_key_given_twice_is_no_harm(api: Api, ada: str) -> None:
 
 
 # ── size ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("memories", b"[" + b"1," * 400_000 + b"1]"),
+        ("memories", b"[" + b"[]," * 1_000_000 + b"[]]"),
+        ("memories", b"[" + b"{}," * 40_000 + b"{}]"),
+        ("conversations", b'{"messages": [' + b"1," * 400_000 + b"1]}"),
+        ("conversations", b'{"title": "x", ' + b",".join(b'"%d": 1' % n for n in range(200_000)) + b"}"),
+    ],
+)
+async def test_many_mistakes_cost_little(api: Api, ada: str, path: str, body: bytes) -> None:
+    """A body that is all mistakes must not hold up the server while each is described."""
+    started = time.process_time()
+    answer = await api.http.post(f"/staff/{ada}/{path}", content=body)
+    assert answer.status_code in (413, 422)
+    assert len(answer.content) < 20_000
+    assert time.process_time() - started < 0.4
 
 
 async def _in_pieces(data: bytes) -> AsyncIterator[bytes]:

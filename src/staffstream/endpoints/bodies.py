@@ -24,6 +24,9 @@ from staffstream.errors import (
 T = TypeVar("T")
 
 _MOST_NESTED = 32
+_MOST_VALUES = 50_000  # the largest import of a conversation has 20,000
+_MOST_MEMBERS = 1000  # of one object: each that is not known would be a mistake to describe
+_MOST_BRACKETS = 1_000_000  # in text too, where there are never so many; each empty list or object takes 64 bytes
 _MOST_DISCARDED_BYTES = 16 * 1024 * 1024
 
 
@@ -43,8 +46,10 @@ async def read_body(request: Request, shape: type[T] | TypeAdapter[T], *, limit_
         raise SlowRequest from error
     except ClientDisconnect as error:
         raise BadRequest("The body ended before it was complete.") from error
+    if data.count(b"[") + data.count(b"{") > _MOST_BRACKETS:
+        raise TooLarge("The body holds too many lists and objects.")
     value = parse_json(data)
-    _check_depth(value)
+    _check_size(value)
     return validate(shape, value)
 
 
@@ -97,13 +102,18 @@ def parse_json(data: bytes) -> Any:
         raise NotJson from error
 
 
-def _check_depth(value: Any) -> None:
-    """Refuse what is nested so deep that checking and describing it would cost more than it can be worth."""
-    level = [value]
+def _check_size(value: Any) -> None:
+    """Refuse what is so deep or has so many parts that checking it, and describing each mistake in it, would cost more
+    than it can be worth: a second for each half megabyte of `1,1,1,…`, during which nobody else is served.
+    """
+    level, seen = [value], 0
     for _ in range(_MOST_NESTED):
         containers = [item for item in level if isinstance(item, dict | list)]
         if not containers:
             return
+        seen += sum(map(len, containers))
+        if seen > _MOST_VALUES or any(isinstance(item, dict) and len(item) > _MOST_MEMBERS for item in containers):
+            raise TooLarge("The body holds too many values.")
         level = [inner for outer in containers for inner in (outer.values() if isinstance(outer, dict) else outer)]
     raise NotJson(f"The body is nested more than {_MOST_NESTED} levels deep.")
 

@@ -1,8 +1,8 @@
 """`/staff/{staff_id}/memories` and `/graph`: seeing what is remembered, searching it, correcting it."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -26,8 +26,9 @@ from staffstream.errors import Invalid
 from staffstream.memories import Memory, NewMemory
 
 _MOST_NODES = 500
-_TELLING: TypeAdapter[MemoryToTell | list[MemoryToTell]] = TypeAdapter(MemoryToTell | list[MemoryToTell])
 _MOST_TOLD = 1000
+_Told = MemoryToTell | Annotated[list[MemoryToTell], Field(min_length=1, max_length=_MOST_TOLD)]
+_TELLING: TypeAdapter[MemoryToTell | list[MemoryToTell]] = TypeAdapter(_Told)
 
 
 async def list_some(request: Request) -> Response:
@@ -57,8 +58,6 @@ async def create(request: Request) -> Response:
     staff_id = request.path_params["staff_id"]
     body = await read_body(request, _TELLING, limit_bytes=service.settings.max_import_bytes)
     told = body if isinstance(body, list) else [body]
-    if not 1 <= len(told) <= _MOST_TOLD:
-        raise Invalid(f"A list of memories has 1 to {_MOST_TOLD} of them.")
 
     def tell(tx: Connection) -> list[Memory]:
         scope = staff.ensure_scope(tx, staff_id, user_id)
