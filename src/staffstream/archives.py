@@ -8,14 +8,14 @@ vectors are not either, since they are made from the rows.
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import pysqlite3
 
 from staffstream import staff
 from staffstream.database import Connection, read_version
-from staffstream.domain import Scope, Staff, now_text
+from staffstream.domain import RunFailure, Scope, Staff, format_time, now_text, parse_time
 from staffstream.errors import SetupError
 from staffstream.memory_index import EmbedNow, index_memory
 
@@ -29,7 +29,8 @@ _MISFITS = (
     pysqlite3.ProgrammingError,
     OverflowError,
     TypeError,
-    UnicodeEncodeError,
+    ValueError,  # no JSON where a column holds some, and text that is no Unicode
+    RecursionError,
 )
 
 _OF_SCOPE = "scope_id IN (SELECT id FROM scopes WHERE staff_id = ?)"
@@ -66,6 +67,9 @@ _REFERENCES = {
 }
 _LATER = {"superseded_by"}  # may name a row that comes after it
 _NUMBER_BITS = (1 << 32) - 1
+_MOST = (1 << 31) - 1  # of any number: a memory's above it would soon lead to the numbers of another scope
+_OBJECTS = {"usage", "error", "record"}
+_ENDED = ("done", "failed", "cancelled")  # any other run would be taken up and made
 
 
 # ── writing ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -118,7 +122,12 @@ class _Reader:
     def take(self, table: str, row: Row) -> None:
         """Check a row and save it."""
         self._check_columns(table, row)
+        for name, value in row.items():
+            if value is not None and not _is_sound(name, value):
+                raise SetupError(f"The file has a value that cannot be: {table}.{name}.")
         self._check_references(table, row)
+        if table == "runs" and row["state"] not in _ENDED:
+            raise SetupError("The file has a run that has not ended.")
         if table == "scopes":
             self._take_scope(row)
             return
@@ -141,7 +150,7 @@ class _Reader:
 
     def _take_scope(self, row: Row) -> None:
         scope = staff.ensure_scope(self.tx, row["staff_id"], row["user_id"])
-        self.tx.execute("UPDATE scopes SET last_memory = ? WHERE id = ?", (row["last_memory"], scope.id))
+        self.tx.execute("UPDATE scopes SET last_memory = ? WHERE id = ?", (row.get("last_memory", 0), scope.id))
         self.scopes[row["id"]] = scope
         self.known["scopes"].add(row["id"])
 
@@ -153,13 +162,13 @@ class _Reader:
         """Every column must be one of the table's, and every one that has no default must be there."""
         if table not in self._columns:
             described = self.tx.execute(
-                f"SELECT name, \"notnull\" AND dflt_value IS NULL FROM pragma_table_info('{table}')"
+                f"SELECT name, pk OR \"notnull\" AND dflt_value IS NULL FROM pragma_table_info('{table}')"
             )
             self._columns[table] = {name: bool(needed) for name, needed in described}
         columns, hidden = self._columns[table], _SECRETS.get(table, set())
         if strange := set(row) - (set(columns) - hidden):
             raise SetupError(f"The file has a column of {table} that is not known here: {sorted(strange)[0]!r}.")
-        if missing := {name for name, needed in columns.items() if needed} - hidden - set(row):
+        if missing := {name for name, needed in columns.items() if needed} - hidden - _list_given(row):
             raise SetupError(f"The file lacks a column of {table}: {sorted(missing)[0]!r}.")
 
     def _check_references(self, table: str, row: Row) -> None:
@@ -171,6 +180,34 @@ class _Reader:
                 self._later.append(value)
             elif value not in self.known[referred]:
                 raise SetupError(f"The file refers to a row of {referred} that it does not hold: {table}.{name}.")
+
+
+def _list_given(row: Row) -> set[str]:
+    return {name for name, value in row.items() if value is not None}
+
+
+def _is_sound(name: str, value: Any) -> bool:
+    """Whether what the columns' types leave open can be read again: times, objects, numbers."""
+    if name.endswith("_at") or name in ("valid_from", "valid_to"):
+        return isinstance(value, str) and _is_time(value)
+    if name in _OBJECTS:
+        return isinstance(value, str) and _is_object(name, json.loads(value))
+    if isinstance(value, int):
+        return -1 <= (value & _NUMBER_BITS if name == "number" else value) <= _MOST
+    return True
+
+
+def _is_time(text: str) -> bool:
+    try:
+        return format_time(parse_time(text)) == text
+    except (ValueError, OverflowError):
+        return False
+
+
+def _is_object(name: str, value: Any) -> bool:
+    if name == "error":
+        return isinstance(value, dict) and value.keys() == {part.name for part in fields(RunFailure)}
+    return isinstance(value, dict)
 
 
 def _read_rows(lines: Iterable[str]) -> Iterator[tuple[str, Row]]:
