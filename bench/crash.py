@@ -27,7 +27,7 @@ from staffstream.database import Connection, connect
 
 CYCLES = 500
 LIMIT_S = 1200.0
-ALIVE_S = 0.7  # the longest that a server lives once it is ready
+ALIVE_SHARE = 0.5  # the longest that a server lives once it is ready, of the time that it took to be
 EARLY_SHARE = 0.1  # of the cycles end before that
 TALKERS = 4
 CYCLES_A_CONVERSATION = 10
@@ -143,7 +143,7 @@ async def _crash_often(db: Path, receiver: Receiver, promises: Promises, *, cycl
                 if cycle % CYCLES_A_CONVERSATION == 0 or not places:
                     places = [await _open_conversation(api, staff_ids[n % 2]) for n in range(TALKERS)]
                 talks = [asyncio.create_task(_talk(api, place, promises)) for place in places]
-                await asyncio.sleep(random.uniform(0.0, ALIVE_S))
+                await asyncio.sleep(random.uniform(0.0, ALIVE_SHARE * start_s))
                 await _kill(process)
                 await asyncio.gather(*talks)
     return cycles
@@ -280,7 +280,9 @@ def _compare(db: Path, promises: Promises, kept: Kept, receiver: Receiver) -> di
         damage = list(_find_damage(connection))
     return {
         "acknowledged writes lost": lost,
-        "202s without exactly one reply": [each for each in promises.awaited if answers[each] != 1],
+        "202s without exactly one reply": [
+            f"{each} has {answers[each]}" for each in sorted(promises.awaited) if answers[each] != 1
+        ],
         "runs without an end": [run["id"] for run in runs if run["state"] not in ("done", "failed", "cancelled")],
         "runs that failed otherwise than by a crash": [
             run["id"] for run in runs if run["error"] and json.loads(run["error"])["code"] != "server_restart"
