@@ -13,7 +13,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from staffstream import runs
 from staffstream.active import describe_failure
 from staffstream.database import Connection
-from staffstream.endings import ASYNC_ATTEMPTS
 from staffstream.errors import NotFound, ServerRestart, Unavailable
 from staffstream.pipeline import Pipeline, Settled
 
@@ -22,6 +21,9 @@ Work = Callable[[Pipeline], Awaitable[None]]
 
 BOOKKEEPING_S = 0.5  # partial text is written down this often
 QUEUE_ROUND_S = 1.0  # how often the queue is looked at for what other processes left or what has fallen due
+CRASHED_ATTEMPTS = 25  # at a run whose making ends with its process every time: well over an hour
+_QUICK_ATTEMPTS = 3  # of these follow each other at once
+_LONGEST_WAIT_S = 300.0
 
 
 @contextlib.asynccontextmanager
@@ -109,8 +111,8 @@ async def _sweep(pipeline: Pipeline, *, all_begun: bool) -> None:
     def sweep(tx: Connection) -> list[Settled]:
         settled = []
         for run, delivered in runs.find_abandoned_runs(tx, all_begun=all_begun):
-            if run.door == "async" and not delivered and run.attempts < ASYNC_ATTEMPTS:
-                runs.requeue_run(tx, run)
+            if run.door == "async" and not delivered and run.attempts < CRASHED_ATTEMPTS:
+                runs.requeue_run(tx, run, wait_s=_wait_after_crash_s(run.attempts))
             else:
                 settled.append(pipeline.end_from_row(tx, run, "failed", describe_failure(ServerRestart())))
         return settled
@@ -121,6 +123,13 @@ async def _sweep(pipeline: Pipeline, *, all_begun: bool) -> None:
         pipeline.queue_changed.set()
 
     await pipeline.database.write(sweep, then=follow_up)
+
+
+def _wait_after_crash_s(attempts: int) -> float:
+    """None at first. A run that may be what ends the process makes room for others more and more, but is not given up
+    for a row of crashes that has another reason.
+    """
+    return min(2.0 ** (attempts - _QUICK_ATTEMPTS), _LONGEST_WAIT_S) if attempts > _QUICK_ATTEMPTS else 0.0
 
 
 async def _take_up_queue(pipeline: Pipeline) -> None:
