@@ -150,7 +150,7 @@ async def test_a_refusal_is_told_in_the_servers_words(api: Api, tmp_path: Path) 
     """On stderr, with status 1."""
     status, output, errors = await _run("staff", "create", " ", "--url", api.url, cwd=tmp_path)
     assert (status, output) == (1, "")
-    assert errors == "staffstream: /name: Value error, must have something in it besides white space\n"
+    assert errors == "staffstream: /name: must have something in it besides white space\n"
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9", "http://[", "no-scheme:80"])

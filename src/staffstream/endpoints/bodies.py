@@ -141,7 +141,7 @@ def validate(shape: type[T] | TypeAdapter[T], value: Any) -> T:
         return shape.model_validate(value)
     except ValidationError as error:
         found = error.errors(include_url=False, include_context=False, include_input=False)
-        raise _describe_mistakes([(e["loc"], e["msg"]) for e in found]) from None
+        raise _describe_mistakes([(e["loc"], e["msg"].removeprefix("Value error, ")) for e in found]) from None
 
 
 def _describe_mistakes(found: list[tuple[tuple[int | str, ...], str]]) -> Invalid:
