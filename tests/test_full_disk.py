@@ -16,7 +16,9 @@ import pytest
 
 from staffstream.database import Connection, connect
 from tests.far_end import DEADLINE_S, PIECES, FarEnd, Gate, Hold, http_error
+from tests.receiver import Answer, Receiver
 from tests.server import Api, leave_out, serve_here, start_server
+from tests.waiting import until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.logs_errors]
 
@@ -286,3 +288,28 @@ async def test_an_asynchronous_run_that_cannot_be_put_back(disk: Disk, far: FarE
         disk.free()
         assert (await api.ended_run(ada, run_id))["state"] == "done"
         assert (await api.rejoin(ada, run_id)).text == SAID
+
+
+async def test_a_delivery_that_cannot_be_written_down(
+    disk: Disk, far: FarEnd, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It was taken, so it is not sent again; that it was is written down when there is space."""
+    thinking = Gate()
+    async with Receiver() as receiver, serve_here(disk.db, far, webhook_allow_private=True) as api:
+        receiver.script(Answer(200, gate=thinking))
+        ada = await api.make_staff(webhook_url=receiver.url)
+        await api.send(ada, "Hi")
+        await receiver.arrived(1)
+        disk.fill()
+        thinking.open()
+        await until(lambda: "job ends have to wait" in caplog.text)
+        [delivery] = await api.get(f"/staff/{ada}/deliveries")
+        assert (delivery["state"], delivery["attempts"]) == ("pending", [])
+        disk.free()
+
+        async def is_delivered() -> bool:
+            [delivery] = await api.get(f"/staff/{ada}/deliveries")
+            return bool(delivery["state"] == "delivered")
+
+        await until(is_delivered)
+        assert len(receiver.got) == 1

@@ -192,6 +192,29 @@ async def test_a_key_outlives_a_crash(db: Path, far: FarEnd) -> None:
         assert (await server.api.ask(ada, "Hi", key="l")).text == SAID
 
 
+async def test_a_key_of_the_asynchronous_door_outlives_a_crash(db: Path, far: FarEnd) -> None:
+    """Who repeats the question after the restart is told of the same run, which is made again; by the other door the
+    same key hears it, and another body is still refused.
+    """
+    far.script(Reply(head_gate=Gate()))
+    async with start_server(db, far) as server:
+        ada = await server.api.make_staff()
+        accepted = await server.api.send(ada, "Hi", key="k")
+        waiting = await server.api.send(ada, "Ho", key="l")
+        await far.arrived(1)
+        await server.kill()
+    async with start_server(db, far) as server:
+        api = server.api
+        assert await api.send(ada, "Hi", key="k") == accepted
+        assert await api.send(ada, "Ho", key="l") == waiting
+        for key, content, first in (("k", "Hi", accepted), ("l", "Ho", waiting)):
+            heard = await api.ask(ada, content, key=key)
+            assert (heard.run_id, heard.text, heard.end["message_id"]) == (first["run_id"], SAID, first["run_id"])
+        assert (await api.send(ada, "Hu", 422, key="k"))["code"] == "idempotency_mismatch"
+        assert await api.said(ada) == ["Hi", SAID, "Ho", SAID]
+    assert [request.said for request in far.chats] == ["Hi", "Hi", "Ho"]
+
+
 async def _wait_written(db: Path, run_id: str, text: str) -> None:
     """Return once the run's partial text on disk is this."""
     connection = connect(db, read_only=True)
