@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import datetime
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from staffstream import spending, staff
 from staffstream.app import create_app
 from staffstream.database import connect, transact
+from staffstream.domain import parse_time
 from staffstream.endpoints.bodies import parse_json
 from staffstream.errors import TooManyRequests, TooManyStreams
 from staffstream.limits import CallLimits
@@ -20,6 +22,8 @@ from tests.far_end import DEADLINE_S, FarEnd, Reply
 from tests.server import Api, make_keys, make_settings, read_problem, serve_here
 
 pytestmark = pytest.mark.anyio
+
+BUDGETS = {"context_budget_tokens": 6000, "max_output_tokens": 4096}
 
 # ── requests and streams ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -242,6 +246,39 @@ async def test_a_reply_that_is_broken_off_counts_too(db: Path, far: FarEnd) -> N
             await api.cancel(grace, hearing.run_id)
             await hearing.rest()
         assert (await api.ask(grace, "hi")).problem["code"] == "user_cap_reached"
+
+
+async def test_asking_many_times_at_once_does_not_get_round_a_cap(db: Path, far: FarEnd) -> None:
+    """A reply that is being made counts with the most it may take; when it has ended, with what it took."""
+    async with serve_here(db, far, auth="keys", user_tokens_per_day=10_000, **BUDGETS) as api:
+        keys = make_keys(db, ada="admin", bob="member")
+        api.http.headers.update(keys["ada"])
+        grace = await api.make_staff()
+        other = await api.post(f"/staff/{grace}/conversations", {}, 201)
+        gate = far.hold(["one"])
+        async with api.stream(grace, "first") as first:
+            refused = await api.ask(grace, "second", conversation_id=other["id"])
+            assert (refused.status, refused.problem["code"]) == (429, "user_cap_reached")
+            assert int(refused.headers["retry-after"]) < 60  # not until midnight
+            gate.open()
+            await first.rest()
+        assert (await api.ask(grace, "second", conversation_id=other["id"])).status == 200
+
+
+async def test_what_was_queued_before_a_cap_was_reached_waits_for_the_next_day(db: Path, far: FarEnd) -> None:
+    """Accepting many questions at once must not cost more than asking them one by one."""
+    async with serve_here(db, far, user_tokens_per_day=10) as api:
+        grace = await api.make_staff()
+        gate = far.hold(["one"])
+        sent = [await api.send(grace, f"question {number}") for number in range(3)]
+        gate.open()
+        await api.ended_run(grace, sent[0]["run_id"])
+        with contextlib.closing(connect(db)) as connection:
+            async with asyncio.timeout(DEADLINE_S):
+                while not (waits := connection.execute("SELECT not_before FROM runs ORDER BY id").fetchall()[1][0]):
+                    await asyncio.sleep(0.02)
+        assert parse_time(waits).time() < datetime.time(0, 1)
+        assert len(far.chats) == 1
 
 
 async def test_background_work_counts_too(db: Path, far: FarEnd) -> None:

@@ -150,7 +150,7 @@ class Pipeline:
         key = question.idempotency_key
         if key and (known := runs.find_run_by_key(tx, scope, key, question.request_hash)):
             return Acceptance(known)
-        self._ledger.check_caps(tx, scope)
+        (self._ledger.check_caps if question.door == "stream" else self._ledger.check_spent)(tx, scope)
         asked = _find_asked(tx, scope, question.regenerates) if question.regenerates else None
         conversation = conversations.ensure_conversation(
             tx, scope, asked.conversation_id if asked else question.conversation_id
@@ -227,6 +227,7 @@ class Pipeline:
         return context
 
     def _build_context(self, conn: Connection, run: Run, embed: EmbedNow | None) -> tuple[Context, Sequence[Lap]]:
+        self._ledger.check_spent(conn, run.scope)  # it may have been queued since before the cap was reached
         member = staff.get_staff(conn, run.staff_id)
         question = conversations.get_message(conn, run.scope, run.user_message_id)
         sources = gather_sources(conn, run.scope, member, question, embed=embed, half_lives=self._half_lives)

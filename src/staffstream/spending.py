@@ -2,11 +2,12 @@
 
 Counted in the transaction that saves what was paid for, so that a crash loses no count and a restart forgives nothing.
 Days are UTC. Prices are Anthropic's list prices of October 2026 in US dollars for a million tokens; the setting
-`prices` corrects them. Who asks at the same time may together go one reply over a cap: what a reply costs is known
-when it ends.
+`prices` corrects them. What a reply costs is known when it ends: until then it counts with the most that it may take,
+so that asking many times at once does not get round a cap. Queued replies are looked at when their turn comes; those
+that are begun at the same moment (ASYNC_CONCURRENCY) may together go over it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
@@ -35,6 +36,8 @@ LIST_PRICES: dict[str, tuple[float, float, float, float]] = {
     "claude-haiku-5-5": (0.1, 0.5, 0.125, 0.01),  # prompts above 100,000 tokens cost five times that
     "staffstream-offline": (0, 0, 0, 0),
 }
+_Cap = tuple[tuple[Kind, str], int | None, float | None, type[UserCapReached] | type[StaffCapReached]]
+_LET_ONE_END_S = 15
 _DEAREST = max(LIST_PRICES.values())
 _KINDS = ("input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
 
@@ -73,12 +76,47 @@ class Ledger:
         self._metrics.note_spending(model, usage, spent.cost_usd)
 
     def check_caps(self, conn: Connection, scope: Scope) -> None:
+        """As `check_spent`, and raise the same, with a wait that lets one of them end, when the replies that are being
+        made could reach a cap.
+        """
+        self.check_spent(conn, scope)
+        for holder, tokens, usd, reached in self._list_caps(scope):
+            if _is_over(self._sum_going(conn, *holder), tokens, usd):
+                detail = "The replies that are being made may use up the rest of the day's cap. Let one end."
+                raise reached(detail, retry_after_s=_LET_ONE_END_S)
+
+    def check_spent(self, conn: Connection, scope: Scope) -> None:
         """Raise UserCapReached or StaffCapReached, with the seconds until midnight, when a day's cap was reached."""
+        for holder, tokens, usd, reached in self._list_caps(scope):
+            if _is_over(load_spending(conn, *holder), tokens, usd):
+                raise reached(retry_after_s=_seconds_to_midnight())
+
+    def _list_caps(self, scope: Scope) -> Iterator[_Cap]:
+        """The caps that are set."""
         settings = self._settings
-        if _is_reached(conn, "user", scope.user_id, settings.user_tokens_per_day, settings.user_cost_per_day):
-            raise UserCapReached(retry_after_s=_seconds_to_midnight())
-        if _is_reached(conn, "staff", scope.staff_id, settings.staff_tokens_per_day, settings.staff_cost_per_day):
-            raise StaffCapReached(retry_after_s=_seconds_to_midnight())
+        users = settings.user_tokens_per_day, settings.user_cost_per_day
+        members = settings.staff_tokens_per_day, settings.staff_cost_per_day
+        if users != (None, None):
+            yield ("user", scope.user_id), *users, UserCapReached
+        if members != (None, None):
+            yield ("staff", scope.staff_id), *members, StaffCapReached
+
+    def _sum_going(self, conn: Connection, kind: Kind, holder: str) -> Spending:
+        """What has been taken today, and the most that the replies being made may take."""
+        settings, total = self._settings, load_spending(conn, kind, holder)
+        for row in conn.execute(
+            "SELECT own_model, context_budget_tokens, max_output_tokens FROM runs JOIN scopes ON scopes.id = scope_id"
+            " JOIN (SELECT id AS member_id, model AS own_model, context_budget_tokens, max_output_tokens FROM staff)"
+            f" ON member_id = staff_id WHERE state IN ('building', 'streaming') AND {kind}_id = ?",
+            (holder,),
+        ):
+            most = {
+                "input_tokens": row["context_budget_tokens"] or settings.context_budget_tokens,
+                "output_tokens": row["max_output_tokens"] or settings.max_output_tokens,
+            }
+            going = price_usage(row["own_model"] or settings.model, most, settings.prices)
+            total = Spending(total.tokens + going.tokens, total.cost_usd + going.cost_usd)
+        return total
 
 
 def add_spending(tx: Connection, scope: Scope, spent: Spending) -> None:
@@ -110,10 +148,7 @@ def drop_old_days(tx: Connection) -> None:
     tx.execute("DELETE FROM spending_days WHERE day < ?", (_day_before(400),))
 
 
-def _is_reached(conn: Connection, kind: Kind, holder: str, most_tokens: int | None, most_usd: float | None) -> bool:
-    if most_tokens is None and most_usd is None:
-        return False
-    spent = load_spending(conn, kind, holder)
+def _is_over(spent: Spending, most_tokens: int | None, most_usd: float | None) -> bool:
     return (most_tokens is not None and spent.tokens >= most_tokens) or (
         most_usd is not None and spent.cost_usd >= most_usd
     )
