@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 from starlette.requests import Request
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 
 from staffstream import keys
 from staffstream.app import create_app
@@ -58,6 +58,14 @@ def list_calls() -> Iterator[tuple[str, str]]:
 
 
 CALLS = sorted(set(list_calls()))
+
+
+async def look_around(house: "House") -> dict[str, Any]:
+    """All that Ada's own calls show her, but for what changes by itself: counts, times of use, background work."""
+    moving = OPEN | {"/metrics", "/api/v1/keys"}
+    paths = [path for method, path in CALLS if method == "GET" and path not in moving]
+    paths = [path for path in paths if "/jobs" not in path and "/deliveries" not in path]
+    return {path: (await house.call("GET", house.fill(path), "ada")).text for path in paths}
 
 
 class House:
@@ -122,6 +130,7 @@ async def test_every_route_asks_for_a_key(house: House) -> None:
 
 async def test_every_route_keeps_users_apart(house: House) -> None:
     """Somebody else's anything is a 404, lists hold one's own, and what only an admin may do is a 403."""
+    before = await look_around(house)
     for method, path in CALLS:
         answer = await house.call(method, house.fill(path), "bob", json=BODIES.get((method, path), {}))
         if (method, path) in ADMIN:
@@ -133,6 +142,27 @@ async def test_every_route_keeps_users_apart(house: House) -> None:
         if not path.endswith("/stream"):  # where Bob hears the answer to his own question
             assert SECRET not in answer.text, (method, path)
         assert house.ids["conversation_id"] not in answer.text, (method, path)
+    assert await look_around(house) == before  # nothing of hers was changed, by a call that names no id of hers either
+
+
+async def test_ids_in_bodies_and_queries_keep_users_apart(house: House) -> None:
+    """Somebody else's conversation, message or memory is a 404 wherever it can be named."""
+    staff, ids = house.fill("/api/v1/staff/{staff_id}"), house.ids
+    body = {"content": "hi", "conversation_id": ids["conversation_id"]}
+    for path in ("/messages", "/messages/stream", "/context"):
+        assert (await house.call("POST", staff + path, "bob", json=body)).status_code == 404, path
+    for query in (
+        f"/messages?conversation_id={ids['conversation_id']}",
+        f"/conversations?before={ids['conversation_id']}",
+        f"/memories?before={ids['memory_id']}",
+    ):
+        assert (await house.call("GET", staff + query, "bob")).status_code == 404, query
+
+
+def test_nothing_but_routes_is_reachable() -> None:
+    """The walks see routes; what else there is must be open to everybody."""
+    others = [route for route in ROUTES if not isinstance(route, Route)]
+    assert [(type(route), getattr(route, "path", "")) for route in others] == [(Mount, "/assets")]
 
 
 async def test_the_lists_above_name_routes_that_exist() -> None:

@@ -164,6 +164,19 @@ async def test_another_embedder_is_found(lived_in: Path) -> None:
     assert "staffstream reembed" in finding.text
 
 
+async def test_a_far_embedder_that_does_not_answer_is_found(lived_in: Path, far: FarEnd) -> None:
+    """It is tried with one word, unless nothing is to be asked."""
+    variables = {
+        "STAFFSTREAM_EMBEDDER": "openai:m", "STAFFSTREAM_EMBEDDER_URL": "http://127.0.0.1:9/v1",
+        "STAFFSTREAM_EMBEDDER_DIMENSIONS": "256",
+    }  # fmt: skip
+    with contextlib.closing(connect(lived_in)) as connection:
+        connection.execute("UPDATE meta SET value = 'openai:m/256' WHERE key = 'embedder'")
+    done = await run_doctor(lived_in, far, **variables)
+    assert done.returncode == 1
+    assert "wrong  embedder: openai:m does not answer (embedder_unavailable)" in done.stdout
+
+
 async def test_work_that_is_stuck_is_found(lived_in: Path) -> None:
     """Dead jobs are a note, replies that nobody makes are wrong."""
     with contextlib.closing(connect(lived_in)) as connection:

@@ -379,9 +379,12 @@ def make_chatgpt() -> list[Any]:
         node("q", "s", "user", ["My aunt Solveig breeds goats in Hemsedal."]),
         node("a1", "q", "assistant", ["An answer that was thrown away."]),
         node("a2", "q", "assistant", ["Goats are ", {"content_type": "image_asset_pointer"}, "clever."]),
-        node("t", "a2", "tool", ["a tool's output"]),
-        node("q2", "t", "user", ["   "]),
-        node("q3", "q2", "user", ["Thanks!"]),
+        node("t0", "a2", "assistant", ["User has an aunt."], recipient="bio"),
+        node("t", "t0", "tool", ["a tool's output"]),
+        {"id": "n", "parent": "t", "children": ["q2"], "message": None},
+        node("q2", "n", "user", ["   "], create_time=None),
+        node("q3", "q2", "user", [{"content_type": "audio_transcription", "text": "Thanks!"}, {"text": None}, None]),
+        {"id": "lost", "parent": "nowhere", "children": []},
     ]
     return [{"title": "Goats", "create_time": 1700000000, "current_node": "q3", "mapping": {n["id"]: n for n in nodes}}]
 
@@ -463,11 +466,21 @@ def put(name: str, *, mode: int = 0o100600) -> Callable[[zipfile.ZipFile], None]
     return write
 
 
+def test_damaged_archives_are_told(tmp_path: Path) -> None:
+    """Wherever a byte is wrong: a sentence of ours, or what could be read."""
+    path = make_zip(tmp_path / "e.zip", conversations__json=make_claude())
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
+        with contextlib.suppress(SetupError):
+            past_chats.read_past_chats(path)
+
+
 @pytest.mark.parametrize(
     "add",
     [
         put("../evil.json"), put("/etc/evil"), put("a/../../evil"), put("..\\evil"), put("C:\\evil"), put("C:/evil"),
-        put("link", mode=stat.S_IFLNK | 0o777),
+        put("link", mode=stat.S_IFLNK | 0o777), put("."), put("./"),
     ],
 )  # fmt: skip
 def test_archives_that_lead_elsewhere_are_refused(tmp_path: Path, add: Callable[[zipfile.ZipFile], None]) -> None:

@@ -5,8 +5,10 @@ refused. An archive is never unpacked: its members are read by name, and it is r
 only be meant to lead elsewhere or to fill a disk.
 """
 
+import lzma
 import stat
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,6 +26,9 @@ from staffstream.memory_index import EmbedNow
 
 MOST_BYTES = 1024 * 1024 * 1024
 _MOST_MEMBERS = 100_000
+_UNREADABLE = (  # what zipfile lets through of a damaged or encrypted archive, or of one packed in another way
+    OSError, EOFError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, NotImplementedError, RuntimeError
+)  # fmt: skip
 _ROLES: dict[object, MessageType] = {"user": "user", "human": "user", "assistant": "assistant"}
 
 
@@ -75,7 +80,7 @@ def _read_files(path: Path, most_bytes: int) -> Iterator[bytes]:
         if path.stat().st_size > most_bytes:
             raise SetupError(f"{path} is larger than {most_bytes} bytes.")
         yield path.read_bytes()
-    except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+    except _UNREADABLE as error:
         raise SetupError(f"{path} cannot be read: {error}.") from error
 
 
@@ -86,7 +91,8 @@ def _read_members(archive: zipfile.ZipFile, path: Path, most_bytes: int) -> Iter
         raise SetupError(f"{path} holds more than {_MOST_MEMBERS} files.")
     for member in members:
         name = PurePosixPath(member.filename.replace("\\", "/"))
-        if name.is_absolute() or ".." in name.parts or ":" in name.parts[0] or stat.S_ISLNK(member.external_attr >> 16):
+        leads_out = not name.parts or name.is_absolute() or ".." in name.parts or ":" in name.parts[0]
+        if leads_out or stat.S_ISLNK(member.external_attr >> 16):
             raise SetupError(f"{path} holds a link, or a name that leads out of it.")
     wanted = [member for member in members if _is_wanted(member.filename)]
     if not wanted:
@@ -133,12 +139,17 @@ def _read_chatgpt(chat: dict[str, Any]) -> Iterator[ImportedMessage]:
         branch.append(node.get("message"))
         node_id = node.get("parent")
     for message in reversed(branch):
-        if not isinstance(message, dict) or _is_hidden(message):
-            continue
+        if not isinstance(message, dict) or _is_hidden(message) or message.get("recipient", "all") != "all":
+            continue  # what is said to a tool is not said to the user
         author, content = message.get("author"), message.get("content")
         if isinstance(author, dict) and isinstance(content, dict) and isinstance(content.get("parts"), list):
-            text = _join(content["parts"])
+            text = _join(map(_read_part, content["parts"]))
             yield from _make_message(author.get("role"), text, message.get("create_time") or chat.get("create_time"))
+
+
+def _read_part(part: object) -> object:
+    """A part's text; that of one that was spoken is its transcript."""
+    return part.get("text") if isinstance(part, dict) else part
 
 
 def _is_hidden(message: dict[str, Any]) -> bool:

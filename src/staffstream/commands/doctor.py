@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -64,6 +65,8 @@ def examine(settings: Settings, *, ask: bool) -> Iterator[Finding]:
     checks: list[Callable[[Settings], Iterator[Finding]]] = [
         _check_programs, _check_clock, _check_disk, _check_file, _check_data, _check_embedder, _check_keys
     ]  # fmt: skip
+    if ask:
+        checks.append(_try_embedder)
     for check in checks:
         yield from _protect(check, settings)
     yield from _check_claude(settings, ask=ask)
@@ -82,7 +85,8 @@ def _protect(check: Callable[[Settings], Iterator[Finding]], settings: Settings)
 def _check_programs(settings: Settings) -> Iterator[Finding]:
     with contextlib.closing(connect(":memory:")):  # loads what has to be loaded
         pass
-    yield Finding("ok", "programs", f"Python {sys.version.split()[0]}, SQLite {pysqlite3.sqlite_version}")
+    versions = f"SQLite {pysqlite3.sqlite_version}, sqlite-vec {version('sqlite-vec')}"
+    yield Finding("ok", "programs", f"Python {sys.version.split()[0]}, {versions}")
 
 
 def _check_clock(settings: Settings) -> Iterator[Finding]:
@@ -169,6 +173,26 @@ def _check_embedder(settings: Settings) -> Iterator[Finding]:
     yield Finding(
         "ok", "embedder", f"{embedder.name}, {embedder.dimensions} dimensions; {waiting:,} memories wait for it"
     )
+
+
+def _try_embedder(settings: Settings) -> Iterator[Finding]:
+    """Whether a far embedder answers; one that runs here has been loaded by now."""
+    if settings.embedder.partition(":")[0] not in ("voyage", "openai"):
+        return
+    try:
+        asyncio.run(_embed_word(settings))
+    except StaffstreamError as error:
+        text = f"{settings.embedder} does not answer ({error.code}). Look at its key, address and dimensions."
+        yield Finding("wrong", "embedder", text)
+    else:
+        yield Finding("ok", "embedder", "it answers")
+
+
+async def _embed_word(settings: Settings) -> None:
+    from staffstream.app import open_embedder  # as late as this: it loads the SDK too
+
+    async with open_embedder(settings) as embedder:
+        await embedder.embed(["Hi"], kind="query")
 
 
 def _check_keys(settings: Settings) -> Iterator[Finding]:
