@@ -3,8 +3,11 @@
 import asyncio
 import base64
 import contextlib
+import os
 import secrets
+import socket
 import ssl
+import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -31,7 +34,7 @@ from staffstream.errors import (
     ReceiverUnreachable,
 )
 from staffstream.webhooks import Webhooks, sign_webhook
-from tests.far_end import Gate
+from tests.far_end import DEADLINE_S, Gate
 from tests.receiver import Answer, Receiver
 
 pytestmark = pytest.mark.anyio
@@ -242,6 +245,32 @@ async def test_a_name_that_cannot_be_resolved_is_unreachable(host: str) -> None:
         await connect(host, resolve_host, Recorder())
 
 
+async def test_a_name_that_takes_for_ever_holds_no_other_work_up(
+    post: "Post", receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Users give the names, and a name server may keep silent: the threads that the rest of the server uses, for
+    Claude's name too, stay free, and so do other webhooks.
+    """
+    answered, look_up = threading.Event(), socket.getaddrinfo
+
+    def look_up_slowly(host: str, *args: Any, **options: Any) -> Any:
+        if host == "tarpit.example":
+            answered.wait(DEADLINE_S)
+            raise socket.gaierror
+        return look_up(host, *args, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up_slowly)
+    many = (os.cpu_count() or 1) + 4  # as many threads as the loop has at most
+    async with Webhooks.open(post.database, allow_private=True) as sender, asyncio.TaskGroup() as group:
+        ids = [await post.enqueue("http://tarpit.example/") for _ in range(many)]
+        slow = [group.create_task(post.attempt_in_vain(sender, delivery_id)) for delivery_id in ids]
+        async with asyncio.timeout(DEADLINE_S / 2):
+            assert await asyncio.to_thread(lambda: "done") == "done"
+            await post.attempt(sender, await post.enqueue(receiver.url))
+        assert not any(task.done() for task in slow)
+        answered.set()
+
+
 # ── an attempt ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -255,10 +284,19 @@ class Post:
 
     async def send(self, url: str, **options: Any) -> Delivery:
         """Put a delivery to this URL in, try it once, and return it. Raises what the attempt raises."""
-        delivery_id = await self.database.write(lambda tx: self._enqueue(tx, url))
+        delivery_id = await self.enqueue(url)
         async with Webhooks.open(self.database, **{"allow_private": True, **options}) as sender:
             await self.attempt(sender, delivery_id)
         return await self.database.read(lambda conn: deliveries.get_delivery(conn, delivery_id))
+
+    async def enqueue(self, url: str) -> str:
+        """Put a delivery to this URL in; its id."""
+        return await self.database.write(lambda tx: self._enqueue(tx, url))
+
+    async def attempt_in_vain(self, sender: Webhooks, delivery_id: str) -> None:
+        """An attempt that has to fail."""
+        with pytest.raises(ReceiverUnreachable):
+            await self.attempt(sender, delivery_id)
 
     async def attempt(self, sender: Webhooks, delivery_id: str) -> None:
         """What the worker does with the job."""

@@ -8,9 +8,11 @@ ranges of IANA's registry, IPv6 by what is global unicast at all, since Python's
 """
 
 import asyncio
+import functools
 import ipaddress
 import socket
 from collections.abc import Awaitable, Callable, Iterable
+from concurrent.futures import Executor
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any
 
@@ -66,9 +68,14 @@ def is_public(address: str) -> bool:
     return not any(ip in network for network in _NOT_PUBLIC_4)
 
 
-async def resolve_host(host: str, port: int) -> list[str]:
-    """A host's addresses as the system resolves them, each once."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+async def resolve_host(host: str, port: int, *, threads: Executor | None = None) -> list[str]:
+    """A host's addresses as the system resolves them, each once.
+
+    `threads` are for names that users give: looking one up lasts as long as its name server likes, and the loop's few
+    threads have Claude's name to look up as well.
+    """
+    look_up = functools.partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+    found = await asyncio.get_running_loop().run_in_executor(threads, look_up)
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 

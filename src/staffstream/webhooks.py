@@ -14,7 +14,8 @@ import hmac
 import logging
 import ssl
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import cast
 
@@ -33,6 +34,7 @@ from staffstream.timing import read_retry_after
 log = logging.getLogger(__name__)
 
 ATTEMPT_S = 15.0
+MOST_LOOKUPS = 32  # at the same time
 _CONNECT_S = 5.0  # for each address of the host
 _MOST_READ_BYTES = 16 * 1024
 _READ_S = 1.0
@@ -67,17 +69,19 @@ class Webhooks:
         database: Database,
         *,
         allow_private: bool = False,
-        resolve: Resolve = resolve_host,
+        resolve: Resolve | None = None,
         ssl_context: ssl.SSLContext | None = None,
     ) -> AsyncIterator["Webhooks"]:
         """`resolve` and `ssl_context` stand in for the system's resolver and the known certificate authorities."""
-        async with httpcore.AsyncConnectionPool(
-            ssl_context=ssl_context or await asyncio.to_thread(httpx.create_ssl_context),
-            max_connections=None,
-            max_keepalive_connections=0,  # every attempt checks the address it goes to
-            network_backend=CheckedBackend(allow_private=allow_private, resolve=resolve),
-        ) as pool:
-            yield cls(database, pool)
+        with _open_threads() as threads:
+            resolve = resolve or functools.partial(resolve_host, threads=threads)
+            async with httpcore.AsyncConnectionPool(
+                ssl_context=ssl_context or await asyncio.to_thread(httpx.create_ssl_context),
+                max_connections=None,
+                max_keepalive_connections=0,  # every attempt checks the address it goes to
+                network_backend=CheckedBackend(allow_private=allow_private, resolve=resolve),
+            ) as pool:
+                yield cls(database, pool)
 
     async def deliver(self, job: Job) -> Callable[[Connection], None]:
         """Send the delivery that the job is about, once; returns the transaction that marks it as delivered.
@@ -137,6 +141,16 @@ class Webhooks:
             await _read_a_little(response)
             headers = {name.lower(): value for name, value in response.headers}
             return Answer(response.status, read_retry_after(headers.get(b"retry-after", b"").decode("latin-1")))
+
+
+@contextlib.contextmanager
+def _open_threads() -> Iterator[Executor]:
+    """For lookups of names; one that still lasts at the end is not waited for."""
+    threads = ThreadPoolExecutor(MOST_LOOKUPS, thread_name_prefix="webhook-names")
+    try:
+        yield threads
+    finally:
+        threads.shutdown(wait=False, cancel_futures=True)
 
 
 def _load(conn: Connection, delivery_id: str) -> tuple[Delivery, tuple[str, ...]]:
