@@ -1,6 +1,7 @@
 """The graph: one thing under all its names, relations with their time, found from a question's words."""
 
 import contextlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -66,6 +67,33 @@ def test_two_names_of_one_thing_are_merged(tx: Connection, scope: Scope) -> None
     assert graph.find_entities_named(tx, scope, "robert smith") == [merged]
 
 
+def test_a_merge_leaves_each_relation_once_and_none_to_itself(tx: Connection, scope: Scope) -> None:
+    """That Bob is called Robert says nothing once they are one; where both live is said once, and where he lived."""
+    relate(tx, scope, "Bob", "lives_in", "Leeds")
+    relate(tx, scope, "Robert", "lives_in", "Leeds", day=2)
+    relate(tx, scope, "Bob", "also_called", "Robert", day=3)
+    relate(tx, scope, "Leeds", "home_of", "Robert", day=4)
+    graph.ensure_entity(tx, scope, "Robert", aliases=["Bob"])
+    assert lines(tx, scope, "Robert", ended=True) == ["Leeds — home of → Bob", "Bob — lives in → Leeds"]
+
+
+def test_the_user_stays_the_user_in_a_merge(tx: Connection, scope: Scope) -> None:
+    """However old the other entity is: everything that looks for the user looks for that name."""
+    relate(tx, scope, "Kim", "lives_in", "Leeds")
+    graph.ensure_entity(tx, scope, "user")
+    assert graph.ensure_entity(tx, scope, "user", aliases=["Kim"]).name == "user"
+    assert lines(tx, scope, "kim") == ["user — lives in → Leeds"]
+
+
+def test_the_neighbourhood_steps_along_indexes(tx: Connection, scope: Scope) -> None:
+    """Walking from an entity reads its own relations, not the scope's."""
+    values = {"scope": scope.id, "start": "[]", "depth": 2, "limit": 9, "ended": 0}
+    plan = [row["detail"] for row in tx.execute(f"EXPLAIN QUERY PLAN {graph.NEIGHBOURHOOD}", values)]
+    steps = [detail for detail in plan if re.search(r"\b(?:r|relations|entities|s|o)\b USING", detail)]
+    assert len(steps) == 7, plan
+    assert all(re.search(r"\((?:id|scope_id=\? AND (?:subject|object)_id)=\?\)", step) for step in steps), plan
+
+
 def test_a_repeated_relation_is_one(tx: Connection, scope: Scope) -> None:
     """Saying it again adds nothing."""
     relate(tx, scope, "Anna", "lives_in", "Bergen")
@@ -81,6 +109,8 @@ def test_the_neighbourhood_grows_by_steps(tx: Connection, scope: Scope) -> None:
     relate(tx, scope, "Oslo", "home_of", "Anna", day=4)
     assert lines(tx, scope, "Kari") == ["Kari — works at → Acme", "Anna — sister of → Kari"]
     assert len(lines(tx, scope, "Kari", depth=2)) == 4
+    relate(tx, scope, "Anna", "works_at", "Acme", day=5)
+    assert len(lines(tx, scope, "Kari")) == 2  # what joins two neighbours is a step away
 
 
 def test_what_was_true_once_is_kept_apart(tx: Connection, scope: Scope) -> None:

@@ -22,10 +22,10 @@ async def test_a_silent_embedder_is_told_and_replies_go_on(db: Path, far: FarEnd
 
 
 async def test_every_check_is_named(db: Path, far: FarEnd) -> None:
-    """The database, what waits, the embedder, and whether the server is about to stop."""
+    """The database, what waits, what was given up, the embedder, and whether the server is about to stop."""
     async with serve_here(db, far) as api:
         checks = (await api.http.get(f"{api.url}/readyz")).json()["checks"]
-        assert checks == {"database": "ok", "queue": "ok", "embedder": "ok", "draining": "ok"}
+        assert checks == {"database": "ok", "queue": "ok", "embedder": "ok", "jobs": "ok", "draining": "ok"}
         await api.app.drain(0)
         ready = await api.http.get(f"{api.url}/readyz")
         assert (ready.status_code, ready.json()["checks"]["draining"]) == (503, "draining")

@@ -32,6 +32,7 @@ from staffstream.errors import (
     UpstreamRateLimited,
     UpstreamRefused,
     UpstreamTimeout,
+    UpstreamUnfinished,
 )
 from staffstream.logs import text_log
 from staffstream.timing import SilenceWatch, read_retry_after
@@ -372,7 +373,7 @@ class Claude:
     ) -> Answer:
         """The background model's answer as the JSON that the schema describes; its shape is not checked here.
 
-        Raises an UpstreamError; UpstreamRefused also when the answer was refused or did not fit into `max_tokens`.
+        Raises an UpstreamError; UpstreamUnfinished when the answer was refused or did not fit into `max_tokens`.
         """
         with traces.trace_chat(model, max_tokens, self.client.base_url.host) as span:
             async with self.places:
@@ -388,7 +389,7 @@ class Claude:
             usage = _read_usage(message.usage.to_dict())
             traces.note_answer(span, message.model, message.stop_reason, usage)
         if message.stop_reason in ("refusal", "max_tokens", "model_context_window_exceeded"):
-            raise UpstreamRefused("The background model did not finish its answer.")
+            raise UpstreamUnfinished
         text = "".join(block.text for block in message.content if block.type == "text")
         return Answer(_load_json(clean_text(text).encode()), message.model, usage)
 

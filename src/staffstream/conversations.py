@@ -318,6 +318,16 @@ def load_unlearned(conn: Connection, scope: Scope, conversation_id: str, *, limi
     return [_read_message(row, scope) for row in rows]
 
 
+def load_watermark(conn: Connection, scope: Scope, conversation_id: str) -> tuple[int, str]:
+    """The turn and the message up to which was learned; (0, "") if nothing was."""
+    row = conn.execute(
+        "SELECT until_turn, until_message FROM extractions JOIN conversations ON conversations.id = conversation_id"
+        " WHERE conversation_id = ? AND scope_id = ?",
+        (conversation_id, scope.id),
+    ).fetchone()
+    return (row["until_turn"], row["until_message"]) if row else (0, "")
+
+
 def set_learned(tx: Connection, scope: Scope, conversation_id: str, last: Message) -> None:
     """Move the watermark of extraction to a message. Raises NotFound."""
     get_conversation(tx, scope, conversation_id)

@@ -63,6 +63,8 @@ class Endings:
                         tx, run, text, status=_STATUS[state], model=active.model, stop_reason=stop_reason, usage=usage
                     )
                     self._learning.keep_reply(tx, run, reply, active.context.record if active.context else None)
+                else:
+                    self._learning.keep_silence(tx, run)
                 _announce_end(tx, run, text)
                 self._ledger.record(tx, run.scope, active.model or "", usage or _estimate_usage(active, text))
                 if active.context:
@@ -96,6 +98,8 @@ class Endings:
             if text:
                 reply = conversations.append_reply(tx, run, text, status=_STATUS[state])
                 self._learning.keep_reply(tx, run, reply, None)
+            else:
+                self._learning.keep_silence(tx, run)
             _announce_end(tx, run, text)
         return Ended(runs.get_run(tx, run.scope, run.id), by_us)
 

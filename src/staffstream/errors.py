@@ -34,6 +34,7 @@
     │   ├── RunTimeout                   504     run_timeout             yes
     │   └── UpstreamError                502     upstream_error
     │       ├── UpstreamRefused          502     upstream_refused
+    │       │   └── UpstreamUnfinished   502     upstream_unfinished
     │       ├── UpstreamKeyRefused       502     upstream_key_refused
     │       ├── UpstreamBroken           502     upstream_broken         yes
     │       │   ├── UpstreamIncomplete   502     upstream_incomplete     yes
@@ -272,6 +273,12 @@ class UpstreamRefused(UpstreamError):
     """Claude refused the request. The server's log says why."""
 
     code, title = "upstream_refused", "Claude refused"
+
+
+class UpstreamUnfinished(UpstreamRefused):
+    """Claude did not come to the end of an answer. Shorten what is asked."""
+
+    code, title = "upstream_unfinished", "Claude did not finish"
 
 
 class UpstreamKeyRefused(UpstreamError):

@@ -2,29 +2,34 @@
 
 One call a batch to the background model, with a JSON schema. What comes back is believed only as far as it can be
 checked: a fact whose quote does not stand in one of the batch's messages is rejected, and it takes the place of a
-known one only if that has the same subject and predicate. Facts, graph and the conversation's watermark are committed
-together, so a batch that is done again adds nothing.
+known one only if that has the same subject and predicate. What the assistant said may be an echo of its persona or of
+what was recalled: it makes nothing younger and nothing untrue. Facts, graph and the conversation's watermark are
+committed together, so a batch that is done again adds nothing.
 """
 
+import re
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
 from staffstream import conversations, graph, memories
 from staffstream.database import Connection
-from staffstream.domain import Conversation, Message, Scope
-from staffstream.memories import Memory, NewMemory
+from staffstream.domain import Conversation, Message, Scope, Staff
+from staffstream.memories import Learnt, Memory, NewMemory
 from staffstream.memory_index import EmbedNow
 from staffstream.tokens import count_tokens, trim_to_tokens
 
 BATCH_TOKENS = 6000  # of messages in one call; what is beyond waits for the next
 MESSAGE_TOKENS = 1500  # of one message: the beginning of a longer one is enough to learn from
 KNOWN_FACTS = 30
+KNOWN_TOKENS = 60  # of the text of one known fact, and of each of its parts half as many
 MAX_OUTPUT_TOKENS = 4000
 _MOST_MESSAGES = 60
 _MOST_FACTS = 60
+_NO_NAMES = frozenset({"he", "her", "him", "his", "i", "it", "me", "my", "she", "that", "the", "them", "they", "this"})
+_USER_TOO = frozenset({"i", "me", "myself", "the user"})
 
 INSTRUCTIONS = """\
 You keep the long-term memory of an assistant. From the <messages> of a conversation, write down what will still
@@ -90,20 +95,36 @@ SCHEMA = _object(
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one call learns from: messages in order, the nearest known facts, and whether more messages wait."""
+    """What one call learns from: messages in order, the nearest known facts, and whether more messages wait. `after` is
+    the watermark that the messages follow.
+    """
 
     scope: Scope
     conversation: Conversation
     messages: Sequence[Message]
     known: Sequence[Memory]
     more: bool
+    after: tuple[int, str]
+
+    def halve(self) -> "Batch":
+        """Its first half, with the rest left to another."""
+        return replace(self, messages=self.messages[: len(self.messages) // 2], more=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """A fact that holds up, and the known one it makes untrue. `by_user` tells whose words say it."""
+
+    fact: NewMemory
+    replaces: Memory | None
+    by_user: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Learned:
     """What of an answer holds, in the terms of the batch, and how many statements were rejected."""
 
-    facts: Sequence[tuple[NewMemory, Memory | None]]
+    facts: Sequence[Statement]
     entities: Sequence[dict[str, Any]]
     relations: Sequence[tuple[dict[str, Any], Message]]
     rejected: int
@@ -122,14 +143,16 @@ def collect_batch(conn: Connection, scope: Scope, conversation_id: str) -> Batch
     taken: list[Message] = []
     tokens = 0
     for message in unread[:_MOST_MESSAGES]:
-        tokens += min(count_tokens(message.content), MESSAGE_TOKENS)
+        tokens += count_tokens(cut_text(message.content, MESSAGE_TOKENS))
         if taken and tokens > BATCH_TOKENS:
             break
         taken.append(message)
     if not taken:
         return None
-    known = memories.find_related_facts(conn, scope, " ".join(m.content for m in taken)[:20_000], limit=KNOWN_FACTS)
-    return Batch(scope, conversation, taken, known, more=len(taken) < len(unread))
+    text = " ".join(message.content[:1000] for message in taken)
+    known = memories.find_related_facts(conn, scope, text, limit=KNOWN_FACTS)
+    after = conversations.load_watermark(conn, scope, conversation_id)
+    return Batch(scope, conversation, taken, known, more=len(taken) < len(unread), after=after)
 
 
 def write_question(batch: Batch, *, staff_name: str) -> str:
@@ -143,19 +166,27 @@ def write_question(batch: Batch, *, staff_name: str) -> str:
 
 
 def _write_known(number: int, fact: Memory) -> str:
+    subject, predicate, object = (
+        _quote(trim_to_tokens(part or "", KNOWN_TOKENS // 2)) for part in (fact.subject, fact.predicate, fact.object)
+    )
     return (
-        f'<fact n="{number}" subject={_quote(fact.subject)} predicate={_quote(fact.predicate)}'
-        f" object={_quote(fact.object)} since={_quote(fact.valid_from[:10])}>{escape(fact.text)}</fact>"
+        f'<fact n="{number}" subject={subject} predicate={predicate} object={object}'
+        f" since={_quote(fact.valid_from[:10])}>{cut_text(fact.text, KNOWN_TOKENS)}</fact>"
     )
 
 
 def _write_message(number: int, message: Message, user_name: str, staff_name: str) -> str:
     name = user_name if message.message_type == "user" else staff_name
-    text = trim_to_tokens(message.content, MESSAGE_TOKENS)
     return (
         f'<message n="{number}" from="{message.message_type}" name={_quote(name)}'
-        f" date={_quote(message.created_at[:10])}>{escape(text)}</message>"
+        f" date={_quote(message.created_at[:10])}>{cut_text(message.content, MESSAGE_TOKENS)}</message>"
     )
+
+
+def cut_text(text: str, limit_tokens: int) -> str:
+    """The beginning of a text, escaped, that counts at most so many tokens as it is sent."""
+    escaped = escape(text[: limit_tokens * 16])
+    return re.sub(r"&\w{0,3}$", "", trim_to_tokens(escaped, limit_tokens))
 
 
 def _quote(text: str | None) -> str:
@@ -165,16 +196,16 @@ def _quote(text: str | None) -> str:
 # ── the answer ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def check_answer(batch: Batch, answer: object, *, user_name: str, staff_name: str) -> Learned:
+def check_answer(batch: Batch, answer: object, *, staff: Staff) -> Learned:
     """What of the model's answer holds; whatever its shape, nothing is raised."""
     parts = answer if isinstance(answer, dict) else {}
-    facts: list[tuple[NewMemory, Memory | None]] = []
+    facts: list[Statement] = []
     rejected = 0
     for statement in _objects(parts.get("facts"))[:_MOST_FACTS]:
-        if (fact := _check_fact(batch, statement, user_name, staff_name)) is None:
+        if (fact := _check_fact(batch, statement, staff)) is None:
             rejected += 1
         else:
-            facts.append((fact, _find_replaced(batch, statement, fact)))
+            facts.append(fact)
     relations = []
     for statement in _objects(parts.get("relations"))[:_MOST_FACTS]:
         source = _find_source(batch, statement)
@@ -185,28 +216,38 @@ def check_answer(batch: Batch, answer: object, *, user_name: str, staff_name: st
     return Learned(facts, _objects(parts.get("entities"))[:_MOST_FACTS], relations, rejected)
 
 
-def _check_fact(batch: Batch, statement: dict[str, Any], user_name: str, staff_name: str) -> NewMemory | None:
+def _check_fact(batch: Batch, statement: dict[str, Any], staff: Staff) -> Statement | None:
     source = _find_source(batch, statement)
     parts = [_text(statement, name) for name in ("subject", "predicate", "object", "text")]
     if source is None or not all(parts):
         return None
     subject, predicate, object, text = parts
+    by_user, user_name = source.message_type == "user", batch.conversation.user_name
+    if not by_user and _is_of_persona(staff, subject, object):
+        return None
     importance = statement.get("importance")
     known = isinstance(importance, int | float) and not isinstance(importance, bool)
-    return NewMemory(
+    fact = NewMemory(
         kind="fact",
         text=text,
-        subject="user" if user_name and subject.casefold() == user_name.casefold() else subject,
+        subject=graph.USER_NAME if subject.casefold() in {user_name.casefold(), *_USER_TOO} else subject,
         predicate=predicate.casefold().replace(" ", "_"),
         object=object,
         category=_text(statement, "kind") or "other",
         quote=_text(statement, "quote"),
         importance=min(1.0, max(0.0, float(importance))) if known else 0.5,  # type: ignore[arg-type]
-        speaker=user_name if source.message_type == "user" else staff_name,
+        speaker=user_name if by_user else staff.name,
         conversation_id=batch.conversation.id,
         source_message_id=source.id,
         occurred_at=source.created_at,
     )
+    return Statement(fact, _find_known(batch, statement) if by_user else None, by_user)
+
+
+def _is_of_persona(staff: Staff, subject: str, object: str) -> bool:
+    """Whether a statement of the staff member says of itself what it was told to be."""
+    told = memories.fold(f"{staff.role} {staff.persona}")
+    return memories.fold(subject) == memories.fold(staff.name) and memories.fold(object) in told
 
 
 def _find_source(batch: Batch, statement: dict[str, Any]) -> Message | None:
@@ -219,14 +260,10 @@ def _find_source(batch: Batch, statement: dict[str, Any]) -> Message | None:
     return next((message for message in (*named, *batch.messages) if quote in _squeeze(message.content)), None)
 
 
-def _find_replaced(batch: Batch, statement: dict[str, Any], fact: NewMemory) -> Memory | None:
-    """The known fact that this one makes untrue: only one with the same subject and predicate can be."""
+def _find_known(batch: Batch, statement: dict[str, Any]) -> Memory | None:
+    """The known fact that a statement says it makes untrue; whether it may, memories.py judges."""
     number = statement.get("replaces")
-    if not isinstance(number, int) or not 1 <= number <= len(batch.known):
-        return None
-    known = batch.known[number - 1]
-    same = memories.is_same_statement(known, fact)
-    return known if same and _squeeze(known.object or "") != _squeeze(fact.object or "") else None
+    return batch.known[number - 1] if isinstance(number, int) and 1 <= number <= len(batch.known) else None
 
 
 def _squeeze(text: str) -> str:
@@ -246,67 +283,79 @@ def _text(statement: dict[str, Any], name: str) -> str:
 # ── keeping it ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def save_learned(tx: Connection, batch: Batch, learned: Learned, *, user_name: str, embed: EmbedNow | None) -> int:
+def save_learned(tx: Connection, batch: Batch, learned: Learned, *, embed: EmbedNow | None) -> int | None:
     """Save what was learned and move the watermark past the batch; returns how many facts are new.
 
-    A fact that is known already is reinforced, one that the user deleted stays deleted. When the watermark has moved
-    in the meantime, nothing is saved.
+    A fact that is known already is reinforced, one that the user deleted stays deleted, and what was erased or
+    forgotten meanwhile is not learned from. None, and nothing saved, when the watermark has moved in the meantime.
     """
     scope = batch.scope
-    unread = conversations.load_unlearned(tx, scope, batch.conversation.id, limit=1)
-    if not unread or unread[0].id != batch.messages[0].id:
-        return 0
-    present = {message.id for message in batch.messages if conversations.has_message(tx, scope, message.id)}
-    entities = _Entities(tx, scope, user_name)
+    if conversations.load_watermark(tx, scope, batch.conversation.id) != batch.after:
+        return None
+    present = [message for message in batch.messages if conversations.has_message(tx, scope, message.id)]
+    forgotten = memories.list_forgotten_messages(tx, scope, [message.id for message in present])
+    sources = {message.id: message for message in present if message.id not in forgotten}
+    keeper = _Keeper(tx, scope, batch.conversation.user_name, list(sources.values()), embed)
     for described in learned.entities:
-        entities.describe(described)
-    made = [
-        memory
-        for fact, replaced in learned.facts
-        if fact.source_message_id in present
-        and (memory := memories.learn_fact(tx, scope, fact, replaces=replaced, embed=embed))
-    ]
-    for _, replaced in learned.facts:
-        if replaced and (later := memories.get_memory(tx, scope, replaced.id)).valid_to:
-            graph.end_relations(tx, scope, replaced.id, later.valid_to)
-    for memory in made:
-        ends = [entities.find(memory.subject), entities.find(memory.object, only_known=True)]
-        graph.link_memory(tx, memory.id, [entity for entity in ends if entity])
-    for statement, source in learned.relations:
-        if source.id in present:
-            entities.relate(statement, source, made)
+        keeper.describe(described)
+    for statement in learned.facts:
+        if statement.fact.source_message_id in sources:
+            keeper.learn(statement)
+    for relation, source in learned.relations:
+        if source.id in sources:
+            keeper.relate(relation, source)
     graph.drop_orphans(tx, scope)
     conversations.set_learned(tx, scope, batch.conversation.id, batch.messages[-1])
-    return len(made)
+    return sum(learnt.is_new for learnt in keeper.learnt)
 
 
-class _Entities:
-    """The entities of one batch by the names that its answer uses."""
+class _Keeper:
+    """Keeps what one batch taught. A fact is filed under its subject's own name, by whichever it was called."""
 
-    def __init__(self, tx: Connection, scope: Scope, user_name: str) -> None:
-        self._tx, self._scope, self._user_name = tx, scope, user_name
+    def __init__(
+        self, tx: Connection, scope: Scope, user_name: str, sources: Sequence[Message], embed: EmbedNow | None
+    ) -> None:
+        self._tx, self._scope, self._user_name, self._embed = tx, scope, user_name, embed
+        self._said = " ".join(f" {graph.fold_name(message.content)} " for message in sources)
         self._described: set[str] = set()
+        self.learnt: list[Learnt] = []
+        self._refused: list[NewMemory] = []
 
     def describe(self, described: dict[str, Any]) -> None:
+        """An entity and its other names, as far as somebody called it by them: a name too many makes two things one."""
         name, aliases = _text(described, "name"), described.get("aliases")
-        if not graph.fold_name(name):
+        if not graph.fold_name(name) or graph.fold_name(name) in _NO_NAMES:
             return
-        names = [alias for alias in aliases if isinstance(alias, str)] if isinstance(aliases, list) else []
-        self._ensure(name, _text(described, "type")[:40], [alias[:200] for alias in names[:10]])
+        names = [alias[:200] for alias in aliases if isinstance(alias, str)] if isinstance(aliases, list) else []
+        self._ensure(name, _text(described, "type")[:40], [alias for alias in names[:10] if self._was_called(alias)])
 
-    def find(self, name: str | None, *, only_known: bool = False) -> graph.Entity | None:
-        fold = graph.fold_name(name or "")
-        if not fold or (only_known and fold not in self._described):
-            return None
-        return self._ensure(name or "")
+    def learn(self, statement: Statement) -> None:
+        """A fact, linked to what it speaks of; what it makes untrue ends in the graph too."""
+        subject = self._find(statement.fact.subject)
+        fact = replace(statement.fact, subject=subject.name) if subject else statement.fact
+        learnt = memories.learn_fact(
+            self._tx, self._scope, fact, replaces=statement.replaces, reinforce=statement.by_user, embed=self._embed
+        )
+        if learnt is None:
+            self._refused.append(fact)
+            return
+        self.learnt.append(learnt)
+        ends = [subject, self._find(fact.object, only_known=True)]
+        graph.link_memory(self._tx, learnt.memory.id, [entity for entity in ends if entity])
+        if statement.replaces and (ended := memories.find_end(self._tx, self._scope, statement.replaces.id)):
+            graph.end_relations(self._tx, self._scope, statement.replaces.id, ended)
 
-    def relate(self, statement: dict[str, Any], source: Message, made: Sequence[Memory]) -> None:
-        subject, object = self.find(_text(statement, "subject")), self.find(_text(statement, "object"))
+    def relate(self, statement: dict[str, Any], source: Message) -> None:
+        """A relation, filed with the fact that says it; not if that is one which the user has deleted."""
+        subject, object = self._find(_text(statement, "subject")), self._find(_text(statement, "object"))
         if subject is None or object is None or subject.id == object.id:
             return
         predicate = _text(statement, "predicate").casefold().replace(" ", "_")[:100]
-        folded = graph.fold_name(_text(statement, "object"))
-        origin = next((m for m in made if m.predicate == predicate and graph.fold_name(m.object or "") == folded), None)
+        ends = {subject.id, object.id}
+        saying = [learnt.memory for learnt in self.learnt if self._find_ends(learnt.memory) == ends]
+        if not saying and any(self._find_ends(fact) == ends for fact in self._refused):
+            return
+        origin = min(saying, key=lambda memory: memory.predicate != predicate, default=None)
         if origin:
             memories.note_relation(self._tx, self._scope, origin.id)
         graph.add_relation(
@@ -314,11 +363,28 @@ class _Entities:
             valid_from=source.created_at, memory_id=origin.id if origin else None, source_message_id=source.id,
         )  # fmt: skip
 
+    def _find_ends(self, fact: Memory | NewMemory) -> set[str]:
+        ends = (graph.find_entities_named(self._tx, self._scope, name or "") for name in (fact.subject, fact.object))
+        return {entity.id for end in ends for entity in end}
+
+    def _was_called(self, alias: str) -> bool:
+        """Whether a message has these words; "user's sister" is what the model makes of "my sister"."""
+        fold = graph.fold_name(alias)
+        return fold not in _NO_NAMES and f" {fold.removeprefix(f'{graph.USER_NAME} ')} " in self._said
+
+    def _find(self, name: str | None, *, only_known: bool = False) -> graph.Entity | None:
+        fold = graph.fold_name(name or "")
+        if not fold or fold in _NO_NAMES or (only_known and fold not in self._described):
+            return None
+        return self._ensure(name or "")
+
     def _ensure(self, name: str, type: str = "", aliases: Sequence[str] = ()) -> graph.Entity:
-        is_user = self._user_name and graph.fold_name(name) == graph.fold_name(self._user_name)
-        if graph.fold_name(name) == graph.USER_NAME or is_user:
+        own = {graph.USER_NAME, graph.fold_name(self._user_name)}
+        if graph.fold_name(name) in own:
             name, aliases = graph.USER_NAME, [*aliases, *([self._user_name] if self._user_name else [])]
             type = type or "person"
+        else:
+            aliases = [alias for alias in aliases if graph.fold_name(alias) not in own]
         entity = graph.ensure_entity(self._tx, self._scope, name[:200], type=type, aliases=aliases)
         self._described.update(fold for each in (name, *aliases) if (fold := graph.fold_name(each)))
         return entity

@@ -63,16 +63,16 @@ def fold_name(name: str) -> str:
 def ensure_entity(tx: Connection, scope: Scope, name: str, *, type: str = "", aliases: Iterable[str] = ()) -> Entity:
     """The entity of this name, made if there is none, and from now on found by each alias too.
 
-    Entities that already have one of these names are merged into the oldest. Raises ValueError for a name without a
-    word in it.
+    Entities that already have one of these names are merged into the oldest, or the user. Raises ValueError for a name
+    without a word in it.
     """
     folded = [fold for each in (name, *aliases) if (fold := fold_name(each))]
     if not fold_name(name):
         raise ValueError("an entity's name needs a letter or a digit")
-    known = _find_by_names(tx, scope, folded)
+    known = sorted(_find_by_names(tx, scope, folded), key=lambda entity: entity.name != USER_NAME)
     entity = known[0] if known else _insert_entity(tx, scope, name, type)
     for other in known[1:]:
-        _merge(tx, scope, entity, other)
+        merge_entities(tx, scope, entity, other)
     tx.executemany(
         "INSERT INTO entity_names (scope_id, name, entity_id) VALUES (?, ?, ?)"
         " ON CONFLICT (scope_id, name) DO UPDATE SET entity_id = excluded.entity_id",
@@ -178,8 +178,11 @@ def drop_name(tx: Connection, scope: Scope, name: str) -> None:
         tx.execute("DELETE FROM entities WHERE id = ? AND scope_id = ?", (entity.id, scope.id))
 
 
-def _merge(tx: Connection, scope: Scope, kept: Entity, other: Entity) -> None:
-    """Two names turned out to be one thing: everything said of the other is said of the one that is kept."""
+def merge_entities(tx: Connection, scope: Scope, kept: Entity, other: Entity) -> None:
+    """Two names turned out to be one thing: everything said of the other is said of the one that is kept, once.
+
+    What then connects the thing with itself (that Robert is called Bob) says nothing.
+    """
     tx.execute(
         "UPDATE entity_names SET entity_id = ? WHERE entity_id = ? AND scope_id = ?", (kept.id, other.id, scope.id)
     )
@@ -187,6 +190,17 @@ def _merge(tx: Connection, scope: Scope, kept: Entity, other: Entity) -> None:
         "UPDATE relations SET subject_id = ? WHERE subject_id = ? AND scope_id = ?", (kept.id, other.id, scope.id)
     )
     tx.execute("UPDATE relations SET object_id = ? WHERE object_id = ? AND scope_id = ?", (kept.id, other.id, scope.id))
+    tx.execute(
+        "DELETE FROM relations WHERE scope_id = ?1 AND (subject_id = ?2 OR object_id = ?2) AND (subject_id = object_id"
+        " OR EXISTS (SELECT 1 FROM relations AS twin WHERE twin.scope_id = ?1 AND twin.id < relations.id"
+        " AND twin.subject_id = relations.subject_id AND twin.predicate = relations.predicate"
+        " AND twin.object_id = relations.object_id AND twin.valid_to IS NULL AND relations.valid_to IS NULL))",
+        (scope.id, kept.id),
+    )
+    tx.execute(  # what is known under either name can be repeated, or made untrue, under the other
+        "UPDATE memories SET subject = ? WHERE scope_id = ? AND kind = 'fact' AND subject = ?",
+        (kept.name, scope.id, other.name),
+    )
     tx.execute("UPDATE OR IGNORE memory_entities SET entity_id = ? WHERE entity_id = ?", (kept.id, other.id))
     tx.execute("DELETE FROM entities WHERE id = ? AND scope_id = ?", (other.id, scope.id))
 
@@ -226,24 +240,32 @@ def find_entities_of_memories(conn: Connection, scope: Scope, memory_ids: Sequen
     return [_read_entity(row) for row in rows]
 
 
-_NEIGHBOURHOOD = """
+# CROSS JOIN keeps the order of the steps: the planner, which knows nothing of what a list holds, would rather read all
+# relations of the scope for each.
+NEIGHBOURHOOD = """
 WITH RECURSIVE near (entity_id, distance) AS (
-    SELECT id, 0 FROM entities WHERE scope_id = :scope AND id IN (SELECT value FROM json_each(:start))
+    SELECT value, 0 FROM json_each(:start)
     UNION
-    SELECT CASE relations.subject_id WHEN near.entity_id THEN relations.object_id ELSE relations.subject_id END,
-           near.distance + 1
-    FROM near JOIN relations ON relations.scope_id = :scope
-         AND (relations.subject_id = near.entity_id OR relations.object_id = near.entity_id)
-         AND (:ended OR relations.valid_to IS NULL)
-    WHERE near.distance < :depth
-), reach AS (SELECT entity_id, min(distance) AS distance FROM near GROUP BY entity_id)
+    SELECT r.object_id, near.distance + 1 FROM near
+    CROSS JOIN relations AS r ON r.scope_id = :scope AND r.subject_id = near.entity_id
+    WHERE near.distance + 1 < :depth AND (:ended OR r.valid_to IS NULL)
+    UNION
+    SELECT r.subject_id, near.distance + 1 FROM near
+    CROSS JOIN relations AS r ON r.scope_id = :scope AND r.object_id = near.entity_id
+    WHERE near.distance + 1 < :depth AND (:ended OR r.valid_to IS NULL)
+), touching (id, distance) AS (
+    SELECT r.id, near.distance + 1 FROM near
+    CROSS JOIN relations AS r ON r.scope_id = :scope AND r.subject_id = near.entity_id
+    UNION ALL
+    SELECT r.id, near.distance + 1 FROM near
+    CROSS JOIN relations AS r ON r.scope_id = :scope AND r.object_id = near.entity_id
+), found AS (SELECT id, min(distance) AS distance FROM touching GROUP BY id)
 SELECT relations.*, s.name AS subject_name, s.type AS subject_type, o.name AS object_name, o.type AS object_type,
-       min(a.distance, b.distance) + 1 AS distance
-FROM relations
-JOIN reach AS a ON a.entity_id = relations.subject_id JOIN reach AS b ON b.entity_id = relations.object_id
+       found.distance
+FROM found CROSS JOIN relations ON relations.id = found.id
 JOIN entities AS s ON s.id = relations.subject_id JOIN entities AS o ON o.id = relations.object_id
-WHERE relations.scope_id = :scope AND (:ended OR relations.valid_to IS NULL)
-ORDER BY distance, relations.valid_from DESC, relations.id LIMIT :limit
+WHERE :ended OR relations.valid_to IS NULL
+ORDER BY found.distance, relations.valid_from DESC, relations.id LIMIT :limit
 """
 
 
@@ -254,7 +276,7 @@ def find_neighbourhood(
     once.
     """
     rows = conn.execute(
-        _NEIGHBOURHOOD,
+        NEIGHBOURHOOD,
         {
             "scope": scope.id,
             "start": json.dumps([entity.id for entity in entities]),

@@ -107,6 +107,11 @@ def find_oldest_due(conn: Connection, kinds: Iterable[JobKind] = get_args(JobKin
     return min(filter(None, (conn.execute(statement, (kind, now)).fetchone()[0] for kind in kinds)), default=None)
 
 
+def is_any_dead(conn: Connection) -> bool:
+    """Whether something of our own was given up; a delivery is its receiver's doing, and shown with the delivery."""
+    return conn.execute("SELECT 1 FROM jobs WHERE state = 'dead' AND kind <> 'deliver' LIMIT 1").fetchone() is not None
+
+
 def claim_due_jobs(tx: Connection, kind: JobKind, *, owner: Owner, limit: int) -> list[Job]:
     """Begin up to `limit` jobs of a kind that are due, or whose holder let its lease run out.
 
@@ -147,6 +152,7 @@ def complete_job(tx: Connection, job: Job) -> bool:
     if (held := _find_held(tx, job)) is None:
         return False
     tx.execute("DELETE FROM jobs WHERE id = ?", (job.id,))
+    _drop_earlier(tx, held)  # what they failed at is done
     _put_again(tx, held)
     return True
 
@@ -266,12 +272,22 @@ def _find_held(tx: Connection, job: Job) -> Job | None:
 
 
 def _bury_job(tx: Connection, job: Job, code: str) -> None:
-    """Keep the job as dead, and what was asked for while it ran as a job of its own."""
+    """Keep the job as dead, in place of earlier ones, and what was asked for while it ran as a job of its own."""
+    _drop_earlier(tx, job)
     tx.execute(
         "UPDATE jobs SET state = 'dead', due_at = NULL, again_at = NULL, owner = NULL, last_error = ? WHERE id = ?",
         (code, job.id),
     )
     _put_again(tx, job)
+
+
+def _drop_earlier(tx: Connection, job: Job) -> None:
+    """Erase the dead jobs for the same subject, found by their scope; a delivery has none (see `redeliver`)."""
+    if job.kind != "deliver":
+        tx.execute(
+            "DELETE FROM jobs WHERE scope_id IS ? AND kind = ? AND subject = ? AND state = 'dead'",
+            (job.scope_id, job.kind, job.subject),
+        )
 
 
 def _put_again(tx: Connection, job: Job) -> None:

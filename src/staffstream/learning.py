@@ -12,11 +12,11 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from staffstream import conversations, deliveries, extraction, graph, jobs, memories, runs, staff, summaries
-from staffstream.claude import Claude
+from staffstream.claude import Answer, Claude
 from staffstream.database import Connection, Database
 from staffstream.domain import Conversation, Message, Run, Scope, Staff, now_text
 from staffstream.embeddings import Embedder, EmbedderUnavailable
-from staffstream.errors import Conflict
+from staffstream.errors import Conflict, UpstreamUnfinished
 from staffstream.memory_index import EmbedNow, find_local, load_unembedded, save_vectors
 from staffstream.metrics import Metrics
 from staffstream.past_chats import keep_past
@@ -88,8 +88,15 @@ class Learning:
         if member.memory_enabled:
             self._keep_episode(tx, run.scope, message, member.name)
             self._schedule_extraction(tx, run.scope, run.conversation_id)
+        else:  # what is said while memory is off is not learned from later either
+            conversations.set_learned(tx, run.scope, run.conversation_id, message)
         if record and self._needs_summary(record):
             jobs.enqueue_job(tx, "summarise", run.conversation_id, scope_id=run.scope_id)
+
+    def keep_silence(self, tx: Connection, run: Run) -> None:
+        """Have a question learned from, though its run ended without a word."""
+        if staff.get_staff(tx, run.staff_id).memory_enabled:
+            self._schedule_extraction(tx, run.scope, run.conversation_id)
 
     def keep_import(self, tx: Connection, scope: Scope, conversation: Conversation, messages: list[Message]) -> None:
         """Make an imported conversation searchable; facts are learned from what is said after it."""
@@ -172,25 +179,38 @@ class Learning:
             return _do_nothing
         if self._comes_too_soon(batch):
             return lambda tx: self._schedule_extraction(tx, batch.scope, job.subject)
-        answer = await self._claude.ask_json(
-            model=self._settings.background_model,
-            system=extraction.INSTRUCTIONS,
-            question=extraction.write_question(batch, staff_name=member.name),
-            schema=extraction.SCHEMA,
-            max_tokens=extraction.MAX_OUTPUT_TOKENS,
-        )
-        user_name = batch.conversation.user_name
-        learned = extraction.check_answer(batch, answer.value, user_name=user_name, staff_name=member.name)
+        taken, answer = await self._ask_facts(batch, member)
+        learned = extraction.check_answer(taken, answer and answer.value, staff=member)
 
         def commit(tx: Connection) -> None:
-            self._ledger.record(tx, batch.scope, answer.model, answer.usage)
-            made = extraction.save_learned(tx, batch, learned, user_name=user_name, embed=self.embed_now)
-            self.request_vectors(tx, batch.scope)
-            if batch.more:
-                jobs.enqueue_job(tx, "extract", job.subject, scope_id=batch.scope.id)
-            self._metrics.note_learned(made, learned.rejected)
+            if answer:
+                self._ledger.record(tx, taken.scope, answer.model, answer.usage)
+            made = extraction.save_learned(tx, taken, learned, embed=self.embed_now)
+            self.request_vectors(tx, taken.scope)
+            if taken.more or made is None:
+                jobs.enqueue_job(tx, "extract", job.subject, scope_id=taken.scope.id)
+            self._metrics.note_learned(made or 0, learned.rejected)
 
         return commit
+
+    async def _ask_facts(self, batch: extraction.Batch, member: Staff) -> tuple[extraction.Batch, Answer | None]:
+        """What the background model finds in the batch, or in as much of its beginning as it finishes an answer about;
+        None for a message that it will not finish one about even alone: without that it would be asked for ever.
+        """
+        while True:
+            try:
+                return batch, await self._claude.ask_json(
+                    model=self._settings.background_model,
+                    system=extraction.INSTRUCTIONS,
+                    question=extraction.write_question(batch, staff_name=member.name),
+                    schema=extraction.SCHEMA,
+                    max_tokens=extraction.MAX_OUTPUT_TOKENS,
+                )
+            except UpstreamUnfinished:
+                if len(batch.messages) == 1:
+                    log.warning("nothing is learned from message %s: no answer came to its end", batch.messages[0].id)
+                    return batch, None
+                batch = batch.halve()
 
     def _comes_too_soon(self, batch: extraction.Batch) -> bool:
         """A job that was asked for again while it ran finds a few messages only: they wait for more, or for quiet."""
@@ -237,7 +257,12 @@ class Learning:
         scope, waiting = await self._database.read(load)
         if not waiting:
             return _do_nothing
-        vectors = await self._embedder.embed([text for _, text in waiting], kind="document")
+        try:
+            vectors = await self._embedder.embed([text for _, text in waiting], kind="document")
+        except EmbedderUnavailable:
+            self.embedder_answers = False
+            raise
+        self.embedder_answers = True
 
         def commit(tx: Connection) -> None:
             save_vectors(tx, scope, [number for number, _ in waiting], vectors)

@@ -81,6 +81,14 @@ class Memory:
 
 
 @dataclass(frozen=True, slots=True)
+class Learnt:
+    """The memory that a learned statement is kept as, and whether it is new."""
+
+    memory: Memory
+    is_new: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Purged:
     """What an erasure took, and the ids of the memories that hold again since."""
 
@@ -140,22 +148,27 @@ def add_episode(tx: Connection, scope: Scope, message: Message, *, speaker: str,
 
 
 def learn_fact(
-    tx: Connection, scope: Scope, new: NewMemory, *, replaces: Memory | None, embed: EmbedNow | None
-) -> Memory | None:
-    """Keep what was learned, if it is new; None when it was known (then it is reinforced) or was deleted by the user.
+    tx: Connection, scope: Scope, new: NewMemory, *, replaces: Memory | None, reinforce: bool, embed: EmbedNow | None
+) -> Learnt | None:
+    """Keep what was learned, if it is new; None when the user has deleted it. With `reinforce` a known one becomes
+    younger.
 
     `replaces` is closed when it still holds and says something else of the same subject and predicate.
     """
-    for known in _find_same_statements(tx, scope, new):
-        if fold(known.object) == fold(new.object) or fold(known.text) == fold(new.text):
-            if known.deleted_at is None and known.valid_to is None:
-                _reinforce(tx, scope, known, new.occurred_at or now_text())
-            if known.deleted_at is not None or known.valid_to is None:
-                return None
-    memory = add_memory(tx, scope, new, embed)
-    if replaces is not None and is_same_statement(replaces, new):
+    same = [known for known in find_statements(tx, scope, new) if _says_the_same(known, new)]
+    if any(known.deleted_at for known in same):
+        return None
+    current = next((known for known in same if known.valid_to is None), None)
+    if current and reinforce:
+        _reinforce(tx, scope, current, new.occurred_at or now_text())
+    memory = current or add_memory(tx, scope, new, embed)
+    if replaces is not None and replaces.id != memory.id and is_same_statement(replaces, new):
         _close(tx, scope, replaces.id, memory)
-    return memory
+    return Learnt(memory, is_new=current is None)
+
+
+def _says_the_same(known: Memory, new: NewMemory) -> bool:
+    return fold(known.object) == fold(new.object) or fold(known.text) == fold(new.text)
 
 
 def is_same_statement(known: Memory, new: NewMemory) -> bool:
@@ -297,6 +310,12 @@ def get_memory(conn: Connection, scope: Scope, memory_id: str) -> Memory:
     return _read_memory(row)
 
 
+def find_end(conn: Connection, scope: Scope, memory_id: str) -> str | None:
+    """Since when the memory is true no longer, if it is not."""
+    row = conn.execute("SELECT valid_to FROM memories WHERE id = ? AND scope_id = ?", (memory_id, scope.id)).fetchone()
+    return row["valid_to"] if row else None
+
+
 def list_memories(
     conn: Connection,
     scope: Scope,
@@ -339,6 +358,27 @@ def find_related_facts(conn: Connection, scope: Scope, text: str, *, limit: int)
     ).fetchall()
     found = {row["number"]: _read_memory(row) for row in (*near, *latest)}
     return list(found.values())[:limit]
+
+
+def find_statements(conn: Connection, scope: Scope, new: NewMemory) -> list[Memory]:
+    """Every fact of the same subject and predicate, tombstones and closed ones included, newest first."""
+    rows = conn.execute(STATEMENTS, (scope.id, new.subject, new.predicate))
+    return [_read_memory(row) for row in rows]
+
+
+STATEMENTS = (
+    "SELECT * FROM memories WHERE scope_id = ? AND kind = 'fact' AND subject = ? AND predicate = ? ORDER BY number DESC"
+)
+
+
+def list_forgotten_messages(conn: Connection, scope: Scope, message_ids: Sequence[str]) -> set[str]:
+    """Those of some messages that the user had forgotten, by deleting what of them could be recalled."""
+    rows = conn.execute(
+        "SELECT source_message_id FROM memories WHERE source_message_id IN (SELECT value FROM json_each(?))"
+        " AND +scope_id = ? AND kind = 'episode' AND deleted_at IS NOT NULL",
+        (json.dumps(list(message_ids)), scope.id),
+    )
+    return {row["source_message_id"] for row in rows}
 
 
 def load_memories(conn: Connection, scope: Scope, numbers: Iterable[int]) -> dict[int, Memory]:
@@ -415,16 +455,6 @@ def _take_number(tx: Connection, scope: Scope) -> int:
         "UPDATE scopes SET last_memory = last_memory + 1 WHERE id = ? RETURNING last_memory", (scope.id,)
     ).fetchone()
     return scope.id << 32 | int(row["last_memory"])
-
-
-def _find_same_statements(conn: Connection, scope: Scope, new: NewMemory) -> list[Memory]:
-    """Every fact of the same subject and predicate, tombstones and closed ones included, newest first."""
-    rows = conn.execute(
-        "SELECT * FROM memories WHERE scope_id = ? AND kind = 'fact' AND subject = ? COLLATE NOCASE"
-        " AND predicate = ? COLLATE NOCASE ORDER BY number DESC",
-        (scope.id, new.subject, new.predicate),
-    )
-    return [_read_memory(row) for row in rows]
 
 
 def _reinforce(tx: Connection, scope: Scope, memory: Memory, moment: str) -> None:

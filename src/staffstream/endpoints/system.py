@@ -15,6 +15,8 @@ from staffstream.endpoints.service import get_admin, get_service
 from staffstream.errors import StaffstreamError
 from staffstream.metrics import CONTENT_TYPE
 
+_TOLD = {"embedder", "jobs"}  # checks that a person should know of, while replies go on: by words, and unlearned from
+
 
 async def health(request: Request) -> Response:
     """The process runs."""
@@ -32,10 +34,11 @@ async def ready(request: Request) -> Response:
         await service.database.write(_touch)
         checks["database"] = "ok"
         oldest = await service.database.read(_find_oldest_waiting)
+        checks["jobs"] = "dead" if await service.database.read(jobs.is_any_dead) else "ok"
         checks["queue"] = "ok" if oldest > now_text(-service.settings.max_queue_age_s) else "stuck"
     except StaffstreamError as error:
         checks["database"] = error.code
-    fine = all(value == "ok" for name, value in checks.items() if name != "embedder")  # without it words are searched
+    fine = all(value == "ok" for name, value in checks.items() if name not in _TOLD)
     return respond_json({"status": "ok" if fine else "unavailable", "checks": checks}, 200 if fine else 503)
 
 
