@@ -129,6 +129,14 @@ def test_the_command_refuses_what_makes_no_sense(db: Path, arguments: tuple[str,
     assert "Traceback" not in refused.stderr
 
 
+def test_a_name_cannot_command_the_terminal(db: Path, file: Connection) -> None:
+    """It may come from whoever makes keys by call."""
+    keys.create_key(file, "x\x1b[2J\x9b31m\ny")
+    listed = run_command("keys", "list", db=db).stdout
+    assert len(listed.splitlines()) == 1
+    assert not set(listed) & {"\x1b", "\x9b"}
+
+
 def test_listing_makes_no_file(db: Path) -> None:
     """A mistyped path is told, not turned into an empty database."""
     refused = run_command("keys", "list", db=db)

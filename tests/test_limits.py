@@ -14,7 +14,7 @@ from staffstream.app import create_app
 from staffstream.database import connect, transact
 from staffstream.domain import parse_time
 from staffstream.endpoints.bodies import parse_json
-from staffstream.errors import TooManyRequests, TooManyStreams
+from staffstream.errors import SetupError, TooManyRequests, TooManyStreams
 from staffstream.limits import CallLimits
 from staffstream.settings import Settings, read_settings
 from staffstream.spending import Spending, price_usage
@@ -430,6 +430,29 @@ async def test_pages_of_a_named_origin_may_call_and_read(db: Path) -> None:
         assert "access-control-expose-headers" in made.headers
         other = await knock(api, "GET", Origin="https://evil.example", **ada)
         assert "access-control-allow-origin" not in other.headers
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("cors_origins", "app.example"), ("cors_origins", "https://app.example/page"), ("cors_origins", "null"),
+        ("allowed_hosts", "chat.example:8001"), ("allowed_hosts", "https://chat.example"),
+    ],
+)  # fmt: skip
+def test_a_name_that_could_match_nothing_is_refused(name: str, value: str) -> None:
+    """At the start, with an example: it would look set and let nobody in."""
+    with pytest.raises(SetupError, match="write it like"):
+        read_settings({f"STAFFSTREAM_{name.upper()}": value})
+
+
+async def test_names_are_taken_as_people_write_them(db: Path) -> None:
+    """With capitals, a final slash, or the brackets of an IPv6 address."""
+    settings = read_settings(
+        {"STAFFSTREAM_CORS_ORIGINS": "https://App.example/", "STAFFSTREAM_ALLOWED_HOSTS": "[FD00::1],Chat.example"}
+    )
+    async with serve_here(db, cors_origins=settings.cors_origins, allowed_hosts=settings.allowed_hosts) as api:
+        answer = await knock(api, Origin="https://app.example", Host="[fd00::1]:8001")
+        assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (201, "https://app.example")
 
 
 async def test_answers_are_never_guessed_to_be_something_else(api: Api) -> None:

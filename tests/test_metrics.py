@@ -169,6 +169,20 @@ async def test_nothing_is_counted_per_token(api: Api, ada: str, far: FarEnd, mon
     assert await count(400) == await count(2)
 
 
+async def test_what_alerts_watch_is_there_from_the_start(api: Api) -> None:
+    """A series that begins at 1 has not increased, to Prometheus: the first failure would alarm nobody."""
+    answer = await api.http.get(f"{api.url}/metrics")
+    there = read_samples(answer.text)
+    for expression in list_expressions():
+        for name, code in re.findall(r'increase\((\w+)\{code=~?"([^"]+)"', expression):
+            for each in code.split("|"):
+                found = [
+                    value for (sample, labels), value in there.items() if sample == name and ("code", each) in labels
+                ]
+                assert found, (name, each)
+                assert set(found) == {0}
+
+
 async def test_two_apps_share_nothing(tmp_path: Path, far: FarEnd) -> None:
     """Each has a registry of its own, in one process."""
     async with serve_here(tmp_path / "a.db", far) as one, serve_here(tmp_path / "b.db", far) as two:

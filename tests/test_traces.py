@@ -127,6 +127,14 @@ async def test_a_failure_is_marked_by_its_code(api: Api, far: FarEnd, spans: Rec
     assert request.status.status_code is StatusCode.ERROR
 
 
+async def test_a_path_that_leads_nowhere_is_no_route(api: Api, spans: Recorder) -> None:
+    """The conventions want the method alone then: anybody's paths would be as many names."""
+    await api.http.get(f"{api.url}/nothing/at/all")
+    request = await spans.one("GET")
+    assert "http.route" not in request.attributes
+    assert request.attributes["http.response.status_code"] == 404
+
+
 async def test_a_reply_by_the_asynchronous_door_is_a_trace_too(api: Api, spans: Recorder) -> None:
     """Of its own, since the request was over before it began."""
     ada = await api.make_staff()

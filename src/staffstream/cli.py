@@ -143,7 +143,7 @@ def _add_client_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--key",
         default=os.environ.get("STAFFSTREAM_KEY"),
-        help="your key, if the server asks for one [STAFFSTREAM_KEY]",
+        help="your key, if the server asks for one; better in STAFFSTREAM_KEY: a flag shows in the process list",
     )
 
 

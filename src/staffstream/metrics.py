@@ -10,11 +10,12 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
-from staffstream.domain import Run, parse_time
+from staffstream.domain import Door, Run, parse_time
+from staffstream.errors import InternalError, StorageFull, StorageUnavailable, UpstreamKeyRefused
 from staffstream.timing import Lap
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -95,6 +96,18 @@ class Metrics:
         self.wal = gauge("wal_bytes", "Size of the write-ahead log.")
         self.file = gauge("database_bytes", "Size of the database file.")
         ProcessCollector(registry=registry)
+        self._begin_at_zero()
+
+    def _begin_at_zero(self) -> None:
+        """Make the series that alerts watch: a counter that appears with its first count has not increased, to
+        Prometheus, so the first failure would go unseen.
+        """
+        for door in get_args(Door):
+            self.runs.labels(door, "done", "")
+            for failure in (UpstreamKeyRefused, InternalError):
+                self.runs.labels(door, "failed", failure.code)
+        for trouble in (StorageFull, StorageUnavailable, InternalError):
+            self.problems.labels(trouble.status, trouble.code)
 
     @contextlib.contextmanager
     def time_stage(self, stage: str, door: str) -> Iterator[None]:

@@ -8,6 +8,7 @@ docs/SETTINGS.md and the validation all come from its fields. The SDK's own vari
 import ipaddress
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -26,6 +27,7 @@ from pydantic import (
 from staffstream.errors import SetupError
 
 ENV_PREFIX = "STAFFSTREAM_"
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\s]+")
 
 
 def _split(value: object) -> object:
@@ -185,6 +187,24 @@ class Settings(BaseModel):
     offline_pace_s: float = Field(0.025, ge=0, description="The stand-in's pause between two words.")
     anthropic_api_key: SecretStr | None = Field(None, description="Claude's key (ANTHROPIC_API_KEY).")
     anthropic_base_url: str | None = Field(None, description="Claude's address (ANTHROPIC_BASE_URL).")
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _check_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        """As browsers write them, or none would ever be equal to what one sends."""
+        found = tuple(origin.lower().rstrip("/") for origin in origins)
+        if wrong := [origin for origin in found if origin != "*" and not _ORIGIN.fullmatch(origin)]:
+            raise ValueError(f"{wrong[0]!r} is no origin; write it like https://chat.example.com")
+        return found
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _check_hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        """Without a port or a path, which are not looked at and would make the name equal to none."""
+        found = tuple(host.lower().removeprefix("[").removesuffix("]") for host in hosts)
+        if wrong := [host for host in found if "/" in host or host.count(":") == 1]:
+            raise ValueError(f"{wrong[0]!r} is no bare name; write it like chat.example.com, without a port")
+        return found
 
     @field_validator("anthropic_api_key")
     @classmethod

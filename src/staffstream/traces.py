@@ -106,9 +106,13 @@ def trace_request(scope: Scope) -> Iterator[Span]:
 
 
 def name_request(span: Span, method: str, route: str, status: int) -> None:
-    """What is known of a request once it has been answered. `route` is the path with its parameters' names."""
-    span.update_name(f"{method} {route}")
-    span.set_attributes({"http.route": route, "http.response.status_code": status})
+    """What is known of a request once it has been answered. `route` is the path with its parameters' names, or empty
+    when none took it.
+    """
+    span.set_attribute("http.response.status_code", status)
+    if route:
+        span.update_name(f"{method} {route}")
+        span.set_attribute("http.route", route)
     if status >= 500:
         mark_failed(span, str(status))
 

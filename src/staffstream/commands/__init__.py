@@ -39,6 +39,14 @@ def open_file(path: Path, *, make: bool = False) -> Iterator[Connection]:
         yield connection
 
 
+_CONTROLS = dict.fromkeys({*range(32), *range(127, 160)}, "\ufffd")
+
+
+def print_line(text: str) -> None:
+    """Print a line in which somebody else may have put words: a terminal would obey control characters."""
+    print(text.translate(_CONTROLS))
+
+
 def show_progress(total: int | None, what: str) -> "tqdm[Any]":
     """A progress bar on standard error, for commands that take long."""
     tqdm.monitor_interval = 0  # no thread of its own

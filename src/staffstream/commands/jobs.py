@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, get_args
 
 from staffstream import deliveries, jobs, staff
-from staffstream.commands import add_db_option, open_file
+from staffstream.commands import add_db_option, open_file, print_line
 from staffstream.database import Connection, transact
 from staffstream.deliveries import Delivery
 from staffstream.jobs import Job, JobKind, JobState
@@ -52,7 +52,7 @@ def _list_jobs(args: argparse.Namespace) -> None:
         found = jobs.list_jobs(connection, state=args.state, kind=args.kind, limit=1000)
     for job in found:
         when = f"due {job.due_at}" if job.state == "due" else job.state
-        print(f"{job.id}  {job.kind:9}  {job.subject}  {when}, {_tell_attempts(job.attempts, job.last_error)}")
+        print_line(f"{job.id}  {job.kind:9}  {job.subject}  {when}, {_tell_attempts(job.attempts, job.last_error)}")
 
 
 def _change_jobs(args: argparse.Namespace, change: Callable[[Connection, str], Job], done: str) -> None:
@@ -61,7 +61,7 @@ def _change_jobs(args: argparse.Namespace, change: Callable[[Connection, str], J
         ids = dict.fromkeys(each for job_id in args.ids for each in (dead if job_id == "dead" else [job_id]))
         changed = [change(connection, job_id) for job_id in ids]
     for job in changed:
-        print(f"{job.id}  {job.kind}  {job.subject}  {done}")
+        print_line(f"{job.id}  {job.kind}  {job.subject}  {done}")
 
 
 def _list_deliveries(args: argparse.Namespace) -> None:
@@ -81,10 +81,10 @@ def _redeliver(args: argparse.Namespace) -> None:
 
 def _print_delivery(delivery: Delivery) -> None:
     following = f", next attempt {delivery.next_attempt_at}" if delivery.next_attempt_at else ""
-    print(f"{delivery.id}  {delivery.state:9}  {delivery.event}  {delivery.url}{following}")
+    print_line(f"{delivery.id}  {delivery.state:9}  {delivery.event}  {delivery.url}{following}")
     for attempt in delivery.attempts:
         outcome = " ".join(str(part) for part in (attempt.status, attempt.error) if part)
-        print(f"    {attempt.number}. {attempt.started_at}  {attempt.duration_ms} ms  {outcome}")
+        print_line(f"    {attempt.number}. {attempt.started_at}  {attempt.duration_ms} ms  {outcome}")
 
 
 def _tell_attempts(attempts: int, last_error: str | None) -> str:

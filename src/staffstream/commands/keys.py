@@ -4,7 +4,7 @@ import argparse
 from typing import Any, get_args
 
 from staffstream import keys
-from staffstream.commands import add_db_option, open_file
+from staffstream.commands import add_db_option, open_file, print_line
 from staffstream.database import transact
 from staffstream.domain import Role, clean_text
 from staffstream.errors import SetupError
@@ -34,7 +34,7 @@ def _create(args: argparse.Namespace) -> None:
         raise SetupError("A key needs a name, and its user one too.")
     with open_file(args.db, make=True) as connection, transact(connection):
         key, text = keys.create_key(connection, name, user_id=user, role=args.role)
-    print(f"key {key.id} for the user {key.user_id}, role {key.role}; it is shown only now:")
+    print_line(f"key {key.id} for the user {key.user_id}, role {key.role}; it is shown only now:")
     print(text)
 
 
@@ -43,7 +43,9 @@ def _list(args: argparse.Namespace) -> None:
         found = keys.list_keys(connection)
     for key in found:
         state = f"revoked {key.revoked_at}" if key.revoked_at else f"last used {key.last_used_at or 'never'}"
-        print(f"{key.id}  {key.prefix}…  {key.role:6}  {key.name} (user {key.user_id})  made {key.created_at}, {state}")
+        print_line(
+            f"{key.id}  {key.prefix}…  {key.role:6}  {key.name} (user {key.user_id})  made {key.created_at}, {state}"
+        )
 
 
 def _revoke(args: argparse.Namespace) -> None:
@@ -52,4 +54,4 @@ def _revoke(args: argparse.Namespace) -> None:
         if len(matching) != 1:
             raise SetupError(f"{len(matching) or 'No'} keys are called {args.key}; see: staffstream keys list")
         key = keys.revoke_key(connection, matching[0].id)
-    print(f"revoked {key.id} ({key.name})")
+    print_line(f"revoked {key.id} ({key.name})")

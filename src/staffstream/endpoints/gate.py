@@ -30,9 +30,9 @@ class Gate:
     """
 
     def __init__(self, settings: Settings, *, keyless: bool) -> None:
-        self._hosts = {name.lower() for name in settings.allowed_hosts} or (set() if keyless else {"*"})
+        self._hosts = set(settings.allowed_hosts) or (set() if keyless else {"*"})
         self._own = _LOOPBACK_NAMES | {settings.host.lower()} if keyless else set()
-        self._origins = {origin.lower().rstrip("/") for origin in settings.cors_origins}
+        self._origins = set(settings.cors_origins)
 
     def check(self, scope: Scope) -> None:
         """Let the request in, or raise HostNotAllowed or OriginNotAllowed."""

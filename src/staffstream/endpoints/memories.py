@@ -1,8 +1,8 @@
 """`/staff/{staff_id}/memories` and `/graph`: seeing what is remembered, searching it, correcting it."""
 
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import Field, TypeAdapter
+from pydantic import TypeAdapter
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -12,6 +12,7 @@ from staffstream.domain import Scope
 from staffstream.endpoints.bodies import read_body, read_query
 from staffstream.endpoints.memory_shapes import (
     GraphQuery,
+    MemoriesToTell,
     MemoryChanges,
     MemoryPage,
     MemoryToTell,
@@ -26,9 +27,7 @@ from staffstream.errors import Invalid
 from staffstream.memories import Memory, NewMemory
 
 _MOST_NODES = 500
-_MOST_TOLD = 1000
-_Told = MemoryToTell | Annotated[list[MemoryToTell], Field(min_length=1, max_length=_MOST_TOLD)]
-_TELLING: TypeAdapter[MemoryToTell | list[MemoryToTell]] = TypeAdapter(_Told)
+_TELLING: TypeAdapter[MemoryToTell | list[MemoryToTell]] = TypeAdapter(MemoriesToTell)
 
 
 async def list_some(request: Request) -> Response:

@@ -22,6 +22,9 @@ class MemoryToTell(Body):
     occurred_at: Time | None = None
 
 
+MemoriesToTell = MemoryToTell | Annotated[list[MemoryToTell], Field(min_length=1, max_length=1000)]
+
+
 class MemoryChanges(Body):
     """What PATCH may change: text and occurred_at make a new memory in this one's place."""
 

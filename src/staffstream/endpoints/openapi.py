@@ -104,7 +104,7 @@ OPERATIONS: dict[Callable[..., Any], Operation] = {
     memories.create: Operation(
         answers.Memory | list[answers.Memory],
         201,
-        body=memory_shapes.MemoryToTell | list[memory_shapes.MemoryToTell],
+        body=memory_shapes.MemoriesToTell,
         sends=_CREATED,
     ),
     memories.show: Operation(answers.MemoryWhole),

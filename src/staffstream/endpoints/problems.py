@@ -130,6 +130,7 @@ class Edge:
 
 
 def _find_path(scope: Scope) -> str:
-    """The path of the route that answered, with its parameters' names."""
-    endpoint = scope.get("endpoint")
+    """The path of the route that answered, with its parameters' names; empty if none did."""
+    if (endpoint := scope.get("endpoint")) is None:
+        return ""
     return next((route.path for route in scope["app"].routes if getattr(route, "endpoint", None) is endpoint), "")
