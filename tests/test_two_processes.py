@@ -203,8 +203,8 @@ async def test_two_processes_share_the_queue(db: Path, far: FarEnd) -> None:
 
 @pytest.mark.parametrize("round_number", range(2))
 async def test_stopping_at_any_moment_never_doubles_a_reply(db: Path, far: FarEnd, round_number: int) -> None:
-    """The first process is stopped and woken again and again while twelve replies are made by both."""
-    far.default = Reply(["An", " answer"], delay_s=0.05)
+    """The first process is stopped and woken again and again within the twelve replies that both are making."""
+    far.default = Reply(["An", " answer"], delay_s=0.3)
     async with start(db, far) as first:
         ada = await first.api.make_staff()
         async with start(db, far) as second:
