@@ -247,6 +247,23 @@ def test_a_job_that_ends_its_process_each_time_is_dead_in_the_end(file: Connecti
     assert job.last_error == "abandoned"
 
 
+def test_crashes_cost_a_delivery_none_of_its_attempts(file: Connection) -> None:
+    """A server that crashes in a loop, for whatever reason, must not use up the schedule that is for its receiver."""
+    jobs.enqueue_job(file, "deliver", "d1")
+    for _ in range(50):
+        [job] = jobs.claim_due_jobs(file, "deliver", owner=ANNE, limit=1)
+        make_all_due(file)
+    assert job.attempts == 1
+    assert jobs.fail_job(file, job, "boom", retryable=True) == "due"
+    [job] = jobs.list_jobs(file)
+    assert due_in_s(job) <= 6
+    make_all_due(file)
+    while found := jobs.claim_due_jobs(file, "deliver", owner=ANNE, limit=1):
+        assert found[0].fence <= 200, "but it is not begun for ever"
+        make_all_due(file)
+    assert [job.last_error for job in jobs.list_jobs(file, state="dead")] == ["abandoned"]
+
+
 # ── looking after ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

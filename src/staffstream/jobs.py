@@ -24,6 +24,7 @@ _DELIVERY_WAITS_S = (5.0, 30.0, 300.0, 1800.0, 7200.0, 28800.0, 86400.0)
 _OTHER_WAITS_S = (5.0, 20.0, 60.0, 300.0, 1800.0)
 _LONGEST_WAIT_S = 30 * 86400.0
 _JITTER = 0.2
+_MOST_LEFT_DELIVERIES = 100  # a process that crashes in a loop begins a delivery at every start
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,13 @@ class Job:
     def on_last_attempt(self) -> bool:
         """Whether the job is dead if the attempt begun last fails."""
         return self.attempts > len(list_waits_s(self.kind))
+
+    @property
+    def was_left_too_often(self) -> bool:
+        """Whether the job is dead if its holder leaves it behind."""
+        if self.kind == "deliver":
+            return self.fence - self.attempts >= _MOST_LEFT_DELIVERIES
+        return self.on_last_attempt
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,14 +123,15 @@ def is_any_dead(conn: Connection) -> bool:
 def claim_due_jobs(tx: Connection, kind: JobKind, *, owner: Owner, limit: int) -> list[Job]:
     """Begin up to `limit` jobs of a kind that are due, or whose holder let its lease run out.
 
-    One that was left behind by its holder at its last attempt is dead: it may be what ended the process.
+    One that was left behind by its holder at its last attempt is dead: it may be what ended the process. A delivery's
+    attempts are its receiver's failures, so those that ended with the process count apart.
     """
     claimed = []
     for row in tx.execute(
         "SELECT * FROM jobs WHERE kind = ? AND due_at <= ? ORDER BY due_at LIMIT ?", (kind, now_text(), limit)
     ).fetchall():
         job = _read_job(row)
-        if job.state == "running" and job.on_last_attempt:
+        if job.state == "running" and job.was_left_too_often:
             _bury_job(tx, job, "abandoned")
         else:
             claimed.append(_begin_job(tx, job, owner))
@@ -132,7 +141,7 @@ def claim_due_jobs(tx: Connection, kind: JobKind, *, owner: Owner, limit: int) -
 def _begin_job(tx: Connection, job: Job, owner: Owner) -> Job:
     row = tx.execute(
         "UPDATE jobs SET state = 'running', due_at = ?, again_at = NULL, owner = ?, fence = fence + 1,"
-        " attempts = attempts + 1 WHERE id = ? RETURNING *",
+        " attempts = attempts + iif(kind = 'deliver' AND state = 'running', 0, 1) WHERE id = ? RETURNING *",
         (now_text(owner.lease_s), owner.id, job.id),
     ).fetchone()
     return _read_job(row)
