@@ -373,7 +373,7 @@ def test_does_not_quote_itself() -> None:
     ]
     memories = "".join(f"<memory>{escape(said)}</memory>" for said in own)
     said = _reply("What do you know about me?", notes=[f"<recalled>{memories}</recalled>"])
-    assert said == f"{NOTICE} Nothing yet: you have told me nothing."
+    assert said == f"{NOTICE} Nothing comes to my mind. Ask me about one thing that you told me."
 
 
 def test_answers_from_the_summary() -> None:
@@ -627,3 +627,61 @@ def test_any_other_schema_gets_its_smallest_instance() -> None:
         "some": [{"n": 0}],
         "maybe": 0.0,
     }
+
+
+# A newcomer's walk
+
+
+TOLD = (
+    "My name is Robin Vega and I live in Porto.",
+    "My daughter Mia is seven and she loves dinosaurs.",
+    "We've got two cats, Biscuit and Pepper.",
+    "My wife's name is Elena, she teaches maths.",
+    "I'm learning to play the cello.",
+    "My favorite movie is Amélie.",
+    "I drive an old red Volvo.",
+    "Next month we're flying to Japan for two weeks.",
+    "My brother Tomas lives in Berlin and works for Siemens.",
+    "I grew up in Salamanca.",
+    "The wifi password is gullible-otter-42.",
+    "My boss is called Frida.",
+    "I run five kilometres every morning.",
+)
+
+
+@pytest.mark.parametrize(
+    ("question", "word"),
+    [
+        ("What's my name?", "Robin"), ("How old is my kid?", "seven"), ("Do I have any pets?", "cats"),
+        ("Who am I married to?", "Elena"), ("Which instrument am I learning?", "cello"),
+        ("What film do I like best?", "Amélie"), ("What car do I have?", "Volvo"),
+        ("Where are we going on holiday?", "Japan"), ("Where did I grow up?", "Salamanca"),
+        ("Who's my manager?", "Frida"), ("Do I do any sport?", "kilometres"), ("Tell me about my family.", "Tomas"),
+        ("What's the wifi password?", "otter"), ("What do you know about me?", "Robin"),
+    ],
+)  # fmt: skip
+def test_a_newcomers_questions_find_what_was_told(question: str, word: str) -> None:
+    """In other words than it was told in; earlier questions of the same words are never the answer."""
+    told = [f'<memory date="2026-03-01" kind="episode">{escape(text)}</memory>' for text in TOLD]
+    asked = f'<memory date="2026-03-02" kind="episode">{escape(question)}</memory>'
+    notes = ["<recalled>\n" + "\n".join([asked, *told]) + "\n</recalled>"]
+    reply = _reply(question, notes=notes)
+    assert word in reply
+    assert question not in reply
+
+
+@pytest.mark.parametrize(
+    ("text", "statements"),
+    [
+        (TOLD[1], {("user", "has_daughter", "Mia"), ("Mia", "age", "seven"), ("Mia", "likes", "dinosaurs")}),
+        (TOLD[3], {("user", "has_wife", "Elena"), ("Elena", "teaches", "maths")}),
+        (TOLD[7], {("user", "goes_to", "Japan")}),
+        (TOLD[10], {("user", "wifi_password", "gullible-otter-42")}),
+        ("I love Kari, but she hates fish.", {("user", "likes", "Kari")}),
+        ("I'm going to cook dinner.", set()),
+        ("The key is to be patient.", set()),
+    ],
+)
+def test_a_newcomers_sentences_are_understood_or_passed_over(text: str, statements: set[tuple[str, str, str]]) -> None:
+    """Who "she" is, what is a plan and what a secret; what is not understood is not guessed at."""
+    assert {(fact.subject, fact.predicate, fact.object) for fact in find_facts(text)} == statements

@@ -78,19 +78,22 @@ _KIN = (
     rf"|cousin|niece|nephew|grand(?:mother|father|ma|pa)|room-?mate|flat-?mate|teacher|doctor|dentist|{_PETS}))"
 )
 _SUBJECT = (
-    rf"(?:(?P<me>\bI)|\b[Mm]y (?P<kin>{_KIN})(?:,? (?P<kin_name>{_NAMES}),?)?"
-    rf"|\b(?P<owner>{_NAMES})['’]s (?P<owner_kin>{_KIN})|\b(?P<name>{_NAMES})|(?P<same>\b(?:and|but)\b))"
+    rf"(?:(?P<me>\b(?:I|[Ww]e))|\b[Mm]y (?P<kin>{_KIN})(?:,? (?P<kin_name>{_NAMES}),?)?"
+    rf"|\b(?P<owner>{_NAMES})['’]s (?P<owner_kin>{_KIN})|\b(?P<name>{_NAMES})"
+    r"|(?P<same>\b(?:and|but)\b(?: (?:she|he|they))?|, (?:she|he|they)))"
 )
 _ADVERBS = (
     r"(?: (?:also|really|still|now|just|currently|recently|always|usually|actually|absolutely|only|mostly"
     r"|already|finally|both|do))*"
 )
 _JOINT = r"(?:\s+|(?=['’]))"
-_BE = r"(?:am|is|['’]m|['’]s)"
+_BE = r"(?:am|is|are|['’]m|['’]s|['’]re)"
 _HAVE = r"(?:(?:have|has|['’]ve|['’]s) (?:just |recently |now )?)?"
+_NUMBERS = "one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|fifteen|sixteen"
 _END = (
     r"(?=\s*(?:[,;:!?()\n]|\.(?:\s|$)|$)|\s+(?i:and|but|because|since|so|now|where|which|who|when|while"
-    r"|although|though|with (?:my|his|her)|right now|these days|at the moment|for (?:an?|\d+|many|some|over)"
+    r"|although|though|with (?:my|his|her)|right now|these days|at the moment"
+    rf"|for (?:an?|\d+|{_NUMBERS}|many|some|over)"
     r"|as an?|until|today|yesterday|(?:last|this|next) (?:week|month|year|summer|spring|autumn|winter))\b)"
 )
 _VALUE = rf"(?P<object>[^\s,;:.!?\n][^,;:!?\n]{{0,79}}?){_END}"
@@ -107,13 +110,23 @@ _VERBS = (
     ),
     _Verb("works_as", rf"(?:works?|{_BE} working|{_BE} employed) as", "works as", importance=0.7),
     _Verb("comes_from", rf"(?:comes?|{_BE}|{_BE} originally) from", "comes from", object_type="place"),
+    _Verb("grew_up_in", r"grew up (?:in|near)", "grew up in", object_type="place"),
+    _Verb(
+        "goes_to",
+        rf"{_BE} (?:going|flying|travell?ing|driving|sailing) to",
+        *("is going to", "plan", 0.6, "place"),
+    ),
     _Verb("born_on", r"was born (?:on|in)(?=[^,;.!?]*\d)", "was born on", importance=0.8),
     _Verb("born_in", r"was born in(?![^,;.!?]*\d)", "was born in", object_type="place"),
-    _Verb("age", rf"{_BE}(?= \d{{1,3}} years old)", "is"),
+    _Verb("age", rf"{_BE}(?= (?:\d{{1,3}}|{_NUMBERS})(?: years old)?{_END})", "is"),
     _Verb("allergic_to", rf"{_BE} allergic to", "is allergic to", importance=0.9),
     _Verb("speaks", r"speaks?", "speaks"),
     _Verb("studies", rf"(?:study|studies|{_BE} studying)", "studies"),
+    _Verb("learns", rf"(?:{_BE} learning|learns?)", "is learning"),
+    _Verb("teaches", r"teach(?:es)?", "teaches"),
     _Verb("plays", r"plays?", "plays", "preference", 0.4),
+    _Verb("runs", r"runs?", "runs", "preference", 0.4),
+    _Verb("drives", r"drives?", "drives", importance=0.5),
     _Verb("owns", r"owns?", "owns"),
     _Verb(
         "dislikes",
@@ -157,7 +170,8 @@ _KIN_NAMED = (
     re.compile(rf"\b(?P<object>{_NAMES}) is (?P<owner>{_NAMES})['’]s (?P<kin>{_KIN})\b"),
 )
 _OF = re.compile(
-    rf"(?:\b[Mm]y|\b(?P<owner>{_NAMES})['’]s) (?P<key>[a-z][\w-]*(?: [\w-]+){{0,2}}?) (?:is|are)"
+    rf"(?:\b[Mm]y|\b[Oo]ur|\b[Tt]he(?= (?:[\w-]+ ){{0,2}}(?:passwords?|code|pin|keys?|address|combination)\b)"
+    rf"|\b(?P<owner>{_NAMES})['’]s) (?P<key>[a-z][\w-]*(?: [a-z][\w-]*){{0,2}}?) (?:is|are)"
     rf" (?:on (?=the \d|\d))?{_VALUE}"
 )
 _NO_KEY = re.compile(rf"(?i:name|question|point|problem|guess|answer|opinion|idea|plan|bad|apologies|turn|{_KIN})$")
@@ -215,10 +229,13 @@ def _compile_verbs() -> list[tuple[_Verb, re.Pattern[str]]]:
 
 def _find_statements(sentence: str) -> Iterator[Fact]:
     matches = [(found.start(), verb, found) for verb, each in _compile_verbs() for found in each.finditer(sentence)]
-    subject = ""
+    kin = [fact.object for fact in _find_kin(sentence)]
+    subject = kin[0] if len(kin) == 1 else ""
     for _, verb, found in sorted(matches, key=lambda match: match[0]):
         if found["kin_name"]:
             yield _make_kin(USER, found["kin"], found["kin_name"], sentence)
+        if subject == USER and (found["same"] or "").endswith(("he", "they")):
+            continue  # "I love Kari, but she …": that is not the user any more
         subject = _name_subject(found) or subject
         value = _trim_value(found["object"], verb)
         if subject and value:
@@ -232,7 +249,9 @@ def _find_statements(sentence: str) -> Iterator[Fact]:
 
 
 def _trim_value(value: str, verb: _Verb) -> str:
-    """A job ends where its place begins."""
+    """A job ends where its place begins; one goes to a place that has a name, or is only going to do something."""
+    if verb.predicate == "goes_to" and not value[:1].isupper():
+        return ""
     if verb.predicate == "works_as":
         value = re.split(r" (?:at|for|in|with) ", value)[0]
     return value.strip(' ."“”')

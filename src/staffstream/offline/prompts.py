@@ -149,7 +149,8 @@ def _read_note(text: str) -> Iterator[Evidence]:
                 continue
             day = _write_day(_read_attributes(attributes).get("date", ""))
             for sentence in split_sentences(unescape(body)):
-                yield Evidence(sentence, "memory" if tag == "memory" else "relation", day)
+                if not is_question(sentence):  # what was asked before answers nothing
+                    yield Evidence(sentence, "memory" if tag == "memory" else "relation", day)
     for sentence in split_sentences(read_summary(text)):
         yield Evidence(sentence.removeprefix("- "), "summary")
 
@@ -157,7 +158,7 @@ def _read_note(text: str) -> Iterator[Evidence]:
 _OWN_WORDS = re.compile(
     r"\s*(?:\(This is the offline stand-in|Hello! |Thank you for telling me\.|You told me(?: on \d+ \w+ \d+)?: “"
     r"|Earlier you said: “|From earlier in our talk: “|I also know: |I am not sure\. The nearest"
-    r"|I have read that, and|I know nothing about that|That takes the real Claude|Nothing yet: you have"
+    r"|I will remember that\.|I know nothing about that|That takes the real Claude|Nothing comes to my mind"
     r"|\d+\. This is sentence)"
 )
 """How the stand-in's own replies begin: they are remembered like all others, but hold nothing to quote."""

@@ -15,7 +15,7 @@ from staffstream.offline.structured import fill_schema
 
 NOTICE = "(This is the offline stand-in, not Claude: it can only repeat what it was told.)"
 MOST_QUOTES = 3
-MOST_MEMORIES = 6
+MOST_MEMORIES = 10
 LONGEST_QUOTE = 300
 LONGEST_REPLY = 100_000
 LEAST_SHARE = 0.3
@@ -89,19 +89,27 @@ _REMEMBER = re.compile(r"\b(?:know|remember|recall|told|learn(?:ed|t)|say|said)\
 _ERRAND = re.compile(r"\W*(?:please\b|help\b|(?:can|could|will|would) you\b|write\b|explain\b)", re.IGNORECASE)
 _INABILITY = "That takes the real Claude, which this server has no key for. I can quote what you have told me."
 _IGNORANCE = "I know nothing about that: it is not in anything you have told me."
-_HEARD = "I have read that, and have nothing of my own to add. Ask me about something you told me."
+_BLANK = "Nothing comes to my mind. Ask me about one thing that you told me."
+_HEARD = "I will remember that. Ask me about it whenever you like."
 
 
 def _recite(evidence: tuple[Evidence, ...]) -> str:
-    """Asked what it knows: the memories, or else what was said last."""
-    known = [each for each in evidence if each.source != "turn"] or list(evidence)
-    return " ".join(_quote(each) for each in known[:MOST_MEMORIES]) or "Nothing yet: you have told me nothing."
+    """Asked what it knows: what states something before the rest, each once."""
+    once = list({each.text.casefold(): each for each in reversed(evidence)}.values())
+    known = sorted(once[::-1], key=lambda each: not find_facts(each.text))
+    return " ".join(_quote(each) for each in known[:MOST_MEMORIES]) or _BLANK
 
 
 def _find_quotes(said: str, evidence: tuple[Evidence, ...]) -> list[Evidence]:
     """The sentences with the greatest share of the question's words, all of nearly the best one's share."""
     terms = _list_terms(said)
     held = [_list_terms(each.text) for each in evidence]
+    for each in held:
+        if each & _KIN:
+            each.add("family")
+    if terms == {"nam"}:  # whose, if nobody is named: the user's own
+        own = [any(fact.predicate == "name" for fact in find_facts(each.text)) for each in evidence]
+        held = [each if mine else set() for each, mine in zip(held, own, strict=True)] if any(own) else held
     spread = Counter(term for each in held for term in each & terms)
     weights = {term: 1 / math.sqrt(1 + spread[term]) for term in terms}
     total = sum(weights.values()) or 1.0
@@ -131,6 +139,7 @@ def _shorten(text: str) -> str:
 
 def _list_terms(text: str) -> set[str]:
     """The words of a text that mean something, without their endings, like words as one."""
+    text = _PHRASES.sub(lambda found: _PLAINLY[" ".join(found[0].lower().split())], text)
     words = (word.split("'")[0] for word in re.findall(r"[^\W_]+(?:'[^\W_]+)?", text.casefold().replace("’", "'")))
     stems = {_ENDING.sub(r"\1", word) for word in words if word not in _STOP_WORDS}
     return {_ALIKE.get(stem, stem) for stem in stems}
@@ -149,19 +158,46 @@ _STOP_WORDS = frozenset(
 _ALIKE = {
     alike: words.split()[0]
     for words in (
-        "liv mov resid hom addres hous city",
-        "work job employer profession occupation company",
-        "lik lov enjoy favourit favorit prefer",
+        "liv mov resid hom addres hous city town",
+        "work job employer profession occupation company career",
+        "lik lov enjoy favourit favorit prefer best hobby hobbi",
+        "dislik hat loath",
         "nam call",
-        "birthday born birth age old",
+        "birthday born birth age",
         "marri wif husband spous partner",
         "colour color",
         "mother mum mom",
         "father dad",
-        "pet dog cat horse rabbit hamster",
+        "child kid daughter son children",
+        "pet dog cat horse rabbit hamster puppy kitten",
+        "film movi cinema",
+        "car driv vehicl",
+        "holiday vacation trip fly travel journey",
+        "bos manager",
+        "sport run exercis jog swim gym train",
+        "allergic allergy allergi avoid",
+        "smok cigarett",
+        "study studi learn cours",
     )
     for alike in words.split()
 }
+
+
+_PLAINLY = {
+    "for a living": "job",
+    "how old": "age",
+    "years old": "age",
+    "year old": "age",
+    "can't stand": "hate",
+    "cannot stand": "hate",
+    "grow up": "grew",
+    "grown up": "grew",
+}
+"""Phrases whose words say something else than the phrase."""
+_PHRASES = re.compile("|".join(phrase.replace(" ", r"\s+") for phrase in _PLAINLY), re.IGNORECASE)
+_KIN = frozenset(
+    {"sister", "brother", "mother", "father", "marri", "child", "aunt", "uncle", "cousin", "niec", "nephew"}
+)
 
 
 def _count(first: int, last: int, most: int) -> str:
