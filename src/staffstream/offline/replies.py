@@ -95,8 +95,8 @@ _HEARD = "I will remember that. Ask me about it whenever you like."
 
 def _recite(evidence: tuple[Evidence, ...]) -> str:
     """Asked what it knows: what states something before the rest, each once."""
-    once = list({each.text.casefold(): each for each in reversed(evidence)}.values())
-    known = sorted(once[::-1], key=lambda each: not find_facts(each.text))
+    once = {each.text.casefold(): each for each in evidence}
+    known = sorted(once.values(), key=lambda each: not find_facts(each.text))
     return " ".join(_quote(each) for each in known[:MOST_MEMORIES]) or _BLANK
 
 
