@@ -310,6 +310,31 @@ async def test_what_is_deleted_takes_its_deliveries_along(api: Api, ada: str, re
     assert len(receiver.got) == 1
 
 
+@pytest.mark.parametrize("status", [204, 503, 410])
+@pytest.mark.parametrize("what", ["conversation", "staff"])
+async def test_what_is_deleted_while_it_is_sent_leaves_nothing(
+    api: Api, ada: str, receiver: Receiver, what: str, status: int
+) -> None:
+    """Whatever its receiver then answers: no log, no job, no second attempt."""
+    thinking = Gate()
+    receiver.script(Answer(status, gate=thinking))
+    sent = await api.send(ada, "Hi")
+    await receiver.arrived(1)
+    await api.delete(f"/staff/{ada}" + (f"/conversations/{sent['conversation_id']}" if what == "conversation" else ""))
+    thinking.open()
+
+    async def is_over() -> bool:
+        return "deliver" not in [job["kind"] for job in await api.get("/jobs")]
+
+    await until(is_over)
+    assert len(receiver.got) == 1
+    if what == "conversation":
+        assert await api.get(f"/staff/{ada}/deliveries") == []
+        await api.http.patch(f"/staff/{ada}", json={"webhook_url": receiver.url})
+        await api.ask(ada, "Go on")
+        assert (await receiver.arrived(2)).id != receiver.got[0].id
+
+
 # ── jobs by call and by command ──────────────────────────────────────────────────────────────────────────────────────
 
 
