@@ -474,6 +474,14 @@ async def test_what_is_no_http_is_unreachable(post: Post, receiver: Receiver, ra
     assert [(each.status, each.error) for each in (await post.last()).attempts] == [(None, "receiver_unreachable")]
 
 
+@pytest.mark.parametrize("url", ["ftp://hooks.example/", "hooks.example", "http://[x/", ""])
+async def test_an_imported_url_that_leads_nowhere_is_unreachable(post: Post, url: str) -> None:
+    """The API would have refused it; the attempt is logged as any other."""
+    with pytest.raises(ReceiverUnreachable):
+        await post.send(url)
+    assert [attempt.error for attempt in (await post.last()).attempts] == ["receiver_unreachable"]
+
+
 async def test_nobody_listening_is_unreachable(post: Post) -> None:
     """A refused connection."""
     async with Receiver() as closed:

@@ -38,6 +38,14 @@ MOST_LOOKUPS = 32  # at the same time
 _CONNECT_S = 5.0  # for each address of the host
 _MOST_READ_BYTES = 16 * 1024
 _READ_S = 1.0
+_UNREACHABLE = (
+    httpcore.NetworkError,
+    httpcore.ProtocolError,
+    OSError,
+    # a URL of an imported staff member may be none that we would take
+    httpx.InvalidURL,
+    httpcore.UnsupportedProtocol,
+)
 
 
 def sign_webhook(secrets: Iterable[str], webhook_id: str, timestamp: int, body: bytes) -> str:
@@ -120,7 +128,7 @@ class Webhooks:
             return None, ReceiverTimeout()
         except DeliveryError as error:
             return None, error
-        except (httpcore.NetworkError, httpcore.ProtocolError, httpx.InvalidURL, OSError) as error:
+        except _UNREACHABLE as error:
             log.info("delivery %s: %s", delivery.id, type(error.__cause__ or error).__name__)
             return None, ReceiverUnreachable()
         return answer, _judge(answer)
