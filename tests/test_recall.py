@@ -4,7 +4,9 @@ import contextlib
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from staffstream import memories, staff
@@ -91,17 +93,17 @@ def keep_life(tx: Connection, scope: Scope) -> None:
         keep(tx, scope, line)
 
 
-@pytest.mark.parametrize(
-    ("question", "word"),
-    [
-        ("Where does Kari live now?", "Bergen"),
-        ("What instrument do I play?", "cello"),
-        ("What am I allergic to?", "hazelnuts"),
-        ("What is our cat called?", "Pebble"),
-        ("How is dad after his surgery?", "knee"),
-        ("Which language do I want to learn?", "Portuguese"),
-    ],
-)
+FITTING = {
+    "Where does Kari live now?": "Bergen",
+    "What instrument do I play?": "cello",
+    "What am I allergic to?": "hazelnuts",
+    "What is our cat called?": "Pebble",
+    "How is dad after his surgery?": "knee",
+    "Which language do I want to learn?": "Portuguese",
+}
+
+
+@pytest.mark.parametrize(("question", "word"), FITTING.items())
 def test_what_fits_is_recalled_and_relevant(tx: Connection, scope: Scope, question: str, word: str) -> None:
     """By shared words or by meaning alone, the answer is among the best three and above the floor."""
     keep_life(tx, scope)
@@ -115,6 +117,22 @@ def test_an_unrelated_question_recalls_nothing(tx: Connection, scope: Scope) -> 
     assert len(UNRELATED) >= 100
     wrong = [question for question in UNRELATED if any(item.relevant for item in ask(tx, scope, question))]
     assert len(wrong) <= len(UNRELATED) * 0.05, wrong
+
+
+def test_an_embedder_to_which_all_texts_are_alike_recalls_no_more(tx: Connection, scope: Scope) -> None:
+    """Where unrelated texts have a cosine of 0.6, that counts as none; what fits is found all the same."""
+    common = np.full(256, 1.2 / 16, np.float32)
+
+    def embed_alike(text: str) -> Any:
+        vector = EMBED(text) + common
+        return vector / np.linalg.norm(vector)
+
+    for line in LIFE.splitlines():
+        memories.add_memory(tx, scope, NewMemory(text=line), embed_alike)
+    asked = {question: ask(tx, scope, question, embed=embed_alike) for question in (*UNRELATED, *FITTING)}
+    wrong = [question for question in UNRELATED if any(item.relevant for item in asked[question])]
+    assert len(wrong) <= len(UNRELATED) * 0.05, wrong
+    assert all(any(word in item.memory.text for item in asked[question]) for question, word in FITTING.items())
 
 
 def test_equals_are_ordered_by_age(tx: Connection, scope: Scope) -> None:

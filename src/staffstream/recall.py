@@ -39,6 +39,7 @@ NO_LONGER_TRUE = 0.6
 FLOOR, FLOOR_OF_BEST = 0.30, 0.78  # one memory's evidence must reach the second for any to be relevant
 AGED, LATEST_AGED = 0.10, 0.50  # age takes at most a tenth, and half when the question asks for the latest
 MS_A_DAY = 86_400_000
+MOST_SAMPLED, SMALL_SCOPE = 2000, 10  # memories
 MOST_PIECES = 48  # of a long message, the rarest
 MOST_HOLDERS = 2500  # a word in more memories than that, or in more than an eighth of the scope, says little
 PRIOR_TEXTS = 100  # as if so many texts of plain English were in the scope: counts of a few memories mean little
@@ -138,12 +139,13 @@ def _find_candidates(
     positions = _gather(index, words, distances)
     mix = _choose_mix(conn, with_vectors=distances is not None)
     words, pieces = words[positions], _match_pieces(index, asked.topic, positions)
-    cosines = _estimate_cosines(distances, positions, vector)
+    unrelated = _find_unrelated(distances, vector)
+    cosines = _scale_cosines(_estimate_cosines(distances, positions, vector), unrelated)
     rough = _add_neighbours(index, positions, mix.of(words, cosines, pieces))
     best = np.sort(np.argsort(-rough, kind="stable")[:WEIGHED])
     traits, kept = _load_kept(conn, scope, index, positions, best)
     if vector is not None and distances is not None:
-        cosines[kept] = compare_vectors(conn, [each.number for each in traits], vector)
+        cosines[kept] = _scale_cosines(compare_vectors(conn, [each.number for each in traits], vector), unrelated)
     match = mix.of(words, cosines, pieces)
     match[np.setdiff1d(best, kept)] = 0
     match[kept[[_comes_from(each, without_message) for each in traits]]] = 0
@@ -160,6 +162,28 @@ def _estimate_cosines(distances: Distances | None, positions: Positions, vector:
         return np.zeros(len(positions), np.float32)
     estimated: Floats = np.cos(np.pi / len(vector) * distances[positions]).astype(np.float32)
     return estimated
+
+
+def _find_unrelated(distances: Distances | None, vector: Floats | None) -> float:
+    """The cosine that a memory has which is about something else: 0 for some embedders, 0.7 for others.
+
+    Most of a scope has nothing to do with a question, so it is that of the middle memory; in a small scope, of which
+    that is not so, it counts for less.
+    """
+    if distances is None or vector is None:
+        return 0.0
+    sample = distances[:: len(distances) // MOST_SAMPLED + 1]
+    sample = sample[sample < NO_VECTOR]
+    if not len(sample):
+        return 0.0
+    middle = math.cos(math.pi / len(vector) * float(np.median(sample)))
+    return max(0.0, middle) * len(sample) / (len(sample) + SMALL_SCOPE)
+
+
+def _scale_cosines(cosines: Floats, unrelated: float) -> Floats:
+    """Cosines from 0 for what is unrelated to 1."""
+    scaled: Floats = np.maximum((cosines - unrelated) / (1 - unrelated), 0).astype(np.float32)
+    return scaled
 
 
 def _load_kept(
