@@ -438,6 +438,14 @@ def test_claude_chats_are_read(tmp_path: Path) -> None:
     ]
 
 
+def test_chats_that_nobody_is_named_for_are_told_apart(db: Path, tmp_path: Path) -> None:
+    """From an export of ours, with what is missing."""
+    path = make_zip(tmp_path / "e.zip", conversations__json=make_claude())
+    refused = run_command("import", path, db=db)
+    assert refused.returncode == 2
+    assert "need --staff" in refused.stderr
+
+
 async def test_past_chats_can_be_recalled(db: Path, tmp_path: Path, far: FarEnd) -> None:
     """By the user they were imported for, from a server that ran all along."""
     path = make_zip(tmp_path / "e.zip", conversations__json=make_chatgpt() + make_claude())

@@ -29,8 +29,7 @@ _MISFITS = (
     pysqlite3.ProgrammingError,
     OverflowError,
     TypeError,
-    ValueError,  # no JSON where a column holds some, and text that is no Unicode
-    RecursionError,
+    UnicodeEncodeError,
 )
 
 _OF_SCOPE = "scope_id IN (SELECT id FROM scopes WHERE staff_id = ?)"
@@ -191,7 +190,7 @@ def _is_sound(name: str, value: Any) -> bool:
     if name.endswith("_at") or name in ("valid_from", "valid_to"):
         return isinstance(value, str) and _is_time(value)
     if name in _OBJECTS:
-        return isinstance(value, str) and _is_object(name, json.loads(value))
+        return isinstance(value, str) and _is_object(name, value)
     if isinstance(value, int):
         return -1 <= (value & _NUMBER_BITS if name == "number" else value) <= _MOST
     return True
@@ -204,7 +203,11 @@ def _is_time(text: str) -> bool:
         return False
 
 
-def _is_object(name: str, value: Any) -> bool:
+def _is_object(name: str, text: str) -> bool:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
     if name == "error":
         return isinstance(value, dict) and value.keys() == {part.name for part in fields(RunFailure)}
     return isinstance(value, dict)

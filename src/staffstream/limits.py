@@ -1,7 +1,7 @@
 """How much one caller may ask of the server: requests in a minute, open streams, and all streams together.
 
 Counted in memory, by key or by the user that a host names: what a server without keys counts would be everybody at
-once. What a day may cost is counted in the database, by usage.py.
+once. What a day may cost is counted in the database, by spending.py.
 """
 
 import contextlib
