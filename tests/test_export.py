@@ -7,6 +7,7 @@ import random
 import stat
 import subprocess
 import sys
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -404,6 +405,10 @@ def make_claude() -> list[Any]:
     ]
 
 
+def read_all(path: Path, **options: int) -> list[past_chats.PastChat]:
+    return list(past_chats.read_past_chats(path, **options))
+
+
 def make_zip(path: Path, **files: Any) -> Path:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, value in files.items():
@@ -481,7 +486,7 @@ def test_damaged_archives_are_told(tmp_path: Path) -> None:
     for place in range(len(whole)):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
         with contextlib.suppress(SetupError):
-            past_chats.read_past_chats(path)
+            read_all(path)
 
 
 @pytest.mark.parametrize(
@@ -497,7 +502,7 @@ def test_archives_that_lead_elsewhere_are_refused(tmp_path: Path, add: Callable[
     with zipfile.ZipFile(path, "a") as archive:
         add(archive)
     with pytest.raises(SetupError, match="leads out of it"):
-        past_chats.read_past_chats(path)
+        read_all(path)
 
 
 def test_archives_that_swell_are_refused(tmp_path: Path) -> None:
@@ -507,27 +512,42 @@ def test_archives_that_swell_are_refused(tmp_path: Path) -> None:
         for number in range(3):
             archive.writestr(f"conversations-{number}.json", b" " * 400_000 + b"[]")
     assert path.stat().st_size < 10_000
-    assert past_chats.read_past_chats(path) == []
+    assert read_all(path) == []
     with pytest.raises(SetupError, match="more than it may"):
-        past_chats.read_past_chats(path, most_bytes=1_000_000)
+        read_all(path, most_characters=1_000_000)
     plain = tmp_path / "large.json"
     plain.write_bytes(b" " * 2000 + b"[]")
-    with pytest.raises(SetupError, match="larger than"):
-        past_chats.read_past_chats(plain, most_bytes=1000)
+    with pytest.raises(SetupError, match="more than it may"):
+        read_all(plain, most_characters=1000)
 
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{}", b"[1]", b'[{"a": 1}]', b"[", b"PK\x05\x06" + b"\0" * 18, b'{"conversations": []}', b"\xff\xfe"],
+    [
+        b"",
+        b"{}",
+        b"[1]",
+        b"[{}",
+        b"[{},]",
+        b"[{} {}]",
+        b"[]]",
+        b"[,]",
+        b'[{"a":' + b"[" * 100_000,
+        b'[{"a": 1}]',
+        b"[",
+        b"PK\x05\x06" + b"\0" * 18,
+        b'{"conversations": []}',
+        b"\xff\xfe",
+    ],
 )
 def test_what_is_no_export_of_theirs_is_refused(tmp_path: Path, content: bytes) -> None:
     """An empty archive, other JSON, no JSON."""
     path = tmp_path / "file"
     path.write_bytes(content)
     with pytest.raises(SetupError):
-        past_chats.read_past_chats(path)
+        read_all(path)
     with pytest.raises(SetupError):
-        past_chats.read_past_chats(tmp_path / "missing")
+        read_all(tmp_path / "missing")
 
 
 def test_a_cut_archive_is_refused(tmp_path: Path) -> None:
@@ -537,7 +557,39 @@ def test_a_cut_archive_is_refused(tmp_path: Path) -> None:
         path = tmp_path / "broken.zip"
         path.write_bytes(data)
         with pytest.raises(SetupError):
-            past_chats.read_past_chats(path)
+            read_all(path)
+
+
+def test_chats_are_read_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the pieces are in which the text comes, and however the list is written; what is wrong later is told
+    later.
+    """
+    chats = make_chatgpt() + make_claude()
+    path = tmp_path / "chats.json"
+    for text in (json.dumps(chats), json.dumps(chats, indent=4), json.dumps(chats, ensure_ascii=False)):
+        path.write_text("\ufeff " + text + "\n\n", "utf-8")
+        for piece in (1, 2, 7, 1000, 10**6):
+            monkeypatch.setattr(past_chats, "_PIECE_CHARACTERS", piece)
+            assert [chat.title for chat in read_all(path)] == ["Goats", "Boats"]
+    path.write_text(json.dumps(chats)[:-1] + ", 7]")
+    reading = past_chats.read_past_chats(path)
+    assert next(reading).title == "Goats"
+    with pytest.raises(SetupError):
+        list(reading)
+
+
+def test_a_large_export_takes_little_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Much less than its size: it may be larger than the machine's memory."""
+    monkeypatch.setattr(past_chats, "_PIECE_CHARACTERS", 10_000)
+    one = json.dumps(make_claude()[0])
+    path = make_zip(tmp_path / "e.zip")
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("conversations.json", "[" + ",".join([one] * 2000) + "]")
+        size = archive.infolist()[0].file_size
+    tracemalloc.start()
+    assert sum(1 for _ in past_chats.read_past_chats(path)) == 2000
+    assert tracemalloc.get_traced_memory()[1] < size / 3
+    tracemalloc.stop()
 
 
 JSON = st.recursive(

@@ -2,20 +2,23 @@
 
 Both are somebody else's format, so what is not a message of text is skipped, and what is no such file at all is
 refused. An archive is never unpacked: its members are read by name, and it is refused when it holds anything that could
-only be meant to lead elsewhere or to fill a disk.
+only be meant to lead elsewhere. What an entry says of its size is not believed.
 """
 
+import contextlib
+import functools
+import io
+import json
 import lzma
+import re
 import stat
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import Any
-
-import orjson
+from typing import IO, Any, TextIO
 
 from staffstream import conversations, memories, staff
 from staffstream.conversations import ImportedMessage
@@ -24,7 +27,10 @@ from staffstream.domain import Conversation, Message, MessageType, Scope, clean_
 from staffstream.errors import SetupError
 from staffstream.memory_index import EmbedNow
 
-MOST_BYTES = 1024 * 1024 * 1024
+MOST_CHARACTERS = 1024 * 1024 * 1024
+_PIECE_CHARACTERS = 1024 * 1024
+_MOST_IN_A_CHAT = 32 * 1024 * 1024
+_SPACE = re.compile(r"[ \t\r\n]*")
 _MOST_MEMBERS = 100_000
 _UNREADABLE = (  # what zipfile lets through of a damaged or encrypted archive, or of one packed in another way
     OSError, EOFError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, NotImplementedError, RuntimeError
@@ -40,18 +46,31 @@ class PastChat:
     messages: list[ImportedMessage]
 
 
-def read_past_chats(path: Path, *, most_bytes: int = MOST_BYTES) -> list[PastChat]:
-    """The conversations of an export, those without any text left out. Raises SetupError."""
-    found: list[PastChat] = []
-    for data in _read_files(path, most_bytes):
-        try:
-            chats = orjson.loads(data)
-        except orjson.JSONDecodeError as error:
-            raise SetupError(f"{path} is no JSON.") from error
-        if not isinstance(chats, list) or not all(isinstance(chat, dict) for chat in chats):
-            raise SetupError(f"{path} is no export of ChatGPT or Claude.ai: a list of conversations was expected.")
-        found += [read for chat in chats if (read := _read_chat(chat, path)).messages]
-    return found
+def read_past_chats(path: Path, *, most_characters: int = MOST_CHARACTERS) -> Iterator[PastChat]:
+    """The conversations of an export one by one, those without any text left out. Raises SetupError, when it comes to
+    what is wrong.
+    """
+    left = most_characters
+
+    def read(text: TextIO, size: int) -> str:
+        nonlocal left
+        part = text.read(size)
+        left -= len(part)
+        if left < 0:
+            raise SetupError(f"{path} holds more than it may.")
+        return part
+
+    try:
+        with contextlib.closing(_open_files(path)) as files:
+            for file in files:
+                text = io.TextIOWrapper(file, encoding="utf-8-sig")
+                for chat in _scan_list(_Scanner(functools.partial(read, text), path)):
+                    if (past := _read_chat(chat, path)).messages:
+                        yield past
+    except UnicodeDecodeError as error:
+        raise SetupError(f"{path} is no JSON.") from error
+    except _UNREADABLE as error:
+        raise SetupError(f"{path} cannot be read: {error}.") from error
 
 
 def keep_past(
@@ -69,23 +88,22 @@ def keep_past(
 # ── files ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _read_files(path: Path, most_bytes: int) -> Iterator[bytes]:
-    try:
-        if not path.is_file():
-            raise SetupError(f"There is no file {path}.")
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                yield from _read_members(archive, path, most_bytes)
-            return
-        if path.stat().st_size > most_bytes:
-            raise SetupError(f"{path} is larger than {most_bytes} bytes.")
-        yield path.read_bytes()
-    except _UNREADABLE as error:
-        raise SetupError(f"{path} cannot be read: {error}.") from error
+def _open_files(path: Path) -> Generator[IO[bytes], None, None]:
+    """The files that hold conversations: the one given, or those in the archive."""
+    if not path.is_file():
+        raise SetupError(f"There is no file {path}.")
+    if not zipfile.is_zipfile(path):
+        with open(path, "rb") as file:
+            yield file
+        return
+    with zipfile.ZipFile(path) as archive:
+        for member in _list_members(archive, path):
+            with archive.open(member) as packed:
+                yield packed
 
 
-def _read_members(archive: zipfile.ZipFile, path: Path, most_bytes: int) -> Iterator[bytes]:
-    """The conversations*.json at the archive's top. What an entry says of its size is not believed."""
+def _list_members(archive: zipfile.ZipFile, path: Path) -> list[zipfile.ZipInfo]:
+    """The conversations*.json at the archive's top."""
     members = archive.infolist()
     if len(members) > _MOST_MEMBERS:
         raise SetupError(f"{path} holds more than {_MOST_MEMBERS} files.")
@@ -97,17 +115,77 @@ def _read_members(archive: zipfile.ZipFile, path: Path, most_bytes: int) -> Iter
     wanted = [member for member in members if _is_wanted(member.filename)]
     if not wanted:
         raise SetupError(f"{path} holds no conversations.json.")
-    for member in wanted:
-        with archive.open(member) as file:
-            data = file.read(most_bytes + 1)
-        most_bytes -= len(data)
-        if most_bytes < 0:
-            raise SetupError(f"{path} holds more than it may.")
-        yield data
+    return wanted
 
 
 def _is_wanted(name: str) -> bool:
     return "/" not in name and name.startswith("conversations") and name.endswith(".json")
+
+
+def _scan_list(scanner: "_Scanner") -> Iterator[dict[str, Any]]:
+    """The objects of the JSON list that the scanner reads, one by one."""
+    scanner.take("[")
+    if scanner.peek() == "]":
+        scanner.take("]")
+    else:
+        yield scanner.take_object()
+        while scanner.take(",]") == ",":
+            yield scanner.take_object()
+    if scanner.peek():
+        raise scanner.refusal
+
+
+class _Scanner:
+    """Holds no more of a file than one object: an export may be larger than the machine's memory, and an archive of one
+    megabyte may hold a thousand.
+    """
+
+    def __init__(self, read: Callable[[int], str], path: Path) -> None:
+        self.refusal = SetupError(f"{path} is no export of ChatGPT or Claude.ai: a list of conversations was expected.")
+        self._read = read
+        self._path = path
+        self._decoder = json.JSONDecoder()
+        self._text = ""
+        self._place = 0
+
+    def peek(self) -> str:
+        """The next character but white space; empty at the end."""
+        while True:
+            space = _SPACE.match(self._text, self._place)
+            assert space is not None  # it matches nothing too
+            self._place = space.end()
+            if self._place < len(self._text) or not self._fill():
+                return self._text[self._place : self._place + 1]
+
+    def take(self, expected: str) -> str:
+        """The next character, which has to be one of these. Raises SetupError."""
+        found = self.peek()
+        if not found or found not in expected:
+            raise self.refusal
+        self._place += 1
+        return found
+
+    def take_object(self) -> dict[str, Any]:
+        """The next object. One that is not whole yet is tried again when the text at hand has doubled, so that trying
+        costs no more than reading. Raises SetupError.
+        """
+        if self.peek() != "{":
+            raise self.refusal
+        while True:
+            try:
+                value, self._place = self._decoder.raw_decode(self._text, self._place)
+            except (ValueError, RecursionError) as error:
+                if len(self._text) - self._place > _MOST_IN_A_CHAT or not self._fill():
+                    text = f"{self._path} is no JSON, or one of its conversations is too large."
+                    raise SetupError(text) from error
+            else:
+                return dict(value)
+
+    def _fill(self) -> bool:
+        """Read on; whether there was more."""
+        more = self._read(max(_PIECE_CHARACTERS, len(self._text) - self._place))
+        self._text, self._place = self._text[self._place :] + more, 0
+        return bool(more)
 
 
 # ── conversations ────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -108,16 +108,17 @@ def _read_lines(file: TextIO, progress: Any) -> Iterator[str]:
 def _import_chats(connection: Connection, args: argparse.Namespace, embed: EmbedNow | None) -> None:
     """A transaction a conversation, so that a running server need not wait for all of them."""
     member = _find_staff(connection, args.staff)
-    chats = read_past_chats(args.file)
-    with show_progress(len(chats), "conversations") as progress:
-        for chat in chats:
+    number = sum(1 for _ in read_past_chats(args.file))  # the whole file has been looked through before any is kept
+    messages = 0
+    with show_progress(number, "conversations") as progress:
+        for chat in read_past_chats(args.file):
             with transact(connection):
                 scope = staff.ensure_scope(connection, member.id, clean_text(args.user))
                 _save_chat(connection, scope, chat, embed)
                 _request_vectors(connection, scope, embed)
+            messages += len(chat.messages)
             progress.update()
-    messages = sum(len(chat.messages) for chat in chats)
-    print(f"imported {len(chats)} conversations with {messages} messages for {args.user} and {member.name}")
+    print(f"imported {number} conversations with {messages} messages for {args.user} and {member.name}")
 
 
 def _save_chat(tx: Connection, scope: Scope, chat: PastChat, embed: EmbedNow | None) -> None:
