@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
@@ -29,6 +30,14 @@ class Figure:
     @property
     def missed(self) -> bool:
         return self.target is not None and self.value > self.target
+
+
+def can_measure(what: str, modules: Sequence[str]) -> bool:
+    """Whether the modules that it takes are installed; else it is said that it is left out."""
+    missing = [name for name in modules if find_spec(name) is None]
+    if missing:
+        print(f"  {what} is left out: {', '.join(missing)} not installed", flush=True)
+    return not missing
 
 
 def take_quantile(values: Sequence[float], share: float) -> float:

@@ -19,7 +19,7 @@ from urllib.parse import urlencode
 from urllib.request import urlopen
 
 from bench import clients, corpus, processes
-from bench.figures import Figure, take_quantile
+from bench.figures import Figure, can_measure, take_quantile
 from bench.peers import chroma
 from bench.processes import Server
 from bench.recall import measure_recall
@@ -148,9 +148,9 @@ async def _measure_share(server: Server, asked: Asked, plan: Plan) -> list[Figur
     """p50 and p99 of a scope, its first question apart, and what the server itself says of where the time went."""
     requests = await asyncio.to_thread(clients.write_requests, server.port, asked.scope.staff_id, asked.questions)
     (cold_ms,) = await clients.measure_shares(server.port, requests[:1])
-    before = await asyncio.to_thread(_read_spent_s, server.port)
+    before = await asyncio.to_thread(_read_spent_s, server)
     shares_ms = await clients.measure_shares(server.port, requests[1:])
-    after = await asyncio.to_thread(_read_spent_s, server.port)
+    after = await asyncio.to_thread(_read_spent_s, server)
     return [
         *(
             Figure(name_share(asked.size, which), take_quantile(shares_ms, q), "ms", plan.get_target_ms(asked.size, n))
@@ -159,11 +159,12 @@ async def _measure_share(server: Server, asked: Asked, plan: Plan) -> list[Figur
         Figure(name_share(asked.size, "the first question"), cold_ms, "ms"),
         *(
             Figure(name_share(asked.size, f"mean of {part}"), (after[part] - before[part]) / len(shares_ms) * 1e3, "ms")
-            for part in SPENT
+            for part in after
         ),
     ]
 
 
+CPU = "CPU, with the reply"
 SPENT = {  # what a figure calls it: the sum that /metrics gives
     "accepting": 'staffstream_stage_seconds_sum{door="stream",stage="accept"}',
     "building": 'staffstream_stage_seconds_sum{door="stream",stage="build"}',
@@ -171,11 +172,12 @@ SPENT = {  # what a figure calls it: the sum that /metrics gives
 }
 
 
-def _read_spent_s(port: int) -> dict[str, float]:
-    with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as response:
+def _read_spent_s(server: Server) -> dict[str, float]:
+    """Those, and the process's CPU time, which other work on the machine disturbs least; replies are a part of that."""
+    with urlopen(f"http://127.0.0.1:{server.port}/metrics", timeout=10) as response:
         text = response.read().decode()
     found = {part: re.search(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE) for part, name in SPENT.items()}
-    return {part: float(match[1]) if match else 0.0 for part, match in found.items()}
+    return {part: float(match[1]) if match else 0.0 for part, match in found.items()} | {CPU: server.process.cpu_s()}
 
 
 def _search_ours(port: int, asked: Asked) -> list[float]:
@@ -216,13 +218,10 @@ async def _measure_beside_streams(path: Path, asked: Asked, plan: Plan) -> list[
 
 async def _measure_chroma(asked: Sequence[Asked]) -> list[Figure]:
     """Its query, the question's vector included, over each scope that has texts."""
-    if why := chroma.tell_why_absent():
-        print(f"  Chroma is left out: {why}", flush=True)
-        return []
-    figures = []
-    for each in asked:
-        if not each.texts:
-            continue
+    figures: list[Figure] = []
+    if not can_measure("Chroma", chroma.NEEDS):
+        return figures
+    for each in filter(lambda each: each.texts, asked):
         name = hashlib.sha256("\n".join(each.texts).encode()).hexdigest()[:16]
         folder = corpus.CACHE / f"chroma-{name}"
         answer = await chroma.ask(folder, each.texts, each.questions, limit=FOUND)

