@@ -19,7 +19,7 @@ from urllib.parse import urlencode
 from urllib.request import urlopen
 
 from bench import clients, corpus, processes
-from bench.figures import Figure, can_measure, take_quantile
+from bench.figures import Figure, can_measure, show, take_quantile
 from bench.peers import chroma
 from bench.processes import Server
 from bench.recall import measure_recall
@@ -77,7 +77,8 @@ async def measure(*, smoke: bool, locomo: Path | None = None) -> list[Figure]:
     """Everything, in the order of the table."""
     plan = SMOKE if smoke else FULL
     path, asked = await asyncio.to_thread(_prepare, plan)
-    figures = [Figure("file, a memory with its message, imported", _measure_file(path) / sum(plan.sizes), "bytes")]
+    imported_mb = _measure_file(path) / sum(plan.sizes) / 1e3
+    figures = [Figure("file, 1,000 messages that were imported", imported_mb, "MB")]
     figures += await _measure_alone(path, asked, plan)
     figures += await _measure_beside_streams(path, next(each for each in asked if each.size == plan.loaded), plan)
     figures += await _measure_chroma(asked)
@@ -140,7 +141,9 @@ async def _measure_alone(path: Path, asked: Sequence[Asked], plan: Plan) -> list
                 took_ms = await asyncio.to_thread(_search_ours, server.port, each)
                 searches += _make_quantiles(f"one search among {each.size:,}, ours (GET …/memories?query=)", took_ms)
     sent = 2 * sum(len(each.questions) for each in asked)
-    grows = Figure("file, a message sent, with half of its run and context", grown / sent, "bytes")
+    grows = Figure(
+        "file, 1,000 messages, half of them replies made here, with their runs and contexts", grown / sent / 1e3, "MB"
+    )
     return [*shares, *searches, grows, *memory]
 
 
@@ -151,6 +154,7 @@ async def _measure_share(server: Server, asked: Asked, plan: Plan) -> list[Figur
     before = await asyncio.to_thread(_read_spent_s, server)
     shares_ms = await clients.measure_shares(server.port, requests[1:])
     after = await asyncio.to_thread(_read_spent_s, server)
+    print(f"  {asked.size:,} in scope: {show(take_quantile(shares_ms, 0.5))} ms p50 of {len(shares_ms)}", flush=True)
     return [
         *(
             Figure(name_share(asked.size, which), take_quantile(shares_ms, q), "ms", plan.get_target_ms(asked.size, n))
@@ -164,7 +168,7 @@ async def _measure_share(server: Server, asked: Asked, plan: Plan) -> list[Figur
     ]
 
 
-CPU = "CPU, with the reply"
+CPU = "the server's CPU, reply included"
 SPENT = {  # what a figure calls it: the sum that /metrics gives
     "accepting": 'staffstream_stage_seconds_sum{door="stream",stage="accept"}',
     "building": 'staffstream_stage_seconds_sum{door="stream",stage="build"}',
@@ -224,6 +228,7 @@ async def _measure_chroma(asked: Sequence[Asked]) -> list[Figure]:
     for each in filter(lambda each: each.texts, asked):
         name = hashlib.sha256("\n".join(each.texts).encode()).hexdigest()[:16]
         folder = corpus.CACHE / f"chroma-{name}"
+        print(f"  Chroma over {each.size:,} texts: made the first time, which takes minutes", flush=True)
         answer = await chroma.ask(folder, each.texts, each.questions, limit=FOUND)
         if answer is None:
             print(f"  Chroma over {each.size:,} texts is left out: making it took too long", flush=True)

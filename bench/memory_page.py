@@ -56,10 +56,11 @@ def write_figures(told: Mapping[str, Any]) -> str:
         for figure in told["figures"]
         if figure["name"] not in {name_share(size, part) for size in find_sizes(values) for part in PARTS}
     ]
+    scored = " --locomo FILE" if any(name.startswith("R@") for name in values) else ""
     origin = (
         f"Measured on {told['at'][:10]} at commit {machine['commit']}: {machine['processor']}, {machine['cores']}"
         f" cores, {machine['system']}, CPython {machine['python']}; load at the end {machine['load']:.1f}."
-        " Command: `python -m bench memory`.\n"
+        f" Command: `python -m bench memory{scored}`. Times in the first table are in ms.\n"
     )
     titles = ("memories in scope", *(part.replace("mean of ", "") for part in PARTS), "target, p50 / p99")
     return "\n".join((origin, IMAGE, *_write_table(titles, growth), "", *_write_table(("what", "figure"), others), ""))
