@@ -92,7 +92,7 @@ RATIOS = st.sampled_from([0.5, 1.0, 1.2, 1.37, 3.0])
 
 
 @given(_sources(), st.integers(200, 2000), RATIOS)
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 def test_never_above_the_budget(sources: Sources, budget: int, ratio: float) -> None:
     """Counted on the prompt itself, whatever there is to choose from; the record admits to no less."""
     assume(math.ceil((count_tokens(sources.question.content) + FRAMING_TOKENS) * ratio) <= budget)
@@ -104,7 +104,7 @@ def test_never_above_the_budget(sources: Sources, budget: int, ratio: float) -> 
 @given(_sources(), st.integers(200, 2000), RATIOS)
 @example(Sources(ADA, _message(999, "user", "?"), _make_turns([(None, "An answer first.")])), 400, 1.0)
 @example(Sources(ADA, _message(999, "user", "word " * 180), []), 200, 1.0)
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 def test_always_a_prompt_that_the_api_takes(sources: Sources, budget: int, ratio: float) -> None:
     """No empty block, the user first and last, roles in alternation, at most four cache marks."""
     prompt = _fit(sources, budget, ratio).prompt

@@ -179,7 +179,9 @@ def test_being_said_again_makes_a_memory_young(tx: Connection, scope: Scope) -> 
     old = keep(tx, scope, "Kim goes sailing with Tom.", "2024-01-01", **statement)
     before = ask(tx, scope, "Who does Kim go sailing with?")[0].score
     again = NewMemory(text=old.text, occurred_at="2026-10-30T00:00:00.000Z", **statement)
-    assert memories.learn_fact(tx, scope, again, replaces=None, embed=EMBED) is None
+    learnt = memories.learn_fact(tx, scope, again, replaces=None, reinforce=True, embed=EMBED)
+    assert learnt
+    assert learnt.memory.id == old.id
     assert ask(tx, scope, "Who does Kim go sailing with?")[0].score > before
 
 
