@@ -105,8 +105,8 @@ class Settings(BaseModel):
     body_timeout_s: float = Field(30, gt=0, description="Longest wait for a request's body.")
     allowed_hosts: Names = Field(
         (),
-        description="Names, comma-separated, that requests may call the server by; `*` allows all. Default: without"
-        " keys its own address and the loopback names, with keys all.",
+        description="Names, comma-separated, that requests may call the server by besides the loopback names; `*`"
+        " allows all. Default: without keys its own address, with keys all.",
     )
     cors_origins: Names = Field(
         (), description="Origins, comma-separated, whose pages may call the server from browsers; `*` allows all."

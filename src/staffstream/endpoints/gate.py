@@ -26,12 +26,14 @@ PAGE_HEADERS = {
 
 class Gate:
     """The checks of one app. `keyless` when callers are not identified: then the default is to answer only to the
-    address that a request came in by, and to the loopback names.
+    address that a request came in by, and to the loopback names. Those are always known: no name can be rebound to be
+    one of them, and health checks and Prometheus use them.
     """
 
     def __init__(self, settings: Settings, *, keyless: bool) -> None:
         self._hosts = set(settings.allowed_hosts) or (set() if keyless else {"*"})
-        self._own = _LOOPBACK_NAMES | {settings.host.lower()} if keyless else set()
+        self._keyless = keyless
+        self._own = _LOOPBACK_NAMES | ({settings.host.lower()} if keyless else set())
         self._origins = set(settings.cors_origins)
 
     def check(self, scope: Scope) -> None:
@@ -46,7 +48,7 @@ class Gate:
     def _knows_host(self, host: str, scope: Scope) -> bool:
         name = _cut_port(host)
         address = (scope.get("server") or ("",))[0].lower()
-        return "*" in self._hosts or name in self._hosts or name in self._own or (bool(self._own) and name == address)
+        return "*" in self._hosts or name in self._hosts | self._own or (self._keyless and name == address)
 
     def _allows_origin(self, headers: Headers, host: str) -> bool:
         """Whether the page that sent this, if it was one, is ours or named. A page cannot choose Sec-Fetch-Site; it
