@@ -13,6 +13,7 @@ from typing import Any, cast
 
 _STAMP = re.compile(rb'"content":"(\d{19}) "')
 API = "/api/v1"
+USER_NAME = "Kim"
 QUESTION = "What did we say about the boat? Tell me at length, please."
 
 _END = b"0\r\n\r\n"
@@ -146,7 +147,7 @@ def write_requests(port: int, staff_id: str, questions: Sequence[str], door: str
     """One request a question, each in a new conversation."""
     path = f"/staff/{staff_id}/conversations"
     with contextlib.closing(HTTPConnection("127.0.0.1", port, timeout=30)) as connection:
-        threads = [_call(connection, "POST", path, {})["id"] for _ in questions]
+        threads = [_call(connection, "POST", path, {"user_name": USER_NAME})["id"] for _ in questions]
     return [
         write_post(f"{API}/staff/{staff_id}/{door}", {"content": question, "conversation_id": thread})
         for question, thread in zip(questions, threads, strict=True)

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from bench import clients
 from staffstream import conversations, staff
 from staffstream.conversations import ImportedMessage
 from staffstream.database import Connection, connect, prepare_file, read_schema, transact
@@ -151,7 +152,7 @@ def _load_scopes(connection: Connection, count: int) -> list[Scope]:
 
 def _add_talk(connection: Connection, scope: Scope, sentences: Sequence[str], began: datetime) -> None:
     """A past conversation as an import keeps it, a minute a message."""
-    conversation = conversations.create_conversation(connection, scope, user_name="Kim")
+    conversation = conversations.create_conversation(connection, scope, user_name=clients.USER_NAME)
     messages = [
         ImportedMessage("assistant" if n % 2 else "user", text, format_time(began + timedelta(minutes=n)))
         for n, text in enumerate(sentences)

@@ -52,12 +52,13 @@ class Talk:
 async def measure_recall(file: Path) -> list[Figure]:
     """Ours with both embedders that need no far end, and Chroma with two ways to write a document."""
     talks = await asyncio.to_thread(read_talks, file)
+    title = f"R@{FOUND} over {sum(len(talk.questions) for talk in talks)} questions"
     figures = []
     for embedder, needs in (("static", ()), ("minilm", chroma.MINILM)):
-        if can_measure(name := f"R@{FOUND} of ours, {embedder}", needs):
+        if can_measure(name := f"{title}, ours with {embedder}", needs):
             figures.append(Figure(name, await asyncio.to_thread(_score_ours, talks, embedder), ""))
     for writing, with_speaker in (("text", False), ("speaker and text", True)):
-        if can_measure(name := f"R@{FOUND} of Chroma with MiniLM, documents of {writing}", chroma.NEEDS):
+        if can_measure(name := f"{title}, Chroma with MiniLM, documents of {writing}", chroma.NEEDS):
             figures.append(Figure(name, await _score_chroma(talks, with_speaker), ""))
     return figures
 
