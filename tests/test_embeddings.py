@@ -205,6 +205,7 @@ async def test_a_refusal_is_not_repeated_and_gives_nothing_away() -> None:
         with pytest.raises(EmbedderUnavailable) as caught:
             await embedder.embed(["my secret"], kind="document")
     assert caught.value.detail == "The embedder answered with status 401."
+    assert not caught.value.retryable
 
 
 @pytest.mark.parametrize(

@@ -431,6 +431,29 @@ async def test_two_names_turn_out_to_be_one(db: Path, far: FarEnd) -> None:
         assert bob["aliases"] == ["bob", "robert"]  # nobody said Max, and "she" is no name
 
 
+async def test_a_restored_home_ends_the_newer_one_in_the_graph(db: Path, far: FarEnd) -> None:
+    """Somebody lives in one town: what is restored holds, in the graph too, and what it takes the place of does not."""
+    far.script_structured(
+        answer(fact("Kim lives in Oslo.", "I live in Oslo"), relations=[relation("I live in Oslo")]),
+        answer(
+            fact("Kim lives in Bergen.", "I moved to Bergen", object="Bergen", replaces=1),
+            relations=[relation("I moved to Bergen", object="Bergen")],
+        ),
+    )
+    async with serve_here(db, far, **QUICK) as api:
+        ada = await api.make_staff()
+        await api.ask(ada, "I live in Oslo.")
+        await wait_learned(api, far, 1)
+        await api.ask(ada, "I moved to Bergen.")
+        await wait_learned(api, far, 2)
+        assert await list_edges(api, ada) == ["user — lives in → Bergen"]
+        bergen, oslo = await list_facts(api, ada)
+        await api.post(f"/staff/{ada}/memories/{oslo['id']}/restore")
+        assert await list_edges(api, ada) == ["user — lives in → Oslo"]
+        await api.post(f"/staff/{ada}/memories/{bergen['id']}/restore")
+        assert await list_edges(api, ada) == ["user — lives in → Bergen"]
+
+
 async def test_what_was_said_with_memory_off_is_never_learned(db: Path, far: FarEnd) -> None:
     """Switching memory on later does not reach back."""
     async with serve_here(db, far, **QUICK) as api:

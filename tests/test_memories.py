@@ -115,6 +115,25 @@ async def test_restoring_a_superseded_memory_makes_it_current(api: Api, ada: str
     assert (await api.get(f"/staff/{ada}/memories/{new['id']}"))["valid_to"] is not None
 
 
+async def test_of_a_chain_exactly_one_form_is_current(api: Api, ada: str) -> None:
+    """Restoring any form closes the one that was current, back and forth; deleting and restoring changes neither."""
+    forms = [await tell(api, ada, "The meeting is on Monday.")]
+    for day in ("Tuesday", "Friday"):
+        forms.append(await api.patch(f"/staff/{ada}/memories/{forms[-1]['id']}", {"text": f"The meeting is on {day}."}))
+    for n in (0, 2, 1, 0):
+        await api.post(f"/staff/{ada}/memories/{forms[n]['id']}/restore")
+        assert await list_current(api, ada) == [forms[n]["text"]]
+    await api.delete(f"/staff/{ada}/memories/{forms[1]['id']}")
+    await api.post(f"/staff/{ada}/memories/{forms[1]['id']}/restore")
+    assert await list_current(api, ada) == [forms[0]["text"]]
+    shown = await api.get(f"/staff/{ada}/memories/{forms[0]['id']}")
+    assert [form["id"] for form in shown["history"]] == [form["id"] for form in forms]
+
+
+async def list_current(api: Api, ada: str) -> list[str]:
+    return [m["text"] for m in await api.get(f"/staff/{ada}/memories") if m["valid_to"] is None]
+
+
 @pytest.mark.parametrize("query", ['"', "foo-bar", "C++", "*", "NEAR(", "a AND", "(", "😀", "' OR 1=1 --", "\x00", " "])
 async def test_any_text_is_a_query(api: Api, ada: str, query: str) -> None:
     """Nothing that a user types is query syntax."""

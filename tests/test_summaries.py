@@ -7,8 +7,10 @@ from typing import Any
 import orjson
 import pytest
 
-from staffstream.database import connect
-from tests.far_end import FarEnd, Reply, http_error, json_reply
+from staffstream import conversations, staff, summaries
+from staffstream.database import connect, prepare_file
+from staffstream.tokens import count_tokens
+from tests.far_end import FarEnd, Gate, Reply, http_error, json_reply
 from tests.server import serve_here
 from tests.waiting import until
 
@@ -135,3 +137,60 @@ async def test_erasing_a_summed_up_message_forgets_the_summary(db: Path, far: Fa
         path = f"/staff/{ada}/messages/{first.headers['x-user-message-id']}"
         assert (await api.http.delete(path)).status_code == 204
         assert load_summary(db) == ("", 0)
+
+
+async def test_a_message_erased_while_it_is_summed_up_is_in_no_summary(db: Path, far: FarEnd) -> None:
+    """The answer that was made with its words is thrown away."""
+    gate = Gate()
+    far.default = Reply(["Noted. ", LONG], usage={"output_tokens": 5})
+    far.script_structured(json_reply({"summary": "They spoke of zanzibar."}, head_gate=gate))
+    far.script_structured(*[json_reply({"summary": "They spoke."})] * 20)
+    async with serve_here(db, far) as api:
+        ada = await api.make_staff(context_budget_tokens=BUDGET, memory_enabled=False)
+        first = await api.ask(ada, f"Zanzibar. {LONG}")
+        for n in range(5):
+            await api.ask(ada, f"Question {n}. {LONG}")
+        await until(lambda: any(request.schema for request in far.requests))
+        await api.delete(f"/staff/{ada}/messages/{first.headers['x-user-message-id']}")
+        gate.open()
+        await until(lambda: count_unfinished(db) == 0)
+        assert "zanzibar" not in load_summary(db)[0]
+
+
+@pytest.mark.parametrize("number", [1, 2500])
+async def test_compactions_converge_however_long_the_past_and_large_the_budget(db: Path, number: int) -> None:
+    """A past of thousands of turns is folded from its beginning, each turn once; a summary fits into one answer."""
+    prepare_file(db)
+    with contextlib.closing(connect(db)) as tx:
+        tx.execute("BEGIN")
+        scope = staff.ensure_scope(tx, staff.create_staff(tx, {"name": "Ada"}).id, "kim")
+        talk = conversations.create_conversation(tx, scope)
+        for n in range(number + 3):
+            conversations.append_user_message(tx, scope, talk, f"Number {n}. " + "word " * 30)
+        folded: list[str] = []
+        while fold := summaries.plan_fold(tx, scope, talk.id, budget_tokens=200 if number == 1 else 50_000, ratio=1.0):
+            folded += [message.content for message in conversations.flatten_turns(fold.turns)]
+            assert count_tokens(summaries.write_question(fold, staff=staff.get_staff(tx, scope.staff_id))) < 40_000
+            assert summaries.save_summary(tx, fold, {"summary": "so " * 9000}, model="m")
+            text, _ = conversations.load_summary(tx, scope, talk.id)
+            assert count_tokens(text) <= summaries.MOST_SUMMARY_TOKENS
+        assert [text.split(".")[0] for text in folded] == [f"Number {n}" for n in range(len(folded))]
+        assert number <= len(folded) < number + 3 if number == 1 else len(folded) > number * 0.8
+        tx.execute("ROLLBACK")
+
+
+async def test_with_a_long_persona_turns_are_summed_up_before_they_are_lost(db: Path, far: FarEnd) -> None:
+    """The marks are shares of what the persona leaves to the talk: what is cut from the window has its summary."""
+    far.default = Reply(["Noted. ", LONG], usage={"output_tokens": 5})
+    far.script_structured(*[json_reply({"summary": f"Summary {n}."}) for n in range(40)])
+    async with serve_here(db, far) as api:
+        ada = await api.make_staff(context_budget_tokens=3000, persona="kind and wise " * 600)
+        for n in range(8):
+            await api.ask(ada, f"Question {n}. {LONG}")
+            await until(lambda: count_unfinished(db) == 0)
+        assert load_summary(db)[0].startswith("Summary")
+        record = await api.post(f"/staff/{ada}/context", {"content": "And now?"})
+        spent = {section["name"]: section["tokens"] for section in record["sections"]}
+        assert spent["persona"] > 1500
+        assert spent["recent_turns"] > 0
+        assert [item for item in record["dropped"] if item["source"] == "turn"] == []

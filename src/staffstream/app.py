@@ -82,6 +82,7 @@ class Staffstream(Starlette):
             learning = Learning(
                 settings=settings, database=database, claude=claude, embedder=embedder, metrics=self.metrics
             )
+            await database.write(learning.resume_embedding)
             pipeline = Pipeline(
                 settings=settings, database=database, claude=claude, learning=learning, metrics=self.metrics
             )

@@ -132,6 +132,7 @@ def _fit_rest(
     left over.
     """
     shares = int(budget_tokens * (MEMORY_SHARE + GRAPH_SHARE))
+    shares = min(shares, budget.left // 2)  # a long persona must not leave the talk itself without a place
     reserve = shares + budget.measure("", WRAPPER_TOKENS) if sources.evidence else 0
     waiting = list(sources.turns)
     recent = _fit_turns(budget, waiting, keep_free=reserve)

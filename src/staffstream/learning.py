@@ -17,11 +17,12 @@ from staffstream.database import Connection, Database
 from staffstream.domain import Conversation, Message, Run, Scope, Staff, now_text
 from staffstream.embeddings import Embedder, EmbedderUnavailable
 from staffstream.errors import Conflict, UpstreamUnfinished
-from staffstream.memory_index import EmbedNow, find_local, load_unembedded, save_vectors
+from staffstream.memory_index import EmbedNow, find_local, list_unembedded_scopes, load_unembedded, save_vectors
 from staffstream.metrics import Metrics
 from staffstream.past_chats import keep_past
 from staffstream.settings import Settings
 from staffstream.spending import Ledger
+from staffstream.tokens import count_tokens
 
 log = logging.getLogger(__name__)
 
@@ -146,6 +147,13 @@ class Learning:
         if self.embed_now is None:
             jobs.enqueue_job(tx, "embed", str(scope.id), scope_id=scope.id)
 
+    def resume_embedding(self, tx: Connection) -> None:
+        """At a start: have all vectors made that are missing, because the embedder was away for long, or `reembed` was
+        stopped, or memories were imported without one.
+        """
+        for scope_id in list_unembedded_scopes(tx):
+            jobs.enqueue_job(tx, "embed", str(scope_id), scope_id=scope_id)
+
     def _keep_episode(self, tx: Connection, scope: Scope, message: Message, speaker: str) -> None:
         memories.add_episode(tx, scope, message, speaker=speaker, embed=self.embed_now)
         self.request_vectors(tx, scope)
@@ -226,6 +234,7 @@ class Learning:
             member = staff.get_staff(conn, scope.staff_id)
             budget = member.context_budget_tokens or self._settings.context_budget_tokens
             ratio = runs.load_token_ratios(conn).get(member.model or self._settings.model, 1.2)
+            budget -= min(budget * 3 // 4, int(count_tokens(member.persona) * ratio))  # what is left for a talk
             return summaries.plan_fold(conn, scope, job.subject, budget_tokens=budget, ratio=ratio), member
 
         fold, member = await self._database.read(plan)

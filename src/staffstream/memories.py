@@ -253,20 +253,21 @@ def delete_memory(tx: Connection, scope: Scope, memory_id: str) -> Memory:
 
 
 def restore_memory(tx: Connection, scope: Scope, memory_id: str, embed: EmbedNow | None) -> Memory:
-    """Bring back a deleted memory, or make one that was superseded current again (what took its place is closed).
-
-    Idempotent. Raises NotFound.
+    """Bring back a deleted memory as it was, or make one that was superseded current again: then the last of those that
+    took its place is superseded by it, and can be restored in turn. Idempotent. Raises NotFound.
     """
     memory = get_memory(tx, scope, memory_id)
-    if memory.superseded_by:
-        later = get_memory(tx, scope, memory.superseded_by)
-        _mark_closed(tx, scope, later.id, None)
-    tx.execute(
-        "UPDATE memories SET deleted_at = NULL, valid_to = NULL, superseded_by = NULL WHERE id = ? AND scope_id = ?",
-        (memory_id, scope.id),
-    )
     if memory.deleted_at is not None:
+        tx.execute("UPDATE memories SET deleted_at = NULL WHERE id = ? AND scope_id = ?", (memory_id, scope.id))
         _index(tx, scope, memory, embed)
+    elif memory.valid_to is not None:
+        latest = _find_latest(tx, scope, memory)
+        tx.execute(
+            "UPDATE memories SET valid_to = NULL, superseded_by = NULL WHERE id = ? AND scope_id = ?",
+            (memory_id, scope.id),
+        )
+        if latest is not None:
+            _mark_closed(tx, scope, latest, memory_id)
     return get_memory(tx, scope, memory_id)
 
 
@@ -475,7 +476,18 @@ def _close(tx: Connection, scope: Scope, memory_id: str, successor: Memory) -> N
     )
 
 
-def _mark_closed(tx: Connection, scope: Scope, memory_id: str, successor_id: str | None) -> None:
+def _find_latest(conn: Connection, scope: Scope, memory: Memory) -> str | None:
+    """The last of those that took a memory's place, one after the other."""
+    row = conn.execute(
+        "WITH RECURSIVE later (id) AS (SELECT ?1 UNION SELECT superseded_by FROM memories JOIN later USING (id)"
+        " WHERE scope_id = ?2 AND superseded_by IS NOT NULL)"
+        " SELECT id FROM memories JOIN later USING (id) WHERE superseded_by IS NULL",
+        (memory.superseded_by, scope.id),
+    ).fetchone()
+    return row["id"] if row else None
+
+
+def _mark_closed(tx: Connection, scope: Scope, memory_id: str, successor_id: str) -> None:
     tx.execute(
         "UPDATE memories SET valid_to = ?, superseded_by = ? WHERE id = ? AND scope_id = ? AND valid_to IS NULL",
         (now_text(), successor_id, memory_id, scope.id),

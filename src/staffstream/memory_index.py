@@ -126,6 +126,14 @@ def load_any_unembedded(conn: Connection, *, limit: int) -> tuple[Scope, list[tu
     return scope, load_unembedded(conn, scope, limit=limit)
 
 
+def list_unembedded_scopes(conn: Connection) -> list[int]:
+    """The ids of the scopes in which a memory waits for its vector."""
+    rows = conn.execute(
+        "SELECT DISTINCT number >> 32 AS scope_id FROM memories WHERE embedded = 0 AND deleted_at IS NULL"
+    )
+    return [row["scope_id"] for row in rows]
+
+
 def count_unembedded(conn: Connection) -> int:
     """How many memories have no vector yet, in all scopes."""
     row = conn.execute("SELECT count(*) AS n FROM memories WHERE embedded = 0 AND deleted_at IS NULL").fetchone()

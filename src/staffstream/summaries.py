@@ -17,10 +17,11 @@ from staffstream.tokens import count_tokens, trim_to_tokens
 
 HIGH_WATER = 0.50  # shares of the context budget that unsummarised turns may take …
 LOW_WATER = 0.25  # … and that a compaction leaves
-SUMMARY_SIZE = 0.12  # below context.SUMMARY_SHARE, which has room for the tags
+SUMMARY_SIZE = 0.12  # below context.SUMMARY_SHARE, which has room for the tags …
+MOST_SUMMARY_TOKENS = 2000  # … and, whatever the budget, what fits into one answer
 FOLD_TOKENS = 12_000  # of messages in one call; what is beyond is folded by the next
 MESSAGE_TOKENS = 2000
-MAX_OUTPUT_TOKENS = 2000
+MAX_OUTPUT_TOKENS = 6000  # newer models count up to twice what we count, and JSON escapes
 _MOST_TURNS = 2000
 
 INSTRUCTIONS = """\
@@ -69,23 +70,31 @@ def plan_fold(conn: Connection, scope: Scope, conversation_id: str, *, budget_to
     conversation = conversations.get_conversation(conn, scope, conversation_id)
     summary, after_turn = conversations.load_summary(conn, scope, conversation_id)
     until = conversations.find_first_open_turn(conn, scope, conversation_id)
+    before = min(until, after_turn + 1 + _MOST_TURNS)  # of a very long past the oldest first
     turns = conversations.load_turns(
-        conn, scope, conversation_id, after_turn=after_turn, before_turn=until, limit=_MOST_TURNS
+        conn, scope, conversation_id, after_turn=after_turn, before_turn=before, limit=_MOST_TURNS
     )
     sizes = [sum(min(count_tokens(m.content), MESSAGE_TOKENS * 4) for m in turn) * ratio for turn in turns]
-    if sum(sizes) <= budget_tokens * HIGH_WATER:
-        return None
-    kept, size = len(turns) - 1, sizes[-1]
-    while kept > 0 and size + sizes[kept - 1] <= budget_tokens * LOW_WATER:
-        kept -= 1
-        size += sizes[kept]
-    folded = _take_first(turns[:kept], FOLD_TOKENS)
+    foldable = len(turns) if before < until else _count_foldable(sizes, budget_tokens)
+    folded = _take_first(turns[:foldable], FOLD_TOKENS)
     if not folded:
         return None
     return Fold(
         scope, conversation_id, summary, after_turn, folded, conversation.user_name,
-        size_tokens=int(budget_tokens * SUMMARY_SIZE / ratio), more=len(folded) < kept,
+        size_tokens=min(MOST_SUMMARY_TOKENS, int(budget_tokens * SUMMARY_SIZE / ratio)),
+        more=len(folded) < foldable or before < until,
     )  # fmt: skip
+
+
+def _count_foldable(sizes: Sequence[float], budget_tokens: int) -> int:
+    """How many of the oldest turns are to be folded: above the high mark, down to the low one, the last turn never."""
+    if sum(sizes) <= budget_tokens * HIGH_WATER:
+        return 0
+    kept, size = len(sizes) - 1, sizes[-1]
+    while kept > 0 and size + sizes[kept - 1] <= budget_tokens * LOW_WATER:
+        kept -= 1
+        size += sizes[kept]
+    return kept
 
 
 def _take_first(turns: Sequence[Sequence[Message]], limit_tokens: int) -> list[Sequence[Message]]:
@@ -126,8 +135,8 @@ def save_summary(tx: Connection, fold: Fold, answer: object, *, model: str) -> b
         return False
     if conversations.load_summary(tx, fold.scope, fold.conversation_id)[1] != fold.after_turn:
         return False
-    if not conversations.has_message(tx, fold.scope, fold.turns[-1][-1].id):
-        return False
+    if not all(conversations.has_message(tx, fold.scope, m.id) for m in conversations.flatten_turns(fold.turns)):
+        return False  # one was erased meanwhile, and the summary may have its words
     conversations.set_summary(
         tx,
         fold.scope,

@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import numpy as np
 
-from staffstream.embeddings.vectors import EmbedderUnavailable, Kind, Vectors, scale_rows
+from staffstream.embeddings.vectors import EmbedderRefused, EmbedderUnavailable, Kind, Vectors, scale_rows
 from staffstream.errors import SetupError
 
 log = logging.getLogger(__name__)
@@ -75,9 +75,10 @@ class OpenAICompatibleEmbedder:
             else:
                 if answer.status_code == httpx.codes.OK:
                     return answer
-                failure = EmbedderUnavailable(f"The embedder answered with status {answer.status_code}.")
+                told = f"The embedder answered with status {answer.status_code}."
                 if not (answer.status_code in (408, 409, 429) or answer.status_code >= 500):
-                    raise failure  # the same request will be refused again
+                    raise EmbedderRefused(told)
+                failure = EmbedderUnavailable(told)
                 pause_s = max(pause_s, min(LONGEST_PAUSE_S, _read_retry_after(answer)))
             if attempt + 1 < attempts:
                 await asyncio.sleep(pause_s)

@@ -19,6 +19,12 @@ class EmbedderUnavailable(Unavailable):
     code, title = "embedder_unavailable", "Embedder unavailable"
 
 
+class EmbedderRefused(EmbedderUnavailable):
+    """The embedder refuses what it is asked; the same request would be refused again."""
+
+    code, title, retryable = "embedder_refused", "Embedder refused", False
+
+
 class Embedder(Protocol):
     """Turns texts into vectors whose dot product is their likeness. The name and dimensions are stored with the
     vectors.

@@ -130,7 +130,10 @@ async def restore(request: Request) -> Response:
 
     def bring_back(tx: Connection) -> Memory:
         restored = memories.restore_memory(tx, scope, memory_id, service.learning.embed_now)
-        if restored.states_relation:
+        for form in memories.load_history(tx, scope, restored):
+            if form.valid_to is not None:
+                graph.end_relations(tx, scope, form.id, form.valid_to)
+        if restored.states_relation and restored.valid_to is None:
             graph.restate_memory(
                 tx,
                 scope,
