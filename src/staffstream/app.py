@@ -31,6 +31,7 @@ from staffstream.memory_index import prepare_index
 from staffstream.metrics import Metrics
 from staffstream.offline import StandIn
 from staffstream.pipeline import Pipeline
+from staffstream.readers import Readers
 from staffstream.settings import Settings
 from staffstream.webhooks import Webhooks
 from staffstream.worker import Lane, Worker
@@ -104,7 +105,9 @@ class Staffstream(Starlette):
                 housekeeping.keep_house(settings, database, learning, keys_used=key_ring.used)
             )
             identify = self._identify or (key_ring.identify if settings.uses_keys else identify_local)
-            self.state.service = Service(settings, database, pipeline, learning, identify, CallLimits(settings), worker)
+            self.state.service = Service(
+                settings, database, pipeline, Readers(pipeline), learning, identify, CallLimits(settings), worker
+            )
             try:
                 yield
             finally:

@@ -83,7 +83,7 @@ def list_conversations(conn: Connection, scope: Scope, *, limit: int, before: st
         edge = (last.updated_at, last.id)
     rows = conn.execute(
         "SELECT * FROM conversations WHERE scope_id = ? AND (updated_at, id) < (?, ?)"
-        " ORDER BY updated_at DESC, id DESC LIMIT ?",
+        " ORDER BY updated_at DESC, id DESC LIMIT +?",
         (scope.id, *edge, limit),
     )
     return [_read_conversation(row, scope) for row in rows]
@@ -115,7 +115,7 @@ def list_unused(
         "SELECT conversations.id AS conversation_id, scopes.* FROM conversations"
         " JOIN scopes ON scopes.id = conversations.scope_id WHERE updated_at < ? AND NOT EXISTS"
         " (SELECT 1 FROM runs WHERE runs.conversation_id = conversations.id AND finished_at IS NULL)"
-        " AND (? IS NULL OR conversations.id = ?) LIMIT ?",
+        " AND (? IS NULL OR conversations.id = ?) LIMIT +?",
         (before, conversation_id, conversation_id, limit),
     )
     return [(Scope(row["id"], row["staff_id"], row["user_id"]), row["conversation_id"]) for row in rows]
@@ -216,7 +216,7 @@ def list_messages(
         edge = (row["turn"], row["id"])
     rows = conn.execute(
         "SELECT * FROM messages WHERE conversation_id = ? AND scope_id = ? AND (turn, id) < (?, ?)"
-        " ORDER BY turn DESC, id DESC LIMIT ?",
+        " ORDER BY turn DESC, id DESC LIMIT +?",
         (conversation_id, scope.id, *edge, limit),
     )
     return [_read_message(row, scope) for row in rows]
@@ -232,7 +232,7 @@ def load_turns(
     rows = conn.execute(
         "SELECT * FROM messages WHERE conversation_id = ? AND scope_id = ? AND turn > ? AND turn < ?"
         " AND turn >= (SELECT coalesce(min(turn), 0) FROM (SELECT DISTINCT turn FROM messages"
-        "  WHERE conversation_id = ? AND turn < ? ORDER BY turn DESC LIMIT ?)) ORDER BY turn, id",
+        "  WHERE conversation_id = ? AND turn < ? ORDER BY turn DESC LIMIT +?)) ORDER BY turn, id",
         (conversation_id, scope.id, after_turn, before_turn, conversation_id, before_turn, limit),
     )
     turns: dict[int, dict[str, Message]] = {}
@@ -308,14 +308,12 @@ def find_first_open_turn(conn: Connection, scope: Scope, conversation_id: str) -
 
 def load_unlearned(conn: Connection, scope: Scope, conversation_id: str, *, limit: int) -> list[Message]:
     """The first messages beyond the watermark of extraction, in order, of turns that are answered."""
-    rows = conn.execute(
-        "SELECT messages.* FROM messages LEFT JOIN extractions USING (conversation_id)"
-        " WHERE messages.conversation_id = ? AND scope_id = ? AND turn < ?"
-        " AND (turn, messages.id) > (coalesce(until_turn, 0), coalesce(until_message, '')) ORDER BY turn, messages.id"
-        " LIMIT ?",
-        (conversation_id, scope.id, find_first_open_turn(conn, scope, conversation_id), limit),
-    )
-    return [_read_message(row, scope) for row in rows]
+    return [_read_message(row, scope) for row in _find_unlearned(conn, scope, conversation_id, "messages.*", limit)]
+
+
+def has_unlearned(conn: Connection, scope: Scope, conversation_id: str, *, at_least: int) -> bool:
+    """Whether so many messages wait beyond the watermark of extraction."""
+    return len(_find_unlearned(conn, scope, conversation_id, "messages.id", at_least)) == at_least
 
 
 def load_watermark(conn: Connection, scope: Scope, conversation_id: str) -> tuple[int, str]:
@@ -342,6 +340,16 @@ def set_learned(tx: Connection, scope: Scope, conversation_id: str, last: Messag
 def has_message(conn: Connection, scope: Scope, message_id: str) -> bool:
     """Whether the message (still) exists."""
     return bool(conn.execute("SELECT 1 FROM messages WHERE id = ? AND scope_id = ?", (message_id, scope.id)).fetchone())
+
+
+def _find_unlearned(conn: Connection, scope: Scope, conversation_id: str, columns: str, limit: int) -> list[Row]:
+    return conn.execute(
+        f"SELECT {columns} FROM messages LEFT JOIN extractions USING (conversation_id)"
+        " WHERE messages.conversation_id = ? AND scope_id = ? AND turn < ?"
+        " AND (turn, messages.id) > (coalesce(until_turn, 0), coalesce(until_message, '')) ORDER BY turn, messages.id"
+        " LIMIT +?",
+        (conversation_id, scope.id, find_first_open_turn(conn, scope, conversation_id), limit),
+    ).fetchall()
 
 
 # ── rows ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -372,15 +380,18 @@ def _insert_message(
     stop_reason: str | None = None,
     usage: dict[str, Any] | None = None,
 ) -> Message:
-    row = tx.execute(
+    tx.execute(
         "INSERT INTO messages (id, conversation_id, scope_id, turn, message_type, content, status, reply_to, model,"
-        " stop_reason, usage, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING *",
+        " stop_reason, usage, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             message_id, conversation_id, scope.id, turn, message_type, content, status, reply_to, model, stop_reason,
             json.dumps(usage) if usage is not None else None, created_at,
         ),
-    ).fetchone()  # fmt: skip
-    return _read_message(row, scope)
+    )  # fmt: skip
+    return Message(
+        message_id, scope.staff_id, conversation_id, turn, message_type, content, status, created_at, reply_to, model,
+        stop_reason, usage,
+    )  # fmt: skip
 
 
 def _read_conversation(row: Row, scope: Scope) -> Conversation:

@@ -93,7 +93,7 @@ def list_deliveries(
     """
     within, key = ("deliveries.scope_id", scope.id) if scope else ("scopes.staff_id", staff_id)
     rows = conn.execute(
-        f"{_SELECT} WHERE {within} = ? AND deliveries.id < ? ORDER BY deliveries.id DESC LIMIT ?",
+        f"{_SELECT} WHERE {within} = ? AND deliveries.id < ? ORDER BY deliveries.id DESC LIMIT +?",
         (key, before or "~", limit),  # ~ is above every id
     )
     return [_read_delivery(conn, row) for row in rows.fetchall()]

@@ -8,7 +8,6 @@ import os
 import re
 import threading
 import time
-import uuid
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
@@ -167,17 +166,19 @@ def make_id() -> str:
     with _lock:
         stamp = _last_stamp = max(stamp, _last_stamp + 1)
     random = int.from_bytes(os.urandom(8)) & (1 << 62) - 1
-    return str(uuid.UUID(int=stamp >> 12 << 80 | 7 << 76 | (stamp & 0xFFF) << 64 | 2 << 62 | random))
+    digits = f"{stamp >> 12 << 80 | 7 << 76 | (stamp & 0xFFF) << 64 | 2 << 62 | random:032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 def format_time(moment: datetime) -> str:
     """RFC 3339 UTC text with milliseconds, e.g. 2026-11-23T08:00:00.000Z."""
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
 def now_text(plus_s: float = 0.0) -> str:
     """The present moment, or one `plus_s` seconds from it, as text."""
-    return format_time(datetime.now(UTC) + timedelta(seconds=plus_s))
+    now = datetime.now(UTC)
+    return format_time(now + timedelta(seconds=plus_s) if plus_s else now)
 
 
 def parse_time(text: str) -> datetime:

@@ -25,8 +25,8 @@ _STATUS: dict[str, MessageStatus] = {"done": "complete", "cancelled": "cancelled
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """What such a transaction left: the run's row, whether it was this one that ended it, the token ratios by model
-    since, and when Claude had been asked. `run` is None when the run went back to the queue.
+    """What such a transaction left: the run's row, whether it was this one that ended it, the token ratios that it
+    changed, and when Claude had been asked. `run` is None when the run went back to the queue.
     """
 
     run: Run | None
@@ -54,24 +54,27 @@ class Endings:
         said = bool(text) or state == "done"
 
         def end(tx: Connection) -> Ended:
-            if by_us := runs.end_run(
+            ended = runs.end_run(
                 tx, run, state, message_id=run.id if said else None, error=failure, model=active.model, usage=usage,
                 stop_reason=stop_reason, streaming_at=active.streaming_at, first_token_at=active.first_token_at,
-            ):  # fmt: skip
-                if said:
-                    reply = conversations.append_reply(
-                        tx, run, text, status=_STATUS[state], model=active.model, stop_reason=stop_reason, usage=usage
-                    )
-                    self._learning.keep_reply(tx, run, reply, active.context.record if active.context else None)
-                else:
-                    self._learning.keep_silence(tx, run)
-                _announce_end(tx, run, text)
-                self._ledger.record(tx, run.scope, active.model or "", usage or _estimate_usage(active, text))
-                if active.context:
-                    records.save_record(tx, run.id, active.context.record)
-                    _learn_ratio(tx, active.context, usage)
-            ended = runs.get_run(tx, run.scope, run.id)
-            return Ended(ended, by_us, runs.load_token_ratios(tx), active.asked_at)
+            )  # fmt: skip
+            if ended is None:
+                return Ended(runs.get_run(tx, run.scope, run.id))
+            member = staff.get_staff(tx, run.staff_id)
+            if said:
+                reply = conversations.append_reply(
+                    tx, run, text, status=_STATUS[state], model=active.model, stop_reason=stop_reason, usage=usage
+                )
+                self._learning.keep_reply(tx, member, run, reply, active.context.record if active.context else None)
+            else:
+                self._learning.keep_silence(tx, run)
+            deliveries.enqueue_delivery(tx, member, ended, text)
+            self._ledger.record(tx, run.scope, active.model or "", usage or _estimate_usage(active, text))
+            ratios = {}
+            if active.context:
+                records.save_record(tx, run.id, active.context.record)
+                ratios = _learn_ratio(tx, active.context, usage)
+            return Ended(ended, by_us=True, ratios=ratios, asked_at=active.asked_at)
 
         return end
 
@@ -94,14 +97,17 @@ class Endings:
     def end_from_row(self, tx: Connection, run: Run, state: RunState, failure: RunFailure | None = None) -> Ended:
         """End a run that this process is not making, from what its row holds, unless it was claimed meanwhile."""
         text = runs.get_run(tx, run.scope, run.id).partial_text
-        if by_us := runs.end_run(tx, run, state, message_id=run.id if text else None, error=failure):
-            if text:
-                reply = conversations.append_reply(tx, run, text, status=_STATUS[state])
-                self._learning.keep_reply(tx, run, reply, None)
-            else:
-                self._learning.keep_silence(tx, run)
-            _announce_end(tx, run, text)
-        return Ended(runs.get_run(tx, run.scope, run.id), by_us)
+        ended = runs.end_run(tx, run, state, message_id=run.id if text else None, error=failure)
+        if ended is None:
+            return Ended(runs.get_run(tx, run.scope, run.id))
+        member = staff.get_staff(tx, run.staff_id)
+        if text:
+            reply = conversations.append_reply(tx, run, text, status=_STATUS[state])
+            self._learning.keep_reply(tx, member, run, reply, None)
+        else:
+            self._learning.keep_silence(tx, run)
+        deliveries.enqueue_delivery(tx, member, ended, text)
+        return Ended(ended, by_us=True)
 
 
 def is_made_again(active: ActiveRun) -> bool:
@@ -117,17 +123,14 @@ def is_made_again(active: ActiveRun) -> bool:
     return active.failure.retryable and active.run.attempts < ASYNC_ATTEMPTS
 
 
-def _announce_end(tx: Connection, run: Run, text: str) -> None:
-    """Have the webhook told how a run ended, if there is one to tell."""
-    deliveries.enqueue_delivery(tx, staff.get_staff(tx, run.staff_id), runs.get_run(tx, run.scope, run.id), text)
-
-
-def _learn_ratio(tx: Connection, context: Context, usage: dict[str, int] | None) -> None:
-    """Take what Claude counted for the prompt into the model's ratio."""
+def _learn_ratio(tx: Connection, context: Context, usage: dict[str, int] | None) -> dict[str, float]:
+    """Take what Claude counted for the prompt into the model's ratio; returns what changed."""
     names = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
     counted = sum((usage or {}).get(name, 0) for name in names)
-    if counted and context.counted_tokens:
-        runs.learn_token_ratio(tx, context.prompt.model, min(3.0, max(0.5, counted / context.counted_tokens)))
+    if not counted or not context.counted_tokens:
+        return {}
+    model, ratio = context.prompt.model, min(3.0, max(0.5, counted / context.counted_tokens))
+    return {model: runs.learn_token_ratio(tx, model, ratio)}
 
 
 def _estimate_usage(active: ActiveRun, text: str) -> dict[str, int]:

@@ -296,7 +296,7 @@ def find_entities_named(conn: Connection, scope: Scope, name: str) -> list[Entit
 
 def list_entities(conn: Connection, scope: Scope, *, limit: int) -> list[Entity]:
     """The scope's entities, newest first."""
-    rows = conn.execute("SELECT * FROM entities WHERE scope_id = ? ORDER BY id DESC LIMIT ?", (scope.id, limit))
+    rows = conn.execute("SELECT * FROM entities WHERE scope_id = ? ORDER BY id DESC LIMIT +?", (scope.id, limit))
     return [_read_entity(row) for row in rows]
 
 

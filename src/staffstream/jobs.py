@@ -128,7 +128,7 @@ def claim_due_jobs(tx: Connection, kind: JobKind, *, owner: Owner, limit: int) -
     """
     claimed = []
     for row in tx.execute(
-        "SELECT * FROM jobs WHERE kind = ? AND due_at <= ? ORDER BY due_at LIMIT ?", (kind, now_text(), limit)
+        "SELECT * FROM jobs WHERE kind = ? AND due_at <= ? ORDER BY due_at LIMIT +?", (kind, now_text(), limit)
     ).fetchall():
         job = _read_job(row)
         if job.state == "running" and job.was_left_too_often:
@@ -215,7 +215,7 @@ def list_jobs(
     """Newest first; `before` is the last id of the page before."""
     rows = conn.execute(
         "SELECT * FROM jobs WHERE (?1 IS NULL OR state = ?1) AND (?2 IS NULL OR kind = ?2) AND (?3 IS NULL OR id < ?3)"
-        " ORDER BY id DESC LIMIT ?4",
+        " ORDER BY id DESC LIMIT +?4",
         (state, kind, before, limit),
     )
     return [_read_job(row) for row in rows]

@@ -83,9 +83,10 @@ class Learning:
         if member.memory_enabled:
             self._keep_episode(tx, scope, message, conversation.user_name)
 
-    def keep_reply(self, tx: Connection, run: Run, message: Message, record: dict[str, Any] | None) -> None:
+    def keep_reply(
+        self, tx: Connection, member: Staff, run: Run, message: Message, record: dict[str, Any] | None
+    ) -> None:
         """Make a reply searchable in the transaction that saves it, and enqueue the jobs that fall due."""
-        member = staff.get_staff(tx, run.staff_id)
         if member.memory_enabled:
             self._keep_episode(tx, run.scope, message, member.name)
             self._schedule_extraction(tx, run.scope, run.conversation_id)
@@ -161,8 +162,7 @@ class Learning:
     def _schedule_extraction(self, tx: Connection, scope: Scope, conversation_id: str) -> None:
         """Every so many messages at once, else after a quiet while: each message pushes that while back."""
         every = self._settings.extract_every_messages
-        unread = len(conversations.load_unlearned(tx, scope, conversation_id, limit=every))
-        if unread >= every:
+        if conversations.has_unlearned(tx, scope, conversation_id, at_least=every):
             jobs.enqueue_job(tx, "extract", conversation_id, scope_id=scope.id)
         else:
             idle_s = self._settings.extract_idle_s

@@ -120,12 +120,12 @@ def add_memory(tx: Connection, scope: Scope, new: NewMemory, embed: EmbedNow | N
     occurred_at = new.occurred_at or now
     row = tx.execute(
         "INSERT INTO memories (number, id, scope_id, kind, text, subject, predicate, object, category, quote,"
-        " importance, speaker, conversation_id, source_message_id, occurred_at, valid_from, created_at)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING *",
+        " importance, speaker, conversation_id, source_message_id, occurred_at, valid_from, embedded, created_at)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING *",
         (
             _take_number(tx, scope), make_id(), scope.id, new.kind, new.text, new.subject, new.predicate, new.object,
             new.category, new.quote, new.importance, new.speaker, new.conversation_id, new.source_message_id,
-            occurred_at, occurred_at, now,
+            occurred_at, occurred_at, int(embed is not None), now,
         ),
     ).fetchone()  # fmt: skip
     memory = _read_memory(row)
@@ -260,6 +260,7 @@ def restore_memory(tx: Connection, scope: Scope, memory_id: str, embed: EmbedNow
     if memory.deleted_at is not None:
         tx.execute("UPDATE memories SET deleted_at = NULL WHERE id = ? AND scope_id = ?", (memory_id, scope.id))
         _index(tx, scope, memory, embed)
+        tx.execute("UPDATE memories SET embedded = ? WHERE number = ?", (int(embed is not None), memory.number))
     elif memory.valid_to is not None:
         latest = _find_latest(tx, scope, memory)
         tx.execute(
@@ -335,7 +336,7 @@ def list_memories(
         edge = (last.occurred_at, last.number)
     rows = conn.execute(
         "SELECT * FROM memories WHERE scope_id = ? AND (occurred_at, number) < (?, ?) AND (? IS NULL OR kind = ?)"
-        f" AND deleted_at IS {'NOT' if deleted else ''} NULL ORDER BY occurred_at DESC, number DESC LIMIT ?",
+        f" AND deleted_at IS {'NOT' if deleted else ''} NULL ORDER BY occurred_at DESC, number DESC LIMIT +?",
         (scope.id, *edge, kind, kind, limit),
     )
     return [_read_memory(row) for row in rows]
@@ -349,12 +350,12 @@ def find_related_facts(conn: Connection, scope: Scope, text: str, *, limit: int)
     query = write_query(split_words(text)[:200])
     near = conn.execute(
         "SELECT memories.* FROM memory_words JOIN memories ON number = memory_words.rowid WHERE memory_words MATCH ?"
-        " AND memory_words.rowid BETWEEN ? AND ? AND kind = 'fact' AND valid_to IS NULL ORDER BY rank LIMIT ?",
+        " AND memory_words.rowid BETWEEN ? AND ? AND kind = 'fact' AND valid_to IS NULL ORDER BY rank LIMIT +?",
         (query or '""', *get_number_range(scope), limit // 2),
     ).fetchall()
     latest = conn.execute(
         "SELECT * FROM memories WHERE scope_id = ? AND kind = 'fact' AND subject = 'user' AND valid_to IS NULL"
-        " AND deleted_at IS NULL ORDER BY number DESC LIMIT ?",
+        " AND deleted_at IS NULL ORDER BY number DESC LIMIT +?",
         (scope.id, limit),
     ).fetchall()
     found = {row["number"]: _read_memory(row) for row in (*near, *latest)}
@@ -495,7 +496,7 @@ def _mark_closed(tx: Connection, scope: Scope, memory_id: str, successor_id: str
 
 
 def _index(tx: Connection, scope: Scope, memory: Memory, embed: EmbedNow | None, *, is_new: bool = False) -> None:
-    embedded = index_memory(
+    index_memory(
         tx,
         scope,
         memory.number,
@@ -505,7 +506,6 @@ def _index(tx: Connection, scope: Scope, memory: Memory, embed: EmbedNow | None,
         embed=embed,
         is_new=is_new,
     )
-    tx.execute("UPDATE memories SET embedded = ? WHERE number = ?", (int(embedded), memory.number))
 
 
 def _unindex(tx: Connection, scope: Scope, memories: Iterable[Memory]) -> None:

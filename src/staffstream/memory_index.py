@@ -108,7 +108,7 @@ def load_unembedded(conn: Connection, scope: Scope, *, limit: int) -> list[tuple
     """Number and text of memories that have no vector yet, oldest first."""
     rows = conn.execute(
         "SELECT number, text FROM memories WHERE embedded = 0 AND deleted_at IS NULL AND number BETWEEN ? AND ?"
-        " ORDER BY number LIMIT ?",
+        " ORDER BY number LIMIT +?",
         (*get_number_range(scope), limit),
     )
     return [(row["number"], row["text"]) for row in rows]
@@ -207,7 +207,7 @@ def find_word(conn: Connection, scope: Scope, word: str, *, most: int) -> Number
     """The numbers of the memories that hold a word in one of its forms; None if they are more than `most`."""
     row = conn.execute(  # one string of all: a row each would cost five times more
         "SELECT count(*), group_concat(number) FROM (SELECT rowid AS number FROM memory_words"
-        " WHERE memory_words MATCH ? AND rowid BETWEEN ? AND ? LIMIT ?)",
+        " WHERE memory_words MATCH ? AND rowid BETWEEN ? AND ? LIMIT +?)",
         (write_query([word]), *get_number_range(scope), most + 1),
     ).fetchone()
     return None if row[0] > most else np.fromstring(row[1] or "", np.int64, sep=",")

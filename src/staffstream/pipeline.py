@@ -6,13 +6,11 @@ question before the first byte, the reply before the `done` frame.
 """
 
 import asyncio
-import contextlib
 import contextvars
-import dataclasses
 import functools
 import logging
 import random
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +34,6 @@ from staffstream.domain import (
 )
 from staffstream.endings import Ended, Endings, EndPlan, encode_terminal, is_made_again
 from staffstream.errors import (
-    BadCursor,
     Busy,
     Conflict,
     Draining,
@@ -54,7 +51,6 @@ from staffstream.memory_index import EmbedNow
 from staffstream.metrics import Metrics
 from staffstream.recall import HalfLives, Recalled, recall_memories
 from staffstream.reports import report_reply
-from staffstream.runlog import encode_ended_run
 from staffstream.settings import Settings
 from staffstream.sources import Sources, gather_sources
 from staffstream.spending import Ledger
@@ -62,9 +58,6 @@ from staffstream.timing import Lap
 from staffstream.tokens import count_tokens
 
 log = logging.getLogger(__name__)
-
-START_WAIT_S = 1.0  # a response starts after this even if Claude has not accepted yet
-LOOK_AGAIN_S = 0.25  # how often a run is looked at that waits, or that another process makes
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +114,7 @@ class Pipeline:
         self.ratios: dict[str, float] = {}
         self.draining = False
         self.queue_changed = asyncio.Event()
-        self._run_begun = asyncio.Event()  # set and replaced whenever a run begins
+        self.run_begun = asyncio.Event()  # set and replaced whenever a run begins
         self._claude = claude
         self._learning = learning
         self._half_lives = HalfLives(settings.memory_half_life_days, settings.latest_half_life_days)
@@ -146,7 +139,7 @@ class Pipeline:
     def _accept(self, tx: Connection, question: Question, tokens: int) -> Acceptance:
         if self.draining:
             raise Draining
-        scope = staff.ensure_scope(tx, question.staff_id, question.user_id)
+        member, scope = staff.meet_staff(tx, question.staff_id, question.user_id)
         key = question.idempotency_key
         if key and (known := runs.find_run_by_key(tx, scope, key, question.request_hash)):
             return Acceptance(known)
@@ -159,15 +152,17 @@ class Pipeline:
         if other and question.strategy == "reject":
             raise Busy(extra={"run_id": other.id})
         if asked is None:
-            member = staff.get_staff(tx, scope.staff_id)
             self._check_length(member, tokens)
             asked = conversations.append_user_message(tx, scope, conversation, question.content)
             self._learning.keep_question(tx, member, scope, conversation, asked)
-        run = runs.insert_run(tx, scope, conversation, asked, door=question.door, webhook_url=question.webhook_url)
+        begins = question.door == "stream" and other is None
+        run = runs.insert_run(
+            tx, scope, conversation, asked,
+            door=question.door, webhook_url=question.webhook_url, owner=self.owner if begins else None,
+        )  # fmt: skip
         if key:
             runs.keep_key(tx, scope, key, question.request_hash, run)
-        claimed = runs.claim_run(tx, run, owner=self.owner) if question.door == "stream" else None
-        return Acceptance(claimed or run, claimed is not None, other if question.strategy == "interrupt" else None)
+        return Acceptance(run, begins, other if question.strategy == "interrupt" else None)
 
     def _check_length(self, member: Staff, tokens: int) -> None:
         budget = member.context_budget_tokens or self.settings.context_budget_tokens
@@ -194,8 +189,8 @@ class Pipeline:
                 active.stop("shutdown")
             task = asyncio.create_task(self._make_reply(active), name=f"run {run.id}", context=context)
             self._keep(task)
-        self._run_begun.set()
-        self._run_begun = asyncio.Event()
+        self.run_begun.set()
+        self.run_begun = asyncio.Event()
 
     async def _make_reply(self, active: ActiveRun) -> None:
         """Steps 2 to 4. Whatever happens in 2 and 3, 4 gives the run one terminal state and one terminal frame."""
@@ -296,94 +291,13 @@ class Pipeline:
                 log.info("run %s: %s, trying again in %.1f s", active.run.id, error.code, wait_s)
                 await asyncio.sleep(wait_s)
 
-    async def wait_started(self, run: Run) -> None:
-        """Return when the response may start: Claude has accepted, or a second has passed.
-
-        Raises what made the run fail, if it failed before that with nothing said.
-        """
-        if (active := self.active.get(run.id)) is None:
-            return
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(START_WAIT_S):
-                await active.started.wait()
-        if active.ended.is_set() and active.failure and not active.log.cursor:
-            raise active.failure
-
-    async def follow(self, run: Run, after: int, *, status: bool = False) -> AsyncGenerator[bytes, None]:
-        """The frames of a run after a cursor, live while it is being made, and one terminal frame: the run's own, or
-        an error when this stream cannot go on though the run may.
-        """
-        try:
-            while True:
-                active = self.active.get(run.id)
-                if active is None:
-                    frames = self._watch_row(run, after)
-                elif await self._note_delivery(active.run):
-                    frames = active.log.follow(after, heartbeat_s=self.settings.heartbeat_s, status=status)
-                else:
-                    active.stop("taken_over")
-                    await active.ended.wait()
-                    continue
-                async with contextlib.aclosing(frames):
-                    async for data in frames:
-                        yield data
-                if active.log.terminal is not None if active else run.id not in self.active:
-                    return
-                after = active.log.cursor if active else after
-        except StaffstreamError as error:
-            yield sse.encode_error(describe_failure(error), None)
-
-    async def _watch_row(self, run: Run, after: int) -> AsyncGenerator[bytes, None]:
-        """The frames of a run that waits in the queue or that another process makes, until it ends or begins here."""
-        loop = asyncio.get_running_loop()
-        sent_at = loop.time()
-        while run.id not in self.active:
-            begun = self._run_begun
-            run, text = await self.database.read(functools.partial(_load_run, scope=run.scope, run_id=run.id))
-            if run.ended:
-                yield encode_ended_run(run.id, text, min(after, len(text)), encode_terminal(run))
-                return
-            if self.draining and run.id not in self.active:
-                raise Draining
-            if len(text) > after and await self._note_delivery(run):
-                yield sse.encode_token(run.id, len(text), text[after:])
-                after, sent_at = len(text), loop.time()
-            elif loop.time() - sent_at >= self.settings.heartbeat_s:
-                yield sse.PING
-                sent_at = loop.time()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_AGAIN_S):
-                    await begun.wait()
-
-    async def _note_delivery(self, run: Run) -> bool:
-        """Before the text of an asynchronous run is sent: from here on it can no longer be made anew. False when it is
-        already being made anew: then this text is not what its reply will say.
-        """
-        return run.door != "async" or await self.database.write(functools.partial(runs.mark_delivered, run=run))
-
-    async def describe(self, scope: Scope, run_id: str) -> tuple[Run, str]:
-        """A run and what it has said so far, to the last token if it is being made here. Raises NotFound."""
-        active = self.active.get(run_id)  # looked up first: it may end while its row is read as it was before
-        run, text = await self.database.read(lambda conn: _load_run(conn, scope, run_id))
-        if active is None or run.ended:
-            return run, text
-        reached = {"state": active.state, "model": active.model, "streaming_at": active.streaming_at}
-        return dataclasses.replace(run, first_token_at=active.first_token_at, **reached), active.log.text  # type: ignore[arg-type]
-
-    async def check_cursor(self, scope: Scope, run_id: str, after: int) -> Run:
-        """The run, if `after` is one of its cursors. Raises NotFound or BadCursor."""
-        run, text = await self.describe(scope, run_id)
-        if not 0 <= after <= len(text):
-            raise BadCursor
-        return run
-
     async def cancel(self, scope: Scope, run_id: str) -> tuple[Run, str]:
         """Stop a run for its user and return how it ended: cancelled, or however it had ended before. Raises
         NotFound; StorageUnavailable when it is stopped but the disk has not taken its end yet.
         """
-        run, _ = await self.database.read(lambda conn: _load_run(conn, scope, run_id))
+        run = await self.database.read(lambda conn: runs.get_run(conn, scope, run_id))
         await self.stop(run)
-        run, text = await self.database.read(lambda conn: _load_run(conn, scope, run_id))
+        run, text = await self.database.read(lambda conn: runs.load_run_text(conn, scope, run_id))
         if not run.ended:
             raise StorageUnavailable
         return run, text
@@ -491,8 +405,3 @@ def _find_asked(tx: Connection, scope: Scope, message_id: str) -> Message:
     if message.message_type != "user":
         raise Conflict("This message answers no question, so there is nothing to answer again.")
     return message
-
-
-def _load_run(conn: Connection, scope: Scope, run_id: str) -> tuple[Run, str]:
-    run = runs.get_run(conn, scope, run_id)
-    return run, runs.load_reply_text(conn, run)

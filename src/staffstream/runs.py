@@ -24,6 +24,7 @@ from staffstream.domain import (
     now_text,
 )
 from staffstream.errors import IdempotencyMismatch, NotFound
+from staffstream.sse import encode_json
 
 IDEMPOTENCY_S = 24 * 3600.0
 ERASED = "(erased)"  # stands in a context's record for a text that is no more
@@ -50,17 +51,29 @@ def get_run(conn: Connection, scope: Scope, run_id: str) -> Run:
     return _read_run(row)
 
 
+def load_run_text(conn: Connection, scope: Scope, run_id: str) -> tuple[Run, str]:
+    """The run and what it has said: its saved message's content, or the partial text so far. Raises NotFound."""
+    run = get_run(conn, scope, run_id)
+    if run.message_id is None:
+        return run, run.partial_text
+    row = conn.execute(
+        "SELECT content FROM messages WHERE id = ? AND scope_id = ?", (run.message_id, scope.id)
+    ).fetchone()
+    return run, str(row["content"]) if row else ""
+
+
 def find_active_run(conn: Connection, scope: Scope, conversation_id: str) -> Run | None:
     """The run that is being made in the conversation, or else the next in its queue; None if there is neither."""
-    for condition in (f"state IN {_BEGUN}", "finished_at IS NULL"):  # each one step into an index
+    found = None
+    for condition in ("finished_at IS NULL", f"state IN {_BEGUN}"):  # each one step into an index
         row = conn.execute(
-            f"{_SELECT} WHERE runs.conversation_id = ? AND runs.scope_id = ? AND {condition}"
-            " ORDER BY runs.turn, runs.id LIMIT 1",
+            f"SELECT * FROM runs WHERE conversation_id = ? AND scope_id = ? AND {condition} ORDER BY turn, id LIMIT 1",
             (conversation_id, scope.id),
         ).fetchone()
-        if row:
-            return _read_run(row)
-    return None
+        if row is None:  # the rule: nothing is active there, and one look tells
+            break
+        found = row
+    return _read_run(found, scope) if found else None
 
 
 def has_active_run(conn: Connection, scope: Scope, message_id: str) -> bool:
@@ -71,16 +84,6 @@ def has_active_run(conn: Connection, scope: Scope, message_id: str) -> bool:
             (message_id, scope.id),
         ).fetchone()
     )
-
-
-def load_reply_text(conn: Connection, run: Run) -> str:
-    """What the run has said: its saved message's content, or the partial text so far."""
-    if run.message_id is None:
-        return run.partial_text
-    row = conn.execute(
-        "SELECT content FROM messages WHERE id = ? AND scope_id = ?", (run.message_id, run.scope_id)
-    ).fetchone()
-    return str(row["content"]) if row else ""
 
 
 def is_any_due(conn: Connection) -> bool:
@@ -112,25 +115,31 @@ def insert_run(
     *,
     door: Door,
     webhook_url: str | None = None,
+    owner: Owner | None = None,
 ) -> Run:
-    """A new queued run for a question."""
-    run_id = make_id()
-    tx.execute(
-        "INSERT INTO runs (id, conversation_id, scope_id, user_message_id, turn, door, state, webhook_url, created_at)"
-        " VALUES (?, ?, ?, ?, ?, ?, 'queued', ?, ?)",
-        (run_id, conversation.id, scope.id, question.id, question.turn, door, webhook_url, now_text()),
-    )
-    return get_run(tx, scope, run_id)
+    """A new run for a question: queued, or begun by `owner`, who has seen that its conversation has no active one."""
+    now = now_text()
+    lease_ends, begun = (now_text(owner.lease_s), 1) if owner else (None, 0)
+    row = tx.execute(
+        "INSERT INTO runs (id, conversation_id, scope_id, user_message_id, turn, door, state, webhook_url, owner,"
+        " fence, attempts, lease_expires_at, building_at, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        " RETURNING *",
+        (
+            make_id(), conversation.id, scope.id, question.id, question.turn, door, "building" if owner else "queued",
+            webhook_url, owner.id if owner else None, begun, begun, lease_ends, now if owner else None, now,
+        ),
+    ).fetchone()  # fmt: skip
+    return _read_run(row, scope)
 
 
 def claim_run(tx: Connection, run: Run, *, owner: Owner) -> Run | None:
     """Begin a queued run for `owner`; None when it is not its conversation's turn, or somebody else has it."""
     row = tx.execute(
         "UPDATE runs SET state = 'building', owner = ?, fence = fence + 1, attempts = attempts + 1,"
-        f" lease_expires_at = ?, building_at = ?, partial_text = '' WHERE id = ? AND {_IS_NEXT} RETURNING id",
+        f" lease_expires_at = ?, building_at = ?, partial_text = '' WHERE id = ? AND {_IS_NEXT} RETURNING *",
         (owner.id, now_text(owner.lease_s), now_text(), run.id),
     ).fetchone()
-    return get_run(tx, run.scope, run.id) if row else None
+    return _read_run(row, run.scope) if row else None
 
 
 def claim_due_runs(tx: Connection, *, owner: Owner, limit: int, conversation_id: str | None = None) -> list[Run]:
@@ -138,7 +147,7 @@ def claim_due_runs(tx: Connection, *, owner: Owner, limit: int, conversation_id:
     within, order = ("runs.conversation_id = ?", "runs.turn, runs.id") if conversation_id else ("? IS NULL", "runs.id")
     rows = tx.execute(
         f"{_SELECT} WHERE {within} AND {_IS_NEXT} AND finished_at IS NULL AND coalesce(not_before, '') <= ?"
-        f" ORDER BY {order} LIMIT ?",
+        f" ORDER BY {order} LIMIT +?",
         (conversation_id, now_text(), limit),
     ).fetchall()
     claimed = (claim_run(tx, _read_run(row), owner=owner) for row in rows)
@@ -207,21 +216,21 @@ def end_run(
     usage: dict[str, Any] | None = None,
     streaming_at: str | None = None,
     first_token_at: str | None = None,
-) -> bool:
-    """Give the run its terminal state. False when it has one already or is held under another fence: then nothing was
-    changed.
+) -> Run | None:
+    """Give the run its terminal state and return it. None when it has one already or is held under another fence: then
+    nothing was changed.
     """
-    cursor = tx.execute(
+    row = tx.execute(
         "UPDATE runs SET state = ?, message_id = ?, error = ?, model = ?, stop_reason = ?, usage = ?,"
         " partial_text = '', streaming_at = coalesce(?, streaming_at), first_token_at = coalesce(?, first_token_at),"
-        f" finished_at = ?, lease_expires_at = NULL WHERE id = ? AND fence = ? AND state IN {_ACTIVE}",
+        f" finished_at = ?, lease_expires_at = NULL WHERE id = ? AND fence = ? AND state IN {_ACTIVE} RETURNING *",
         (
             state, message_id, _dump_failure(error), model, stop_reason,
             json.dumps(usage) if usage is not None else None, streaming_at, first_token_at, now_text(), run.id,
             run.fence,
         ),
-    )  # fmt: skip
-    return cursor.rowcount == 1
+    ).fetchone()  # fmt: skip
+    return _read_run(row, run.scope) if row else None
 
 
 def requeue_run(tx: Connection, run: Run, *, wait_s: float = 0.0) -> bool:
@@ -278,7 +287,9 @@ def keep_key(tx: Connection, scope: Scope, key: str, request_hash: bytes, run: R
 
 def save_context(tx: Connection, run_id: str, record: dict[str, Any]) -> None:
     """Keep what a run sent to Claude and why; the first record of a run's last attempt stays."""
-    tx.execute("INSERT OR REPLACE INTO run_contexts (run_id, record) VALUES (?, ?)", (run_id, json.dumps(record)))
+    tx.execute(
+        "INSERT OR REPLACE INTO run_contexts (run_id, record) VALUES (?, ?)", (run_id, encode_json(record).decode())
+    )
 
 
 def load_context(conn: Connection, scope: Scope, run_id: str) -> dict[str, Any]:
@@ -307,7 +318,7 @@ def erase_summaries(tx: Connection, scope: Scope, conversation_id: str, *, after
 def list_old_contexts(conn: Connection, *, before: str, limit: int) -> list[str]:
     """The ids of runs that ended before a moment and still have the record of their context."""
     rows = conn.execute(
-        "SELECT run_id FROM run_contexts JOIN runs ON runs.id = run_id WHERE finished_at < ? LIMIT ?", (before, limit)
+        "SELECT run_id FROM run_contexts JOIN runs ON runs.id = run_id WHERE finished_at < ? LIMIT +?", (before, limit)
     )
     return [row["run_id"] for row in rows]
 
@@ -327,13 +338,14 @@ def load_token_ratios(conn: Connection) -> dict[str, float]:
     return {row["model"]: row["ratio"] for row in conn.execute("SELECT model, ratio FROM token_ratios")}
 
 
-def learn_token_ratio(tx: Connection, model: str, ratio: float) -> None:
-    """Take one reply's ratio into the model's running mean."""
-    tx.execute(
+def learn_token_ratio(tx: Connection, model: str, ratio: float) -> float:
+    """Take one reply's ratio into the model's running mean, and return that."""
+    row = tx.execute(
         "INSERT INTO token_ratios (model, ratio, samples) VALUES (?1, ?2, 1) ON CONFLICT (model) DO UPDATE SET"
-        " ratio = ratio + (?2 - ratio) / min(samples + 1, ?3), samples = samples + 1",
+        " ratio = ratio + (?2 - ratio) / min(samples + 1, ?3), samples = samples + 1 RETURNING ratio",
         (model, ratio, _RATIO_MEMORY),
-    )
+    ).fetchone()
+    return float(row["ratio"])
 
 
 # ── rows ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -345,11 +357,12 @@ def _dump_failure(error: RunFailure | None) -> str | None:
     return json.dumps({"code": error.code, "detail": error.detail, "retryable": error.retryable})
 
 
-def _read_run(row: Row) -> Run:
+def _read_run(row: Row, scope: Scope | None = None) -> Run:
+    """A run from its row; the names of its scope come from there, or from a join."""
     return Run(
         id=row["id"],
-        staff_id=row["staff_id"],
-        user_id=row["user_id"],
+        staff_id=scope.staff_id if scope else row["staff_id"],
+        user_id=scope.user_id if scope else row["user_id"],
         scope_id=row["scope_id"],
         conversation_id=row["conversation_id"],
         user_message_id=row["user_message_id"],

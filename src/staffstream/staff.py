@@ -14,6 +14,7 @@ from staffstream.database import Connection, Row
 from staffstream.domain import Scope, Staff, make_id, now_text
 from staffstream.errors import NotFound
 
+_NO_STAFF = "There is no staff member with this id."
 _FIELDS = (
     "name",
     "role",
@@ -48,7 +49,7 @@ def get_staff(conn: Connection, staff_id: str) -> Staff:
     """The staff member. Raises NotFound."""
     row = conn.execute("SELECT * FROM staff WHERE id = ?", (staff_id,)).fetchone()
     if row is None:
-        raise NotFound("There is no staff member with this id.")
+        raise NotFound(_NO_STAFF)
     return _read_staff(row)
 
 
@@ -89,7 +90,7 @@ def disable_webhook(tx: Connection, staff_id: str, url: str) -> bool:
 def delete_staff(tx: Connection, staff_id: str) -> None:
     """Erase the row; what hangs on it goes with it, but for what memories.py keeps in its indexes. Raises NotFound."""
     if tx.execute("DELETE FROM staff WHERE id = ?", (staff_id,)).rowcount == 0:
-        raise NotFound("There is no staff member with this id.")
+        raise NotFound(_NO_STAFF)
 
 
 def _read_staff(row: Row) -> Staff:
@@ -108,9 +109,13 @@ def find_scope(conn: Connection, staff_id: str, user_id: str) -> Scope:
     """The scope of a pair, for reading. Raises NotFound for an unknown staff member; a pair that has never met gets
     scope 0, which holds nothing.
     """
-    get_staff(conn, staff_id)
-    row = conn.execute("SELECT id FROM scopes WHERE staff_id = ? AND user_id = ?", (staff_id, user_id)).fetchone()
-    return Scope(row["id"] if row else 0, staff_id, user_id)
+    row = conn.execute(
+        "SELECT scopes.id FROM staff LEFT JOIN scopes ON scopes.staff_id = staff.id AND user_id = ? WHERE staff.id = ?",
+        (user_id, staff_id),
+    ).fetchone()
+    if row is None:
+        raise NotFound(_NO_STAFF)
+    return Scope(row["id"] or 0, staff_id, user_id)
 
 
 def load_scope(conn: Connection, scope_id: int) -> Scope:
@@ -123,13 +128,23 @@ def load_scope(conn: Connection, scope_id: int) -> Scope:
 
 def ensure_scope(tx: Connection, staff_id: str, user_id: str) -> Scope:
     """The scope of a pair, made if they meet for the first time. Raises NotFound for an unknown staff member."""
-    scope = find_scope(tx, staff_id, user_id)
-    if scope.id:
-        return scope
+    return meet_staff(tx, staff_id, user_id)[1]
+
+
+def meet_staff(tx: Connection, staff_id: str, user_id: str) -> tuple[Staff, Scope]:
+    """A staff member, and its scope with a user, made if they meet for the first time. Raises NotFound."""
     row = tx.execute(
-        "INSERT INTO scopes (staff_id, user_id) VALUES (?, ?) RETURNING id", (staff_id, user_id)
+        "SELECT staff.*, scopes.id AS scope_id FROM staff LEFT JOIN scopes ON scopes.staff_id = staff.id"
+        " AND user_id = ? WHERE staff.id = ?",
+        (user_id, staff_id),
     ).fetchone()
-    return Scope(row["id"], staff_id, user_id)
+    if row is None:
+        raise NotFound(_NO_STAFF)
+    scope_id = row["scope_id"]
+    if scope_id is None:
+        made = tx.execute("INSERT INTO scopes (staff_id, user_id) VALUES (?, ?) RETURNING id", (staff_id, user_id))
+        scope_id = made.fetchone()["id"]
+    return _read_staff(row), Scope(scope_id, staff_id, user_id)
 
 
 def list_scopes(conn: Connection, staff_id: str) -> list[Scope]:

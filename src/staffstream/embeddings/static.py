@@ -16,6 +16,7 @@ from staffstream.embeddings.vectors import Kind, Vectors, scale_rows
 from staffstream.embeddings.wordpiece import WordPiece
 
 MAX_PIECES = 512  # of a longer text only the beginning counts
+REMEMBERED_TEXTS, REMEMBERED_CHARS = 128, 2_000  # a question is split when it is saved, embedded and recalled for
 
 _FIRST_WORD = 1996  # "the"; the pieces before it are special, or single characters
 
@@ -35,6 +36,7 @@ class StaticEmbedder:
             self._lengths = np.sqrt(np.einsum("ij,ij->i", self._codes, self._codes, dtype=np.float32)).clip(1)
             vocabulary = table["vocabulary"].tobytes().decode("utf-8")
         self.pieces = WordPiece(vocabulary.split("\n"))
+        self._split_again = lru_cache(maxsize=REMEMBERED_TEXTS)(self._split_anew)
         self.is_word = np.array([piece.strip("#").isalnum() for piece in vocabulary.split("\n")])
         self.commonness = _estimate_commonness(self.pieces.size)
 
@@ -54,9 +56,13 @@ class StaticEmbedder:
         return scale_rows(rows)
 
     def split(self, text: str) -> Ids:
-        """The ids of the text's known pieces, at most MAX_PIECES."""
+        """The ids of the text's known pieces, at most MAX_PIECES; not to be written to."""
+        return self._split_again(text) if len(text) <= REMEMBERED_CHARS else self._split_anew(text)
+
+    def _split_anew(self, text: str) -> Ids:
         ids = np.array(self.pieces.encode(text, limit=MAX_PIECES), np.int32)
         known: Ids = ids[ids != self.pieces.unknown]
+        known.flags.writeable = False
         return known
 
     def compare_pieces(self, some: Ids, others: Ids) -> Vectors:

@@ -73,12 +73,12 @@ async def _answer_live(request: Request, question: Question) -> EventStream:
         run = acceptance.run
         ids = {"run_id": run.id, "user_message_id": run.user_message_id, "conversation_id": run.conversation_id}
         try:
-            await service.pipeline.wait_started(run)
+            await service.readers.wait_started(run)
         except StaffstreamError as error:
             error.extra |= ids
             raise
         return EventStream(
-            service.pipeline.follow(run, 0, status=_wants_status(request)),
+            service.readers.follow(run, 0, status=_wants_status(request)),
             slow_reader_s=service.settings.slow_reader_s,
             headers=[(f"x-{name.replace('_', '-')}".encode(), value.encode()) for name, value in ids.items()],
             held=held.pop_all(),

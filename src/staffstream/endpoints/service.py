@@ -15,6 +15,7 @@ from staffstream.errors import Forbidden, NotStarted, Unauthorized
 from staffstream.learning import Learning
 from staffstream.limits import CallLimits
 from staffstream.pipeline import Pipeline
+from staffstream.readers import Readers
 from staffstream.settings import Settings
 from staffstream.worker import Worker
 
@@ -33,6 +34,7 @@ class Service:
     settings: Settings
     database: Database
     pipeline: Pipeline
+    readers: Readers
     learning: Learning
     identify: Identify
     limits: CallLimits
