@@ -7,11 +7,13 @@ import asyncio
 import gzip
 import itertools
 import json
+import sys
 import time
 from collections.abc import AsyncIterator
 from email.utils import formatdate
 from typing import Any
 
+import anthropic
 import httpx2
 import pytest
 from hypothesis import given
@@ -26,7 +28,6 @@ from staffstream.claude import (
     Limits,
     Prompt,
     Thinking,
-    find_reader,
 )
 from staffstream.errors import (
     UpstreamBroken,
@@ -52,6 +53,7 @@ from staffstream.offline.wire import (
     start_message,
     stop_block,
 )
+from staffstream.sdk import find_reader
 from tests.far_end import DEADLINE_S, STREAM_HEAD, FarEnd, Gate, Head, Reply, http_error, steps
 from tests.far_end_cases import CASES, ODD, Case
 
@@ -414,12 +416,42 @@ async def test_many_replies_are_made_at_once(far: FarEnd, claude: Claude) -> Non
     assert {_text(events) for events in await asyncio.gather(*asking)} == {"a"}
 
 
-async def test_the_sdks_transport_lets_us_read_beneath_it(far: FarEnd, claude: Claude) -> None:
+async def test_the_sdks_transport_lets_us_read_beneath_it(far: FarEnd) -> None:
     """Should a release of it no longer, every reply still comes, and each token costs a tenth more."""
-    async with claude.client.messages.with_streaming_response.create(
-        model="claude-test", max_tokens=1, messages=[{"role": "user", "content": "Hi"}], stream=True
-    ) as response:
-        assert find_reader(response.http_response) is not None
+    http = anthropic.DefaultAioHttpClient()
+    async with anthropic.AsyncAnthropic(api_key="k", base_url=far.url, http_client=http) as client:
+        async with client.messages.with_streaming_response.create(
+            model="claude-test", max_tokens=1, messages=[{"role": "user", "content": "Hi"}], stream=True
+        ) as response:
+            assert find_reader(response.http_response) is not None
+
+
+async def test_the_sdk_is_imported_when_it_is_first_needed(far: FarEnd) -> None:
+    """Importing it takes most of a start: a server takes requests before, and what is asked early waits for it."""
+    script = "import sys, staffstream.server, staffstream.cli; assert 'anthropic' not in sys.modules; import anthropic"
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", script)
+    assert await process.wait() == 0
+    async with Claude.open(Limits(DEADLINE_S, DEADLINE_S, DEADLINE_S), api_key="k", base_url=far.url) as early:
+        asking = [asyncio.create_task(_ask(early)) for _ in range(2)]
+        asking[0].cancel()  # whoever waits for it may be cancelled
+        assert _text(await asking[1])
+
+
+async def test_an_import_that_fails_is_tried_again(far: FarEnd) -> None:
+    """The SDK may be there the next time, and one failure is not to end all replies of a server."""
+
+    class Missing(Exception):
+        pass
+
+    def fail() -> httpx2.AsyncBaseTransport:
+        raise Missing
+
+    async with Claude.open(
+        Limits(DEADLINE_S, DEADLINE_S, DEADLINE_S), api_key="k", base_url=far.url, make_transport=fail
+    ) as claude:
+        for _ in range(2):
+            with pytest.raises(Missing):
+                await _ask(claude)
 
 
 async def test_a_compressed_reply_is_read(far: FarEnd, claude: Claude) -> None:
@@ -451,7 +483,7 @@ async def test_the_key_is_in_no_exception() -> None:
         async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
             raise httpx2.ConnectError("cannot connect", request=request)
 
-    async with Claude.open(Limits(1, 1, 1), api_key="sk-ant-hidden", transport=Broken()) as claude:
+    async with Claude.open(Limits(1, 1, 1), api_key="sk-ant-hidden", make_transport=Broken) as claude:
         with pytest.raises(UpstreamBroken) as caught:
             await _ask(claude)
     cause: BaseException | None = caught.value

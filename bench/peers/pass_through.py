@@ -15,8 +15,8 @@ from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 from staffstream.chunks import offer_writer
-from staffstream.claude import find_reader
 from staffstream.endpoints.streaming import WRITER
+from staffstream.sdk import find_reader
 
 client = anthropic.AsyncAnthropic(max_retries=0, http_client=anthropic.DefaultAioHttpClient())
 

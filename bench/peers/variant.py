@@ -22,9 +22,9 @@ def take_away(name: str) -> None:
     elif name == "httpx2":
         anthropic.DefaultAioHttpClient = anthropic.DefaultAsyncHttpxClient
     elif name == "iterators":
-        from staffstream import claude
+        from staffstream import sdk
 
-        claude.find_reader = lambda response: None
+        sdk.find_reader = lambda response: None
     elif name == "send":
         from staffstream import server
 

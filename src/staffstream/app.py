@@ -8,8 +8,8 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
 
-import httpx2
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -29,16 +29,19 @@ from staffstream.learning import Learning
 from staffstream.limits import CallLimits
 from staffstream.memory_index import prepare_index
 from staffstream.metrics import Metrics
-from staffstream.offline import StandIn
 from staffstream.pipeline import Pipeline
 from staffstream.readers import Readers
 from staffstream.settings import Settings
 from staffstream.webhooks import Webhooks
 from staffstream.worker import Lane, Worker
 
+if TYPE_CHECKING:
+    from staffstream.offline import StandIn
+
 log = logging.getLogger(__name__)
 
 JOBS_GRACE_S = 1.0
+WARM_UP_AFTER_S = 0.1  # by then requests are taken, which importing the SDK would hold up
 
 
 class Staffstream(Starlette):
@@ -108,9 +111,11 @@ class Staffstream(Starlette):
             self.state.service = Service(
                 settings, database, pipeline, Readers(pipeline), learning, identify, CallLimits(settings), worker
             )
+            warming = asyncio.get_running_loop().call_later(WARM_UP_AFTER_S, claude.warm_up)
             try:
                 yield
             finally:
+                warming.cancel()
                 self.state.service = None
 
     async def drain(self, grace_s: float) -> None:
@@ -191,11 +196,15 @@ def open_claude(settings: Settings) -> contextlib.AbstractAsyncContextManager[Cl
     """Claude, or with `offline` its stand-in under the same SDK."""
     limits = Limits(settings.connect_timeout_s, settings.first_event_timeout_s, settings.stream_timeout_s)
     most = settings.upstream_concurrency
-    transport: httpx2.AsyncBaseTransport | None = None
     if settings.offline:
-        transport = StandIn(pace_s=settings.offline_pace_s)
+
+        def make_stand_in() -> "StandIn":
+            from staffstream.offline import StandIn  # under the SDK's HTTP client, which comes with the SDK
+
+            return StandIn(pace_s=settings.offline_pace_s)
+
         return Claude.open(
-            limits, api_key="offline", base_url="http://offline.invalid", concurrency=most, transport=transport
+            limits, api_key="offline", base_url="http://offline.invalid", concurrency=most, make_transport=make_stand_in
         )
     key = settings.anthropic_api_key.get_secret_value() if settings.anthropic_api_key else None
     return Claude.open(limits, api_key=key, base_url=settings.anthropic_base_url, concurrency=most)

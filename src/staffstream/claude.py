@@ -1,7 +1,7 @@
-"""Claude: the only room that knows the Anthropic SDK.
+"""Claude: asking it, and reading what it answers.
 
-Requests go through the SDK's own async client; of a streamed answer we read the SDK's byte stream and parse the few
-events that a reply is made of ourselves, which costs less than half of building the SDK's event objects
+Requests go through the SDK's own async client (sdk.py); of a streamed answer we read the SDK's byte stream and parse
+the few events that a reply is made of ourselves, which costs less than half of building the SDK's event objects
 (bench/relay.py) and makes every way in which a stream can break one of our own errors. A reply counts as finished
 only after `message_stop`: the SDK raises nothing when the upstream ends cleanly without it.
 """
@@ -10,14 +10,10 @@ import asyncio
 import contextlib
 import json
 import logging
-import re
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-import aiohttp
-import anthropic
-import httpx2
 import orjson
 
 from staffstream import traces
@@ -34,8 +30,13 @@ from staffstream.errors import (
     UpstreamTimeout,
     UpstreamUnfinished,
 )
-from staffstream.logs import text_log
-from staffstream.timing import SilenceWatch, read_retry_after
+from staffstream.logs import show_word
+from staffstream.timing import SilenceWatch
+
+if TYPE_CHECKING:
+    import httpx2
+
+    from staffstream.sdk import Sdk
 
 log = logging.getLogger(__name__)
 
@@ -246,11 +247,6 @@ def _read_usage(usage: object) -> dict[str, int]:
     }
 
 
-def _as_word(value: object) -> str:
-    """What may stand in the log: a name of the API's, and no sentence that could quote a message."""
-    return value if isinstance(value, str) and re.fullmatch(r"\w{1,64}", value, re.ASCII) else "(no name)"
-
-
 def _as_text(value: object) -> str:
     return clean_text(value) if isinstance(value, str) else ""
 
@@ -266,56 +262,25 @@ _BY_TYPE: dict[str, type[UpstreamError]] = {
     "timeout_error": UpstreamTimeout,
     "api_error": UpstreamBroken,
 }
-_BY_STATUS: dict[int, type[UpstreamError]] = {
-    401: UpstreamKeyRefused,
-    402: UpstreamKeyRefused,
-    403: UpstreamKeyRefused,
-    408: UpstreamTimeout,
-    429: UpstreamRateLimited,
-    503: UpstreamOverloaded,
-    504: UpstreamTimeout,
-    529: UpstreamOverloaded,
-}
 
 
 def _read_error(event: dict[str, Any]) -> UpstreamError:
     kind = _as_text(_as_object(event.get("error")).get("type"))
-    log.warning("Claude broke off its reply: %s", _as_word(kind))
+    log.warning("Claude broke off its reply: %s", show_word(kind))
     return _BY_TYPE.get(kind, UpstreamRefused if kind.endswith("_error") else UpstreamBroken)()
-
-
-def _translate_status(error: anthropic.APIStatusError) -> UpstreamError:
-    status = error.status_code
-    kind = _BY_STATUS.get(status) or (UpstreamBroken if status >= 500 else UpstreamRefused)
-    log.warning("Claude answered %d %s (request %s)", status, _as_word(error.type), _as_word(error.request_id))
-    text_log.debug("Claude answered %d: %.300s", status, error.message)
-    return kind(retry_after_s=read_retry_after(error.response.headers.get("retry-after", "")))
-
-
-@contextlib.contextmanager
-def _translated_errors() -> Any:
-    """Whatever the SDK and the transports beneath it raise, as our own errors."""
-    try:
-        yield
-    except anthropic.APIStatusError as error:
-        raise _translate_status(error) from error
-    except (anthropic.APITimeoutError, httpx2.TimeoutException) as error:
-        raise UpstreamTimeout from error
-    except (anthropic.APIError, httpx2.HTTPError, httpx2.StreamError, aiohttp.ClientError, OSError) as error:
-        log.warning("the connection to Claude broke: %s", type(error).__name__)
-        raise UpstreamBroken from error
 
 
 # ── the client ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@dataclass(frozen=True, slots=True)
 class Claude:
     """A far end to ask. Made by `Claude.open`, which also closes it."""
 
-    client: anthropic.AsyncAnthropic = field(repr=False)
-    limits: Limits
-    places: asyncio.Semaphore  # requests beyond these wait
+    def __init__(self, limits: Limits, concurrency: int, make_sdk: Callable[[], "Sdk"]) -> None:
+        self.limits = limits
+        self._places = asyncio.Semaphore(concurrency)  # requests beyond these wait
+        self._make_sdk = make_sdk
+        self._sdk: asyncio.Task[Sdk] | None = None
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -326,28 +291,40 @@ class Claude:
         api_key: str | None,
         base_url: str | None = None,
         concurrency: int = 2000,
-        transport: httpx2.AsyncBaseTransport | None = None,
+        make_transport: "Callable[[], httpx2.AsyncBaseTransport] | None" = None,
     ) -> AsyncIterator["Claude"]:
-        """A client over the SDK's aiohttp transport, or over the one given.
+        """A client over the SDK's aiohttp transport, or over the one that is made.
 
-        Redirects are not followed, since they could carry the key elsewhere, and the SDK's own retries are off: it
-        would sleep through any Retry-After and could repeat half a reply.
+        Importing the SDK takes more than all else of a start together, so a thread does it: at `warm_up`, or when
+        something is asked before that, which then waits for it.
         """
-        options: dict[str, Any] = {
-            "follow_redirects": False,
-            "limits": httpx2.Limits(max_connections=0, keepalive_expiry=30),  # 0: `places` sets the limit
-        }
-        http = httpx2.AsyncClient(transport=transport) if transport else anthropic.DefaultAioHttpClient(**options)
-        client = anthropic.AsyncAnthropic(
-            api_key=api_key or "",
-            base_url=base_url,
-            http_client=http,
-            max_retries=0,
-            timeout=None,
-            open_telemetry=False,  # traces.py has spans of its own
-        )
-        async with client:
-            yield cls(client, limits, asyncio.Semaphore(concurrency))
+
+        def make_sdk() -> "Sdk":
+            from staffstream.sdk import Sdk
+
+            return Sdk(api_key=api_key or "", base_url=base_url, transport=make_transport and make_transport())
+
+        claude = cls(limits, concurrency, make_sdk)
+        try:
+            yield claude
+        finally:
+            await claude._close()
+
+    def warm_up(self) -> None:
+        """Import the SDK now, in a thread."""
+        if self._sdk is None or (self._sdk.done() and self._sdk.exception()):
+            self._sdk = asyncio.create_task(asyncio.to_thread(self._make_sdk), name="import the SDK")
+
+    async def _reach(self) -> "Sdk":
+        self.warm_up()
+        assert self._sdk is not None
+        return await asyncio.shield(self._sdk)  # whoever waits may be cancelled
+
+    async def _close(self) -> None:
+        if self._sdk is not None:
+            await asyncio.wait([self._sdk])
+            if not self._sdk.exception():
+                await self._sdk.result().aclose()
 
     async def stream_reply(self, prompt: Prompt, take: Callable[[list[Event]], None]) -> None:
         """Ask Claude and hand every batch of events to `take` as it arrives, `Finished` last.
@@ -355,13 +332,14 @@ class Claude:
         Returns after `Finished`. Raises an UpstreamError for every other end, among them UpstreamTimeout when nothing
         but pings came for too long. What `take` raises goes through.
         """
-        with traces.trace_chat(prompt.model, prompt.max_tokens, self.client.base_url.host) as span:
+        sdk = await self._reach()
+        with traces.trace_chat(prompt.model, prompt.max_tokens, sdk.host) as span:
             try:
-                async with self.places, asyncio.timeout(None) as deadline:
+                async with self._places, asyncio.timeout(None) as deadline:
                     loop = asyncio.get_running_loop()
                     watch = SilenceWatch(self.limits.first_event_s, lambda: deadline.reschedule(loop.time()))
                     try:
-                        reader = await self._relay(prompt, take, watch)
+                        reader = await self._relay(sdk, prompt, take, watch)
                     finally:
                         watch.close()
             except TimeoutError as error:
@@ -375,17 +353,18 @@ class Claude:
 
         Raises an UpstreamError; UpstreamUnfinished when the answer was refused or did not fit into `max_tokens`.
         """
-        with traces.trace_chat(model, max_tokens, self.client.base_url.host) as span:
-            async with self.places:
-                with _translated_errors():
-                    message = await self.client.messages.create(
-                        model=model,
-                        max_tokens=max_tokens,
-                        system=system,
-                        messages=[{"role": "user", "content": question}],
-                        output_config={"format": {"type": "json_schema", "schema": anthropic.transform_schema(schema)}},
-                        timeout=httpx2.Timeout(self.limits.silence_s, connect=self.limits.connect_s),
-                    )
+        sdk = await self._reach()
+        with traces.trace_chat(model, max_tokens, sdk.host) as span:
+            async with self._places:
+                message = await sdk.create(
+                    model=model,
+                    max_tokens=max_tokens,
+                    system=system,
+                    question=question,
+                    schema=schema,
+                    connect_s=self.limits.connect_s,
+                    silence_s=self.limits.silence_s,
+                )
             usage = _read_usage(message.usage.to_dict())
             traces.note_answer(span, message.model, message.stop_reason, usage)
         if message.stop_reason in ("refusal", "max_tokens", "model_context_window_exceeded"):
@@ -393,52 +372,27 @@ class Claude:
         text = "".join(block.text for block in message.content if block.type == "text")
         return Answer(_load_json(clean_text(text).encode()), message.model, usage)
 
-    async def _relay(self, prompt: Prompt, take: Callable[[list[Event]], None], watch: SilenceWatch) -> EventReader:
+    async def _relay(
+        self, sdk: "Sdk", prompt: Prompt, take: Callable[[list[Event]], None], watch: SilenceWatch
+    ) -> EventReader:
         reader = EventReader()
-        with _translated_errors():
-            async with self.client.messages.with_streaming_response.create(
-                model=prompt.model,
-                max_tokens=prompt.max_tokens,
-                system=prompt.system or anthropic.omit,  # type: ignore[arg-type]
-                messages=prompt.messages,  # type: ignore[arg-type]
-                stream=True,
-                timeout=httpx2.Timeout(None, connect=self.limits.connect_s),
-            ) as response:
-                if not response.headers.get("content-type", "").startswith("text/event-stream"):
-                    raise UpstreamMalformed
-                async with _open_body(response.http_response) as read:
-                    while chunk := await read():
-                        if events := reader.feed(chunk):
-                            if type(events[0]) is Accepted:
-                                watch.change_limit(self.limits.silence_s)
-                            else:
-                                watch.note()
-                            take(events)
-                        if reader.finished:
-                            return reader
-                        if reader.failure:
-                            raise reader.failure
+        async with sdk.stream(
+            model=prompt.model,
+            max_tokens=prompt.max_tokens,
+            system=prompt.system,
+            messages=prompt.messages,
+            connect_s=self.limits.connect_s,
+        ) as read:
+            while chunk := await read():
+                if events := reader.feed(chunk):
+                    if type(events[0]) is Accepted:
+                        watch.change_limit(self.limits.silence_s)
+                    else:
+                        watch.note()
+                    take(events)
+                if reader.finished:
+                    return reader
+                if reader.failure:
+                    raise reader.failure
         reader.end()
         return reader
-
-
-@contextlib.asynccontextmanager
-async def _open_body(response: httpx2.Response) -> AsyncIterator[Callable[[], Awaitable[bytes]]]:
-    """What reads the next bytes of a response, none at its end.
-
-    Under the aiohttp transport that is aiohttp's own reader: the four async generators that httpx2 and the transport
-    put on top of it cost a tenth of a relayed token (bench/relay.py). Anything else, a compressed body among it, is
-    read through them.
-    """
-    if (reader := find_reader(response)) is not None and "content-encoding" not in response.headers:
-        yield reader.readany
-        return
-    async with contextlib.aclosing(response.aiter_bytes()) as chunks:
-        yield lambda: anext(chunks, b"")
-
-
-def find_reader(response: httpx2.Response) -> aiohttp.StreamReader | None:
-    """aiohttp's reader beneath a response, if it came through that transport."""
-    beneath = getattr(response.stream, "_stream", None)
-    answer = getattr(beneath, "_aiohttp_response", None)
-    return answer.content if isinstance(answer, aiohttp.ClientResponse) else None

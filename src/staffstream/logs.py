@@ -6,6 +6,7 @@ Libraries are heard from `warning` on, whatever our own level: some write whole 
 """
 
 import logging
+import re
 import sys
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -29,6 +30,11 @@ def set_up_logging(*, form: str, level: str, with_text: bool) -> None:
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("staffstream").setLevel(level.upper())
     text_log.setLevel(logging.DEBUG if with_text else logging.CRITICAL)
+
+
+def show_word(value: object) -> str:
+    """What a line may hold of what a far end says: a name of its API's, and no sentence that could quote a message."""
+    return value if isinstance(value, str) and re.fullmatch(r"\w{1,64}", value, re.ASCII) else "(no name)"
 
 
 class TextFormatter(logging.Formatter):
