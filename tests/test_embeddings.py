@@ -18,11 +18,10 @@ from hypothesis import strategies as st
 
 from staffstream.embeddings import (
     EmbedderUnavailable,
-    OpenAICompatibleEmbedder,
-    VoyageEmbedder,
     load_static_embedder,
     make_embedder,
 )
+from staffstream.embeddings.remote import OpenAICompatibleEmbedder, VoyageEmbedder
 from staffstream.errors import SetupError
 from tests.server import leave_out
 

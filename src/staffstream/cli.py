@@ -19,9 +19,8 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
-import httpx
 from pydantic.fields import FieldInfo
 
 from staffstream import __version__
@@ -29,6 +28,9 @@ from staffstream.commands import backups, doctor, jobs, keys, reembed, transfer
 from staffstream.errors import SetupError, StaffstreamError
 from staffstream.logs import set_up_logging
 from staffstream.settings import Settings, name_variable, read_settings
+
+if TYPE_CHECKING:
+    import httpx  # for the commands that talk to a server: one that is started does without
 
 _NO_FLAG = {"embedder_key", "anthropic_api_key"}  # a key on the command line would show in the process list
 DEFAULT_URL = "http://127.0.0.1:8001"
@@ -147,7 +149,9 @@ def _add_client_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _open_client(args: argparse.Namespace) -> httpx.AsyncClient:
+def _open_client(args: argparse.Namespace) -> "httpx.AsyncClient":
+    import httpx
+
     headers = {"Authorization": f"Bearer {args.key}"} if args.key else {}
     return httpx.AsyncClient(
         base_url=args.url.rstrip("/") + "/api/v1",
@@ -157,7 +161,7 @@ def _open_client(args: argparse.Namespace) -> httpx.AsyncClient:
     )
 
 
-def _complain(response: httpx.Response) -> int:
+def _complain(response: "httpx.Response") -> int:
     """Print what the server says is wrong."""
     try:
         detail = response.json()["detail"]
@@ -188,6 +192,8 @@ def _with_server(work: Coroutine[Any, Any, int], args: argparse.Namespace) -> in
 
 
 def _reach_server(work: Callable[[], int], args: argparse.Namespace) -> int:
+    import httpx
+
     try:
         return work()
     except (httpx.TransportError, httpx.InvalidURL) as error:
@@ -248,7 +254,7 @@ def _chat(args: argparse.Namespace) -> int:
     return 0 if member else 1
 
 
-async def _find_member(client: httpx.AsyncClient, wanted: str) -> dict[str, Any] | None:
+async def _find_member(client: "httpx.AsyncClient", wanted: str) -> dict[str, Any] | None:
     """The one staff member of that id or name; without one, says so."""
     response = await client.get("/staff")
     if not response.is_success:
@@ -270,7 +276,9 @@ def _read_line() -> str | None:
         return None
 
 
-async def _converse(client: httpx.AsyncClient, member: dict[str, Any], content: str, conversation: str | None) -> None:
+async def _converse(
+    client: "httpx.AsyncClient", member: dict[str, Any], content: str, conversation: str | None
+) -> None:
     """One message and its reply, printed as it comes. Ctrl-C cancels the run and not the program; a second one ends
     the program.
     """
@@ -311,12 +319,12 @@ def _catch_interrupt() -> Iterator[asyncio.Event]:
             loop.remove_signal_handler(signal.SIGINT)
 
 
-async def _cancel_when(interrupted: asyncio.Event, client: httpx.AsyncClient, path: str) -> None:
+async def _cancel_when(interrupted: asyncio.Event, client: "httpx.AsyncClient", path: str) -> None:
     await interrupted.wait()
     await client.post(path)
 
 
-async def _print_reply(name: str, response: httpx.Response) -> None:
+async def _print_reply(name: str, response: "httpx.Response") -> None:
     print(_make_printable(f"{name}> "), end="", flush=True)
     async for line in response.aiter_lines():
         if line.startswith("data: "):

@@ -6,6 +6,8 @@ grace and end with a terminal frame. Only then Hypercorn is told to stop.
 """
 
 import asyncio
+import contextlib
+import ctypes
 import logging
 import signal
 import socket
@@ -27,6 +29,8 @@ log = logging.getLogger(__name__)
 
 CLOSING_S = 1.0  # for connections that have nothing more to say
 UNSENT_BYTES = 128 * 1024  # of a connection that may wait in the kernel
+M_ARENA_MAX = -8  # malloc.h
+SETTLED_S = 5.0  # after a start
 
 
 def serve(settings: Settings, *, on_ready: Callable[[str, Staffstream], Awaitable[None]] | None = None) -> None:
@@ -35,8 +39,21 @@ def serve(settings: Settings, *, on_ready: Callable[[str, Staffstream], Awaitabl
     `on_ready` is awaited with the server's URL and the app once requests are answered.
     """
     listener = _listen(settings)
+    _share_arenas()
     with listener, export_traces():
         _run(_serve(settings, listener, on_ready))
+
+
+def _share_arenas() -> None:
+    """Have glibc keep freed memory in one place for all threads, not in one a thread: 8 of an idle server's 155 MB."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # another C library
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
+
+
+def _return_memory() -> None:
+    """Give back to the system what the start has freed."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:
@@ -87,6 +104,7 @@ async def _serve(
         """Hypercorn's shutdown trigger; it is first waited for when requests are answered."""
         if on_ready is not None:
             await on_ready(url, app)
+        asyncio.get_running_loop().call_later(SETTLED_S, _return_memory)
         await stop.wait()
         log.info("shutting down; running replies have %g s", settings.shutdown_grace_s)
         await _first(app.drain(settings.shutdown_grace_s), hurry.wait())

@@ -14,13 +14,12 @@ import hmac
 import logging
 import ssl
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import httpcore
-import httpx
 
 from staffstream import deliveries, staff
 from staffstream.addresses import CheckedBackend, Resolve, resolve_host
@@ -30,6 +29,9 @@ from staffstream.domain import now_text
 from staffstream.errors import DeliveryError, ReceiverGone, ReceiverRefused, ReceiverTimeout, ReceiverUnreachable
 from staffstream.jobs import Job
 from staffstream.timing import read_retry_after
+
+if TYPE_CHECKING:
+    import httpx
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +44,6 @@ _UNREACHABLE = (
     httpcore.NetworkError,
     httpcore.ProtocolError,
     OSError,
-    # a URL of an imported staff member may be none that we would take
-    httpx.InvalidURL,
     httpcore.UnsupportedProtocol,
 )
 
@@ -66,9 +66,11 @@ class Answer:
 class Webhooks:
     """Delivers. Made by `Webhooks.open`, which also closes its connections."""
 
-    def __init__(self, database: Database, pool: httpcore.AsyncConnectionPool) -> None:
+    def __init__(self, database: Database, open_pool: Callable[[], Awaitable[httpcore.AsyncConnectionPool]]) -> None:
         self._database = database
-        self._pool = pool
+        self._open_pool = open_pool  # at the first delivery: most servers have no webhook
+        self._opening = asyncio.Lock()
+        self._pool: httpcore.AsyncConnectionPool | None = None
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -81,15 +83,22 @@ class Webhooks:
         ssl_context: ssl.SSLContext | None = None,
     ) -> AsyncIterator["Webhooks"]:
         """`resolve` and `ssl_context` stand in for the system's resolver and the known certificate authorities."""
-        with _open_threads() as threads:
-            resolve = resolve or functools.partial(resolve_host, threads=threads)
-            async with httpcore.AsyncConnectionPool(
-                ssl_context=ssl_context or await asyncio.to_thread(httpx.create_ssl_context),
-                max_connections=None,
-                max_keepalive_connections=0,  # every attempt checks the address it goes to
-                network_backend=CheckedBackend(allow_private=allow_private, resolve=resolve),
-            ) as pool:
-                yield cls(database, pool)
+        async with contextlib.AsyncExitStack() as stack:
+            threads = stack.enter_context(_open_threads())
+            checked = CheckedBackend(
+                allow_private=allow_private, resolve=resolve or functools.partial(resolve_host, threads=threads)
+            )
+
+            async def open_pool() -> httpcore.AsyncConnectionPool:
+                pool = httpcore.AsyncConnectionPool(
+                    ssl_context=ssl_context or await asyncio.to_thread(_trust_authorities),
+                    max_connections=None,
+                    max_keepalive_connections=0,  # every attempt checks the address it goes to
+                    network_backend=checked,
+                )
+                return await stack.enter_async_context(pool)
+
+            yield cls(database, open_pool)
 
     async def deliver(self, job: Job) -> Callable[[Connection], None]:
         """Send the delivery that the job is about, once; returns the transaction that marks it as delivered.
@@ -122,8 +131,9 @@ class Webhooks:
         self, delivery: Delivery, secrets: tuple[str, ...]
     ) -> tuple[Answer | None, DeliveryError | None]:
         """What the receiver answered, and what keeps the delivery from being delivered."""
+        pool = await self._reach_pool()
         try:
-            answer = await self._post(delivery, secrets)
+            answer = await self._post(pool, delivery, secrets)
         except (TimeoutError, httpcore.TimeoutException):
             return None, ReceiverTimeout()
         except DeliveryError as error:
@@ -133,10 +143,16 @@ class Webhooks:
             return None, ReceiverUnreachable()
         return answer, _judge(answer)
 
-    async def _post(self, delivery: Delivery, secrets: tuple[str, ...]) -> Answer:
+    @staticmethod
+    async def _post(pool: httpcore.AsyncConnectionPool, delivery: Delivery, secrets: tuple[str, ...]) -> Answer:
         """The receiver's status, for which alone it has its time. Raises TimeoutError, or what httpcore raises."""
-        url = httpx.URL(delivery.url)
-        posting = self._pool.stream(
+        import httpx
+
+        try:
+            url = httpx.URL(delivery.url)
+        except httpx.InvalidURL as error:  # an imported staff member's may be none that we would take
+            raise ReceiverUnreachable from error
+        posting = pool.stream(
             "POST",
             httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
             headers=_write_headers(url, delivery, secrets),
@@ -149,6 +165,18 @@ class Webhooks:
             await _read_a_little(response)
             headers = {name.lower(): value for name, value in response.headers}
             return Answer(response.status, read_retry_after(headers.get(b"retry-after", b"").decode("latin-1")))
+
+    async def _reach_pool(self) -> httpcore.AsyncConnectionPool:
+        async with self._opening:
+            if self._pool is None:
+                self._pool = await self._open_pool()
+            return self._pool
+
+
+def _trust_authorities() -> ssl.SSLContext:
+    import httpx
+
+    return httpx.create_ssl_context()
 
 
 @contextlib.contextmanager
@@ -166,7 +194,7 @@ def _load(conn: Connection, delivery_id: str) -> tuple[Delivery, tuple[str, ...]
     return delivery, staff.get_staff(conn, delivery.staff_id).webhook_secrets
 
 
-def _write_headers(url: httpx.URL, delivery: Delivery, secrets: tuple[str, ...]) -> dict[bytes | str, bytes | str]:
+def _write_headers(url: "httpx.URL", delivery: Delivery, secrets: tuple[str, ...]) -> dict[bytes | str, bytes | str]:
     timestamp = int(time.time())
     return {
         "Host": url.netloc,  # httpcore's own would lack the brackets of an IPv6 address

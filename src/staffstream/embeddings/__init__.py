@@ -6,7 +6,6 @@ name and dimensions are stored beside the vectors: vectors of two embedders cann
 
 from pathlib import Path
 
-from staffstream.embeddings.remote import OpenAICompatibleEmbedder, VoyageEmbedder
 from staffstream.embeddings.static import StaticEmbedder, load_static_embedder
 from staffstream.embeddings.vectors import Embedder, EmbedderUnavailable, Kind, Vectors
 from staffstream.errors import SetupError
@@ -15,10 +14,8 @@ __all__ = [
     "Embedder",
     "EmbedderUnavailable",
     "Kind",
-    "OpenAICompatibleEmbedder",
     "StaticEmbedder",
     "Vectors",
-    "VoyageEmbedder",
     "load_static_embedder",
     "make_embedder",
 ]
@@ -35,6 +32,8 @@ def make_embedder(
         from staffstream.embeddings.minilm import MiniLMEmbedder  # needs the extra
 
         return MiniLMEmbedder(Path(rest) if rest else None)
+    from staffstream.embeddings.remote import OpenAICompatibleEmbedder, VoyageEmbedder  # needs an HTTP client
+
     if kind == "voyage" and rest and key:
         return VoyageEmbedder(key=key, model=rest, dimensions=dimensions or 512)
     if kind == "openai" and rest and url and dimensions:

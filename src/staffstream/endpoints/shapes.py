@@ -4,7 +4,6 @@ import base64
 import binascii
 from typing import Annotated, Any, Literal
 
-import httpx
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -41,6 +40,8 @@ def _check_not_blank(text: str) -> str:
 
 
 def _check_url(url: str) -> str:
+    import httpx  # here, since a server that nobody gives a webhook does without
+
     try:
         parts = httpx.URL(url)  # as webhooks.py will read it
     except httpx.InvalidURL:
