@@ -54,10 +54,13 @@ from staffstream.reports import report_reply
 from staffstream.settings import Settings
 from staffstream.sources import Sources, gather_sources
 from staffstream.spending import Ledger
-from staffstream.timing import Lap
+from staffstream.timing import Lap, Rush
 from staffstream.tokens import count_tokens
 
 log = logging.getLogger(__name__)
+
+RUSH_QUESTIONS = 16  # when more than these wait to be saved, saving them goes before answering …
+RUSH_WAIT_S = 0.5  # … for no longer than this, as there may always be more
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +121,7 @@ class Pipeline:
         self._claude = claude
         self._learning = learning
         self._half_lives = HalfLives(settings.memory_half_life_days, settings.latest_half_life_days)
+        self._rush = Rush(RUSH_QUESTIONS, RUSH_WAIT_S)
         self._tasks: set[asyncio.Task[None]] = set()
 
     # ── 1: accept ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -130,7 +134,7 @@ class Pipeline:
         """
         tokens = await _count_question(question.content)
         context = contextvars.copy_context()  # the request's id and trace go on with its run
-        with self.metrics.time_stage("accept", question.door):
+        with self.metrics.time_stage("accept", question.door), self._rush:
             return await self.database.write(
                 lambda tx: self._accept(tx, question, tokens),
                 then=lambda acceptance: self._begin_accepted(acceptance, context),
@@ -198,6 +202,7 @@ class Pipeline:
             with active:
                 try:
                     async with asyncio.timeout(self.settings.run_timeout_s):
+                        await self._rush.wait_over()
                         context = await self._build(active)
                         await self._stream(active, context)
                 except TimeoutError:

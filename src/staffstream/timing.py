@@ -1,8 +1,9 @@
-"""Watching for silence (of Claude, of a reader, of a stream that needs a heartbeat), reading how long to wait, and
-measuring what took how long.
+"""Watching for silence (of Claude, of a reader, of a stream that needs a heartbeat), reading how long to wait,
+measuring what took how long, and letting what can wait wait.
 """
 
 import asyncio
+import contextlib
 import email.utils
 import math
 import time
@@ -46,6 +47,34 @@ class SilenceWatch:
             self.note()
             left_s = self._limit_s
         self._timer = self._loop.call_later(left_s, self._check)
+
+
+class Rush:
+    """Lets other work wait while more than `most` blocks are within it: `with rush: …`, `await rush.wait_over()`."""
+
+    def __init__(self, most: int, longest_wait_s: float) -> None:
+        self._most = most
+        self._longest_wait_s = longest_wait_s
+        self._inside = 0
+        self._over = asyncio.Event()
+        self._over.set()
+
+    def __enter__(self) -> None:
+        self._inside += 1
+        if self._inside > self._most:
+            self._over.clear()
+
+    def __exit__(self, *_: object) -> None:
+        self._inside -= 1
+        if self._inside <= self._most:
+            self._over.set()
+
+    async def wait_over(self) -> None:
+        """Return when the rush is over, at once if there is none, or when it has lasted too long to wait for."""
+        if not self._over.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._longest_wait_s):
+                    await self._over.wait()
 
 
 @dataclass(frozen=True, slots=True)

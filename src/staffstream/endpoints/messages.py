@@ -30,6 +30,7 @@ async def stream(request: Request) -> EventStream:
     """Ask, and get the reply as it is made."""
     _, user_id = await get_caller(request)
     body = await read_body(request, NewMessage)
+    key = _read_key(request)
     return await _answer_live(
         request,
         Question(
@@ -39,8 +40,8 @@ async def stream(request: Request) -> EventStream:
             door="stream",
             strategy=body.multitask_strategy or "reject",
             conversation_id=body.conversation_id,
-            idempotency_key=_read_key(request),
-            request_hash=_hash(body),
+            idempotency_key=key,
+            request_hash=_hash(body, key),
         ),
     )
 
@@ -89,6 +90,7 @@ async def send(request: Request) -> Response:
     """Ask, and get the reply later: by webhook, or by asking for the run."""
     service, user_id = await get_caller(request)
     body = await read_body(request, NewAsyncMessage)
+    key = _read_key(request)
     door: Door = "async"
     acceptance = await service.pipeline.accept(
         Question(
@@ -99,8 +101,8 @@ async def send(request: Request) -> Response:
             strategy=body.multitask_strategy or "enqueue",
             conversation_id=body.conversation_id,
             webhook_url=body.webhook_url,
-            idempotency_key=_read_key(request),
-            request_hash=_hash(body),
+            idempotency_key=key,
+            request_hash=_hash(body, key),
         )
     )
     run = acceptance.run
@@ -208,8 +210,10 @@ def _read_key(request: Request) -> str | None:
     return key
 
 
-def _hash(body: NewMessage) -> bytes:
+def _hash(body: NewMessage, key: str | None) -> bytes:
     """What must be equal for a key to join a run: all that says what is asked. The doors and strategies may differ."""
+    if key is None:
+        return b""
     asked = body.model_dump(include={"content", "conversation_id", "webhook_url"}, exclude_none=True)
     return hashlib.sha256(orjson.dumps(asked, option=orjson.OPT_SORT_KEYS)).digest()
 
