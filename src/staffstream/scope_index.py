@@ -11,7 +11,7 @@ import contextlib
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -106,66 +106,64 @@ class ScopeIndex:
         self._is_newer = last_place < self._last_place
         if last_place <= self._last_place:
             return True
-        rows = load_index_rows(conn, scope, after_place=self._last_place)
         newest = int(self._number.values[-1]) if len(self) else -1
-        fresh = [row for row in rows if row.number > newest]
-        moved = [row for row in rows if row.number <= newest]
+        fresh, moved = [], []
+        for rows in load_index_rows(conn, scope, after_place=self._last_place):
+            if later := [row for row in rows if row[1] > newest]:
+                fresh.append(_pack_rows(later))
+            moved += [row for row in rows if row[1] <= newest]
         if fresh:
-            self._append(sorted(fresh, key=lambda row: row.number))
+            self._append(_join_batches(fresh))
         self._last_place = last_place
         return all(map(self._take_moved, moved))
 
-    def _append(self, rows: Sequence[IndexRow]) -> None:
-        _, numbers, threads, pieces, vectors = zip(*rows, strict=True)
-        self._link(threads)
-        flat = np.frombuffer(b"".join(pieces), "<u2")
-        self._end.extend(np.cumsum([len(each) // 2 for each in pieces]) + len(self._pieces))
-        self._pieces.extend(flat)
-        self._piece_counts += np.bincount(flat, minlength=len(self._piece_counts)).astype(np.int32)
-        self._number.extend(np.array(numbers))
-        self._alive.extend(np.ones(len(rows), np.bool_))
-        self._has_vector.extend(np.array([vector is not None for vector in vectors]))
-        self._append_signs(vectors)
-
-    def _link(self, threads: Sequence[int]) -> None:
-        """Note each memory's neighbours in its thread."""
-        start, last_of_thread = len(self), self._last_of_thread
-        before, after = [-1] * len(threads), [-1] * len(threads)
-        self._after.extend(np.full(len(threads), -1))
-        for i, thread in enumerate(threads):
-            if thread:
-                last = before[i] = last_of_thread.get(thread, -1)
-                if last >= start:
-                    after[last - start] = start + i
-                elif last >= 0:
-                    self._after.values[last] = start + i
-                last_of_thread[thread] = start + i
-        self._after.values[start:] = after
-        self._before.extend(np.array(before))
-        self._thread.extend(np.array(threads))
-
-    def _append_signs(self, vectors: Sequence[bytes | None]) -> None:
-        length = max((len(vector) for vector in vectors if vector), default=64 * len(self._signs))
-        codes = np.frombuffer(b"".join(vector or bytes(length) for vector in vectors), np.int8)
-        words = _pack_signs(codes.reshape(len(vectors), -1))
-        while len(self._signs) < words.shape[1]:  # the first vectors there are: those before had none
+    def _append(self, batch: "_Batch") -> None:
+        self._link(batch.threads)
+        self._end.extend(np.cumsum(batch.lengths) + len(self._pieces))
+        self._pieces.extend(batch.pieces)
+        self._piece_counts += np.bincount(batch.pieces, minlength=len(self._piece_counts)).astype(np.int32)
+        while len(self._signs) < batch.signs.shape[1]:  # the first vectors there are: those before had none
             self._signs.append(_Column(np.uint64))
-            self._signs[-1].extend(np.zeros(len(self) - len(vectors), np.uint64))
-        for column, word in zip(self._signs, words.T, strict=True):
-            column.extend(word)
+            self._signs[-1].extend(np.zeros(len(self), np.uint64))
+        for number, column in enumerate(self._signs):
+            known = number < batch.signs.shape[1]
+            column.extend(batch.signs[:, number] if known else np.zeros(len(batch.numbers), np.uint64))
+        self._alive.extend(np.ones(len(batch.numbers), np.bool_))
+        self._has_vector.extend(batch.has_vector)
+        self._number.extend(batch.numbers)
+
+    def _link(self, threads: Array) -> None:
+        """Note each memory's neighbours in its thread."""
+        start = len(self)
+        order = np.argsort(threads, kind="stable")
+        together = threads[order[1:]] == threads[order[:-1]]
+        together &= threads[order[1:]] != 0
+        before, after = np.full(len(threads), -1), np.full(len(threads), -1)
+        before[order[1:][together]] = start + order[:-1][together]
+        after[order[:-1][together]] = start + order[1:][together]
+        for i in np.flatnonzero((before < 0) & (threads != 0)).tolist():  # the first of its thread in this batch
+            last = before[i] = self._last_of_thread.get(int(threads[i]), -1)
+            if last >= 0:
+                self._after.values[last] = start + i
+        lasts = np.flatnonzero((after < 0) & (threads != 0))
+        self._last_of_thread.update(zip(threads[lasts].tolist(), (start + lasts).tolist(), strict=True))
+        self._before.extend(before)
+        self._after.extend(after)
+        self._thread.extend(threads)
 
     def _take_moved(self, row: IndexRow) -> bool:
         """A memory that was there before has a vector now, or was restored."""
-        position = int(np.searchsorted(self._number.values, row.number))
-        if self._number.values[position] != row.number:
+        _, number, _, _, vector = row
+        position = int(np.searchsorted(self._number.values, number))
+        if self._number.values[position] != number:
             return False
-        if row.vector is not None:
-            words = _pack_signs(np.frombuffer(row.vector, np.int8)[None, :])[0]
+        if vector is not None:
+            words = _pack_signs(np.frombuffer(vector, np.int8)[None, :])[0]
             if not self._signs:
                 return False
             for column, word in zip(self._signs, words, strict=True):
                 column.values[position] = word
-        self._has_vector.values[position] = row.vector is not None
+        self._has_vector.values[position] = vector is not None
         self._alive.values[position] = True
         return True
 
@@ -228,6 +226,58 @@ class ScopeIndex:
 
     def _get_starts(self, positions: Positions) -> Array:
         return np.where(positions > 0, self._end.values[positions - 1], 0)
+
+
+class _Batch(NamedTuple):
+    """Rows as arrays, one item a memory; `pieces` of all of them one after the other, `signs` uint64 (n, width)."""
+
+    numbers: Array
+    threads: Array
+    lengths: Array
+    pieces: Array
+    signs: Array
+    has_vector: Array
+
+
+def _pack_rows(rows: Sequence[IndexRow]) -> _Batch:
+    _, numbers, threads, pieces, vectors = zip(*rows, strict=True)
+    length = max((len(vector) for vector in vectors if vector), default=0)
+    codes = np.frombuffer(b"".join(vector or bytes(length) for vector in vectors), np.int8)
+    return _Batch(
+        np.array(numbers),
+        np.array(threads),
+        np.fromiter(map(len, pieces), np.int64, len(pieces)) // 2,
+        np.frombuffer(b"".join(pieces), "<u2"),
+        _pack_signs(codes.reshape(len(rows), length)),
+        np.array([vector is not None for vector in vectors]),
+    )
+
+
+def _join_batches(batches: Sequence[_Batch]) -> _Batch:
+    """All of them as one, in the order of their numbers: a row that changed comes late."""
+    width = max(batch.signs.shape[1] for batch in batches)
+    joined = _Batch(
+        np.concatenate([batch.numbers for batch in batches]),
+        np.concatenate([batch.threads for batch in batches]),
+        np.concatenate([batch.lengths for batch in batches]),
+        np.concatenate([batch.pieces for batch in batches]),
+        np.concatenate([np.pad(batch.signs, ((0, 0), (0, width - batch.signs.shape[1]))) for batch in batches]),
+        np.concatenate([batch.has_vector for batch in batches]),
+    )
+    return joined if (np.diff(joined.numbers) > 0).all() else _sort_batch(joined)
+
+
+def _sort_batch(batch: _Batch) -> _Batch:
+    order = np.argsort(batch.numbers)
+    pieces = np.split(batch.pieces, np.cumsum(batch.lengths)[:-1])
+    return _Batch(
+        batch.numbers[order],
+        batch.threads[order],
+        batch.lengths[order],
+        np.concatenate([pieces[i] for i in order]),
+        batch.signs[order],
+        batch.has_vector[order],
+    )
 
 
 class _Column:
