@@ -284,6 +284,28 @@ def list_commands() -> Iterator[list[str]]:
         yield shlex.split(inline)
 
 
+def test_the_shell_function_has_the_services_settings(db: Path, tmp_path: Path) -> None:
+    """As it stands on the page, but for the places and the change of user: `doctor` sees what the service has."""
+    make_keys(db, ada="admin")
+    text = (DOCS / "DEPLOYING.md").read_text("utf-8")
+    (block,) = [block for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) if "staffstream() {" in block]
+    (tmp_path / "env").write_text("STAFFSTREAM_OFFLINE=true\n")
+    for place, here in (
+        ("/etc/staffstream.env", str(tmp_path / "env")),
+        ("/var/lib/staffstream/staffstream.db", str(db)),
+        (f"runuser -u staffstream -- {INSTALLED}", shlex.join(STAFFSTREAM)),
+    ):
+        assert place in block
+        block = block.replace(place, here)
+    environment = make_environment(db) | {"STAFFSTREAM_DB": "", "STAFFSTREAM_OFFLINE": ""}
+    done = subprocess.run(
+        ["bash", "-c", block], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{db} is whole" in done.stdout
+    assert "keys: 1 valid" in done.stdout
+
+
 def test_every_command_on_the_page_is_one(capsys: pytest.CaptureFixture[str]) -> None:
     """Its arguments are taken by the command line as they stand."""
     commands = list(list_commands())
