@@ -454,6 +454,29 @@ async def test_a_restored_home_ends_the_newer_one_in_the_graph(db: Path, far: Fa
         assert await list_edges(api, ada) == ["user — lives in → Bergen"]
 
 
+async def test_a_relation_is_recalled_with_its_source_and_not_beside_it(db: Path, far: FarEnd) -> None:
+    """Where the recent turns say it already it is left out; elsewhere the record tells which message said it."""
+    said = "My sister Kari lives in Oslo."
+    far.script_structured(
+        answer(
+            fact("Kari lives in Oslo.", said, subject="Kari"),
+            entities=[{"name": "Kari", "type": "person", "aliases": []}],
+            relations=[relation(said, subject="Kari")],
+        )
+    )
+    async with serve_here(db, far, **QUICK) as api:
+        ada = await api.make_staff()
+        heard = await api.ask(ada, said)
+        await wait_learned(api, far, 1)
+        here = await api.post(f"/staff/{ada}/context", {"content": "And Kari?"})
+        assert {section["name"]: section["items"] for section in here["sections"]}["graph"] == []
+        other = await api.post(f"/staff/{ada}/conversations", {}, 201)
+        there = await api.post(f"/staff/{ada}/context", {"content": "zzz Kari", "conversation_id": other["id"]})
+        shown = [item for section in there["sections"] for item in section["items"] if "score" in item]
+        assert {item["source_message_id"] for item in shown} == {heard.headers["x-user-message-id"]}
+        assert shown
+
+
 async def test_what_was_said_with_memory_off_is_never_learned(db: Path, far: FarEnd) -> None:
     """Switching memory on later does not reach back."""
     async with serve_here(db, far, **QUICK) as api:

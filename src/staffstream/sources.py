@@ -131,7 +131,14 @@ def _describe_memory(item: Recalled) -> Evidence:
 def _describe_relation(relation: graph.Relation) -> Evidence:
     line = f'<relation date="{relation.valid_from[:10]}">{escape(relation.line)}</relation>'
     return Evidence(
-        "relation", relation.id, line, relation.line, 1 / relation.distance, "relation", relation.valid_from
+        "relation",
+        relation.id,
+        line,
+        relation.line,
+        1 / relation.distance,
+        "relation",
+        relation.valid_from,
+        relation.source_message_id,
     )
 
 
