@@ -1,6 +1,7 @@
 """Stopping a run: at any moment, more than once, without waiting for Claude, and with one end that all agree on."""
 
 import asyncio
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +188,26 @@ async def test_cancel_and_begin_race(api: Api, far: FarEnd, ada: str) -> None:
             assert heard.text == SAID
     assert (await api.ask(ada, "3")).text == SAID
     assert far.refusals == []
+
+
+async def test_a_run_whose_claim_is_seen_before_it_begins_keeps_what_it_says(api: Api, far: FarEnd, ada: str) -> None:
+    """Its row says that it is being made a moment before this process knows; it is not ended from its row then."""
+    gate = far.hold()
+    gate.release(1)
+    pipeline, go_on = api.app.state.service.pipeline, threading.Event()
+    async with api.stream(ada, "1") as stream:
+        await stream.token()
+        active = pipeline.active.pop(stream.run_id)  # as if what follows the claim's commit were yet to be done
+        blocking = asyncio.create_task(pipeline.database.write(lambda tx: go_on.wait(10)))
+        stopping = asyncio.create_task(pipeline.stop(active.run))
+        await asyncio.sleep(0)
+        pipeline.active[stream.run_id] = active
+        go_on.set()
+        await asyncio.gather(blocking, stopping)
+        heard = await stream.rest()
+    run = await api.run(ada, stream.run_id)
+    assert run["partial_text"] == heard.text != ""
+    assert run["state"] == "cancelled"
 
 
 # ── erasing under a run ──────────────────────────────────────────────────────────────────────────────────────────────

@@ -314,9 +314,16 @@ class Pipeline:
                 active.stop("user")
                 await active.ended.wait()
                 return
-            end = functools.partial(self.end_from_row, run=run, state="cancelled")
-            settled = await self.database.write(end, then=self.after_end)
+            settled = await self.database.write(functools.partial(self._end_elsewhere, run=run), then=self.after_end)
             run = settled.ended.run or run  # not ended: it began meanwhile
+
+    def _end_elsewhere(self, tx: Connection, run: Run) -> Settled:
+        """End a run from its row, unless this process makes it: its claim can be read before what follows it is done,
+        and ending it from here would lose what it goes on to say.
+        """
+        if run.id in self.active:
+            return Settled(Ended(runs.get_run(tx, run.scope, run.id)), [])
+        return self.end_from_row(tx, run, "cancelled")
 
     async def stop_all(self, *, staff_id: str | None = None, conversation_id: str | None = None) -> None:
         """End the runs being made here for a staff member or in a conversation, before it is erased."""
