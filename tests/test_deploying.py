@@ -6,7 +6,6 @@ import contextlib
 import json
 import re
 import shlex
-import shutil
 import signal
 import socket
 import subprocess
@@ -76,9 +75,7 @@ async def run_server(
 
 def test_the_units_are_sound(tmp_path: Path) -> None:
     """As systemd itself sees them, with the programs they name."""
-    analyze = shutil.which("systemd-analyze")
-    if analyze is None:
-        pytest.skip("systemd-analyze is missing; get it with: apt-get install systemd")
+    analyze = require_tool("systemd-analyze", "apt-get install systemd")
     for unit in DEPLOY.glob("staffstream*.*"):
         (tmp_path / unit.name).write_text(unit.read_text("utf-8").replace(INSTALLED, sys.executable))
     units = [str(path) for path in tmp_path.iterdir()]
@@ -261,9 +258,7 @@ async def test_behind_nginx_tokens_come_as_they_are_said(db: Path, tmp_path: Pat
 
 def test_the_caddyfile_is_sound(tmp_path: Path) -> None:
     """As Caddy itself sees it."""
-    caddy = shutil.which("caddy")
-    if caddy is None:
-        pytest.skip("caddy is missing; get it with: apt-get install caddy")
+    caddy = require_tool("caddy", "apt-get install caddy")
     command = [caddy, "validate", "--adapter", "caddyfile", "--config", str(DEPLOY / "Caddyfile")]
     environment = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
     checked = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
