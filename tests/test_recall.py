@@ -135,6 +135,42 @@ def test_an_embedder_to_which_all_texts_are_alike_recalls_no_more(tx: Connection
     assert all(any(word in item.memory.text for item in asked[question]) for question, word in FITTING.items())
 
 
+@pytest.mark.parametrize(
+    "question",
+    [
+        "What do you know about me?",
+        "Tell me everything you remember about me.",
+        "Who am I?",
+        "What have I told you so far?",
+        "Describe me!",
+        "Do you remember me?",
+    ],
+)
+def test_a_question_for_everything_recalls_what_is_known_of_the_user(
+    tx: Connection, scope: Scope, question: str
+) -> None:
+    """There is no topic to compare with: what matters most comes first, and nothing that is true no longer."""
+    keep_life(tx, scope)
+    about = {"subject": "user", "predicate": "has"}
+    keep(tx, scope, "The user has a boat.", importance=0.3, **about)
+    keep(tx, scope, "The user has diabetes.", importance=0.9, **about)
+    keep(tx, scope, "Tom has a horse.", importance=0.9, subject="Tom", predicate="has")
+    sold = keep(tx, scope, "The user has a car.", importance=0.9, **about)
+    memories.delete_memory(tx, scope, sold.id)
+    found = ask(tx, scope, question, limit=40)
+    texts = [item.memory.text for item in found if item.relevant]
+    assert texts[0] == "The user has diabetes."
+    assert "The user has a boat." in texts
+    assert not {"Tom has a horse.", "The user has a car."} & set(texts)
+
+
+@pytest.mark.parametrize("question", ["Do you remember the name of Kari's town?", "Tell me a joke about penguins!"])
+def test_a_question_with_a_topic_is_about_that(tx: Connection, scope: Scope, question: str) -> None:
+    """Words of asking alone do not make everything relevant."""
+    keep_life(tx, scope)
+    assert sum(item.relevant for item in ask(tx, scope, question, limit=40)) < 10
+
+
 def test_equals_are_ordered_by_age(tx: Connection, scope: Scope) -> None:
     """The same words said twice: the later one comes first."""
     old = keep(tx, scope, "Kim went sailing with Tom.", "2025-01-01")

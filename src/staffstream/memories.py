@@ -425,6 +425,16 @@ def load_traits(conn: Connection, scope: Scope, numbers: Sequence[int]) -> list[
     return list(map(Traits._make, cursor.fetchall()))
 
 
+def load_user_facts(conn: Connection, scope: Scope, *, limit: int) -> list[Memory]:
+    """What is true of the user as far as is known, most important first; what was told without a subject counts too."""
+    rows = conn.execute(
+        "SELECT * FROM memories WHERE scope_id = ? AND kind = 'fact' AND (subject IS NULL OR subject = 'user')"
+        " AND valid_to IS NULL AND deleted_at IS NULL ORDER BY pinned DESC, importance DESC, number DESC LIMIT ?",
+        (scope.id, limit),
+    )
+    return [_read_memory(row) for row in rows]
+
+
 def load_names(conn: Connection, scope: Scope) -> tuple[list[str], str]:
     """What the user is called in the scope's latest conversations, and the staff member's name."""
     rows = conn.execute(

@@ -38,6 +38,15 @@ _LATEST = re.compile(
     re.IGNORECASE,
 )
 _FIRST_PERSON = re.compile(r"\b(?:i|me|my|mine|myself)\b", re.IGNORECASE)
+_ABOUT_USER = re.compile(
+    r"\b(?:know|remember|recall|learn(?:ed|t)?|tell|remind|describe|summari[sz]e|everything|anything)\b.*\b(?:me|myself)\b"
+    r"|\bwho (?:am i|i am)\b|\b(?:have|did) i (?:ever )?(?:told|tell) you\b",
+    re.IGNORECASE | re.DOTALL,
+)
+_NO_TOPIC = _list_words("""
+    describe far know learn learned learnt recall remember remind said summarise summarize summary told
+    conversation conversations ever everything fact facts information memories memory person thing things
+""")
 _YEAR = re.compile(r"\b(?:19|20)\d\d\b")
 
 
@@ -54,6 +63,8 @@ class Question:
     years: frozenset[int]
     asks_when: bool
     asks_latest: bool
+    asks_about_user: bool
+    """For all that is known of the user, with no topic of its own: "What do you know about me?"."""
 
 
 def read_question(text: str, *, user_names: Iterable[str], staff_name: str) -> Question:
@@ -64,14 +75,16 @@ def read_question(text: str, *, user_names: Iterable[str], staff_name: str) -> Q
     for name in named:
         topic = _write_name(name).sub(" ", topic)
     about_user = not named and _FIRST_PERSON.search(text)
+    words = tuple(list(dict.fromkeys(_find_words(topic)))[:MOST_WORDS])
     return Question(
         topic=topic,
-        words=tuple(list(dict.fromkeys(_find_words(topic)))[:MOST_WORDS]),
+        words=words,
         people=frozenset(user_names) if about_user else named,
         months=frozenset(_find_months(text)),
         years=frozenset(int(found) for found in _YEAR.findall(text)),
         asks_when=bool(_WHEN.search(text)),
         asks_latest=bool(_LATEST.search(text)),
+        asks_about_user=_NO_TOPIC.issuperset(words) and bool(_ABOUT_USER.search(text)),
     )
 
 

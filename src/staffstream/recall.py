@@ -21,7 +21,15 @@ import numpy as np
 from staffstream.database import Connection
 from staffstream.domain import Scope
 from staffstream.embeddings.static import Ids, load_static_embedder
-from staffstream.memories import Memory, MemoryKind, Traits, load_memories, load_names, load_traits
+from staffstream.memories import (
+    Memory,
+    MemoryKind,
+    Traits,
+    load_memories,
+    load_names,
+    load_traits,
+    load_user_facts,
+)
 from staffstream.memory_index import EmbedNow, compare_vectors, find_word, holds_vectors_of
 from staffstream.questions import Question, is_question, read_question, tells_time
 from staffstream.scope_index import NO_VECTOR, Distances, Positions, ScopeIndex, open_index
@@ -40,6 +48,7 @@ FLOOR, FLOOR_OF_BEST = 0.30, 0.78  # one memory's evidence must reach the second
 AGED, LATEST_AGED = 0.10, 0.50  # age takes at most a tenth, and half when the question asks for the latest
 MS_A_DAY = 86_400_000
 MOST_SAMPLED, SMALL_SCOPE = 2000, 10  # memories
+MOST_USER_FACTS = 200  # the most important ones are ordered by age too
 MOST_PIECES = 48  # of a long message, the rarest
 MOST_HOLDERS = 2500  # a word in more memories than that, or in more than an eighth of the scope, says little
 PRIOR_TEXTS = 100  # as if so many texts of plain English were in the scope: counts of a few memories mean little
@@ -99,17 +108,30 @@ def recall_memories(
     """
     user_names, staff_name = load_names(conn, scope)
     asked = read_question(question, user_names=user_names, staff_name=staff_name)
+    now = now or datetime.now(UTC)
+    if asked.asks_about_user and kind != "episode" and (known := _recall_user(conn, scope, asked, half_lives, now)):
+        return known[:limit]
     with open_index(conn, scope) as index:
         found = _find_candidates(conn, scope, index, asked, embed, without_message)
     if not found.traits:
         return []
     score = found.relevance * _weigh_traits(asked, found.traits)
-    score *= _weigh_age(asked, found.traits, half_lives, now or datetime.now(UTC))
+    score *= _weigh_age(asked, found.traits, half_lives, now)
     relevant = (found.relevance >= FLOOR) & (found.evidence.max() >= FLOOR_OF_BEST)
     order = [i for i in np.argsort(-score, kind="stable") if kind is None or found.traits[i].kind == kind]
     chosen = {found.traits[i].number: i for i in order[:limit]}
     memories = load_memories(conn, scope, chosen)
     return [Recalled(memories[number], float(score[i]), bool(relevant[i])) for number, i in chosen.items()]
+
+
+def _recall_user(
+    conn: Connection, scope: Scope, asked: Question, half_lives: HalfLives, now: datetime
+) -> list[Recalled]:
+    """What matters most of what is known about the user, for a question that names no topic to compare with."""
+    facts = load_user_facts(conn, scope, limit=MOST_USER_FACTS)
+    ages = _weigh_age(asked, facts, half_lives, now)
+    scores = [float((0.5 + 0.5 * fact.importance) * age) for fact, age in zip(facts, ages, strict=True)]
+    return sorted(map(Recalled, facts, scores), key=lambda item: (not item.memory.pinned, -item.score))
 
 
 # ── candidates, and how well each matches ────────────────────────────────────────────────────────────────────────────
@@ -336,7 +358,7 @@ def _falls_into(asked: Question, occurred_at: str) -> bool:
     return (not asked.years or year in asked.years) and (not asked.months or month in asked.months)
 
 
-def _weigh_age(asked: Question, traits: Sequence[Traits], half_lives: HalfLives, now: datetime) -> Floats:
+def _weigh_age(asked: Question, traits: Sequence[Traits | Memory], half_lives: HalfLives, now: datetime) -> Floats:
     """A factor from 1 for what is new downwards. Being said again makes it new; what is pinned does not age."""
     days, share = (half_lives.latest_days, LATEST_AGED) if asked.asks_latest else (half_lives.days, AGED)
     since = np.array([(each.reinforced_at or each.occurred_at)[:-1] for each in traits], "datetime64[ms]")
