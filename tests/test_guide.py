@@ -231,14 +231,17 @@ async def test_a_join_is_read_by(api: Api, ada: str, far: FarEnd, reader: str) -
     assert [event["type"] for _, event in heard].count("done") == 1
 
 
-async def test_an_eventsource_that_lost_its_connection_goes_on_where_it_was(api: Api, ada: str, far: FarEnd) -> None:
-    """It joins again by itself, with the last id it saw: no gap and no repeat."""
+@pytest.mark.parametrize("query", ["", "?after=0"])
+async def test_an_eventsource_that_lost_its_connection_goes_on_where_it_was(
+    api: Api, ada: str, far: FarEnd, query: str
+) -> None:
+    """It joins again by itself, with the last id it saw and its first URL: no gap and no repeat."""
     _require_packages()
     gate = _hold(far)
     async with api.stream(ada, QUESTION) as hearing, _cut_once(api, after=b'" there"') as proxy:
         gate.release(2)
         await hearing.until("".join(PIECES[:2]))
-        url = f"{proxy}/api/v1/staff/{ada}/runs/{hearing.run_id}/stream"
+        url = f"{proxy}/api/v1/staff/{ada}/runs/{hearing.run_id}/stream{query}"
         async with _run("node", str(NODE / "join.mjs"), "eventsource", url) as output:
             heard = [await _read_json(output), await _read_json(output)]
             gate.open()

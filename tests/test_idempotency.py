@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from staffstream.database import connect
-from tests.far_end import PIECES, STREAM_HEAD, FarEnd, Gate, Reply, steps
+from tests.far_end import DEADLINE_S, PIECES, STREAM_HEAD, FarEnd, Gate, Hold, Reply, http_error, steps
 from tests.far_end_cases import CASES, ONE, OPEN
 from tests.server import Api, serve_here, start_server
 
@@ -94,6 +94,23 @@ async def test_the_same_key_in_the_queue(api: Api, far: FarEnd, ada: str) -> Non
         assert (await hearing.rest()).text == SAID
     assert hearing.run_id == waiting[0]["run_id"] != first["run_id"]
     assert [request.said for request in far.requests] == ["1", "2"]
+
+
+async def test_a_reader_stays_with_a_run_that_is_made_again(db: Path, far: FarEnd) -> None:
+    """An asynchronous run that is put back has not failed: who asked again by the stream hears its reply."""
+    gate = Gate()
+    far.script(lambda request: [Hold(gate), *http_error(529, "overloaded_error")(request)])
+    async with serve_here(db, far, upstream_retries=0) as api:
+        ada = await api.make_staff()
+        accepted = await api.send(ada, "Hi", key="k")
+        await far.arrived(1)
+        asking = asyncio.create_task(api.ask(ada, "Hi", key="k"))
+        async with asyncio.timeout(DEADLINE_S):
+            while not api.app.state.service.limits._streams:
+                await asyncio.sleep(0.001)
+        gate.open()
+        heard = await asking
+    assert (heard.text, heard.run_id) == (SAID, accepted["run_id"])
 
 
 async def test_another_body_is_refused(api: Api, far: FarEnd, ada: str) -> None:

@@ -132,7 +132,7 @@ async def test_joining_while_the_reply_ends(api: Api, far: FarEnd, ada: str) -> 
 
 
 async def test_forms_of_a_cursor(api: Api, far: FarEnd, ada: str) -> None:
-    """A bare number or a frame's whole id, as ?after= or as Last-Event-ID; ?after= goes before."""
+    """A bare number or a frame's whole id, as Last-Event-ID or as ?after=; the header goes before."""
     far.script(Reply(PIECES))
     run_id = (await api.ask(ada, "Hi")).run_id
     for after in (None, "", 0, "0", f"{run_id}:0"):
@@ -141,7 +141,7 @@ async def test_forms_of_a_cursor(api: Api, far: FarEnd, ada: str) -> None:
     for after in ("7", "007", f"{run_id}:7"):
         _check_tail(await api.rejoin(ada, run_id, after), 7)
         _check_tail(await api.rejoin(ada, run_id, last_event_id=after), 7)
-    _check_tail(await api.rejoin(ada, run_id, 3, last_event_id=f"{run_id}:7"), 3)
+    _check_tail(await api.rejoin(ada, run_id, 3, last_event_id=f"{run_id}:7"), 7)
 
 
 BAD_CURSORS = ["-1", "1.5", "1e3", "x", "７", "²", "0x1", " 1x", "9" * 5000, ":", "None", "1:1", f"{make_id()}:1", "+1"]
@@ -276,6 +276,28 @@ async def test_joining_an_asynchronous_run(api: Api, far: FarEnd, ada: str) -> N
         gate.open()
         _check_tail(await first.rest(), 0)
         assert (await queued.rest()).end["message_id"] == ids[1]
+
+
+@pytest.mark.logs_errors
+async def test_a_bug_ends_a_stream_too(api: Api, far: FarEnd, ada: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With an error frame that says nothing of it; the run itself goes on."""
+    gate = far.hold(PIECES)
+    first = (await api.send(ada, "1"))["run_id"]
+    await far.arrived(1)
+    queued = (await api.send(ada, "2"))["run_id"]
+
+    async def fail(*_: object) -> None:
+        raise RuntimeError("secret")
+
+    async with api.join(ada, queued) as hearing:
+        monkeypatch.setattr(api.app.state.service.database, "read", fail)
+        heard = await finish_hearing(hearing)
+        monkeypatch.undo()
+    assert (heard.end["code"], heard.end["message_id"]) == ("internal_error", None)
+    assert "secret" not in str(heard.frames)
+    gate.open()
+    for run_id in (first, queued):
+        assert (await api.ended_run(ada, run_id))["state"] == "done"
 
 
 # ── looking at a run ─────────────────────────────────────────────────────────────────────────────────────────────────

@@ -170,6 +170,17 @@ async def test_interrupting_before_anything_was_said(api: Api, far: FarEnd, ada:
     assert far.refusals == []
 
 
+async def test_a_refusal_after_interrupting_is_a_status(api: Api, far: FarEnd, ada: str) -> None:
+    """The response waits for Claude as it does without anything in the way: a refusal is no 200."""
+    far.hold()
+    async with api.stream(ada, "1") as first:
+        await far.arrived(1)
+        far.script(CASES["http_401"].script)
+        refused = await api.ask(ada, "2", multitask_strategy="interrupt")
+        assert (refused.status, refused.problem["code"]) == (502, "upstream_key_refused")
+        assert (await first.rest()).end["cancelled"]
+
+
 async def test_interrupting_a_free_conversation(api: Api, far: FarEnd, ada: str) -> None:
     """With nothing in the way it is just a question."""
     assert (await api.ask(ada, "1", multitask_strategy="interrupt")).text == SAID

@@ -8,15 +8,18 @@ import asyncio
 import contextlib
 import dataclasses
 import functools
+import logging
 from collections.abc import AsyncGenerator
 
 from staffstream import runs, sse
 from staffstream.active import describe_failure
 from staffstream.domain import Run, Scope
 from staffstream.endings import encode_terminal
-from staffstream.errors import BadCursor, Draining, StaffstreamError
+from staffstream.errors import BadCursor, Draining, InternalError, StaffstreamError
 from staffstream.pipeline import Pipeline
 from staffstream.runlog import encode_ended_run
+
+log = logging.getLogger(__name__)
 
 START_WAIT_S = 1.0  # a response starts after this even if Claude has not accepted yet
 LOOK_AGAIN_S = 0.25  # how often a run is looked at that waits, or that another process makes
@@ -31,14 +34,17 @@ class Readers:
     async def wait_started(self, run: Run) -> None:
         """Return when the response may start: Claude has accepted, or a second has passed.
 
-        Raises what made the run fail, if it failed before that with nothing said.
+        Raises what made the run fail, if it failed for good before that with nothing said.
         """
-        if (active := self._pipeline.active.get(run.id)) is None:
-            return
+        active = self._pipeline.active.get(run.id)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(START_WAIT_S):
-                await active.started.wait()
-        if active.ended.is_set() and active.failure and not active.log.cursor:
+                while active is None and run.state == "queued":
+                    await self._pipeline.run_begun.wait()
+                    active = self._pipeline.active.get(run.id)
+                if active:
+                    await active.started.wait()
+        if active and active.log.terminal and active.failure and not active.log.cursor:
             raise active.failure
 
     async def follow(self, run: Run, after: int, *, status: bool = False) -> AsyncGenerator[bytes, None]:
@@ -64,6 +70,9 @@ class Readers:
                 after = active.log.cursor if active else after
         except StaffstreamError as error:
             yield sse.encode_error(describe_failure(error), None)
+        except Exception:
+            log.exception("run %s cannot be followed", run.id)
+            yield sse.encode_error(describe_failure(InternalError()), None)
 
     async def _watch_row(self, run: Run, after: int) -> AsyncGenerator[bytes, None]:
         """The frames of a run that waits in the queue or that another process makes, until it ends or begins here."""

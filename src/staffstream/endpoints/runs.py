@@ -66,10 +66,12 @@ def _hint_wait_s(run: Run) -> int:
 
 
 def _read_cursor(request: Request, run_id: str) -> int:
-    """The cursor of `?after=` or else of Last-Event-ID, bare or as a frame's whole id; 0 without one. Raises
-    BadCursor.
+    """The cursor of Last-Event-ID or else of `?after=`, bare or as a frame's whole id; 0 without one. Raises BadCursor.
+
+    The header goes first: an EventSource that lost its connection asks for its first URL again, `?after=` and all, and
+    says by the header what it has heard since.
     """
-    value = request.query_params.get("after") or request.headers.get("last-event-id") or ""
+    value = request.headers.get("last-event-id") or request.query_params.get("after") or ""
     if not value:
         return 0
     owner, _, cursor = value.rpartition(":")

@@ -163,7 +163,7 @@ class StreamQuery(BaseModel):
 
 
 class JoinQuery(StreamQuery):
-    """The query of joining one; `after` goes before Last-Event-ID."""
+    """The query of joining one; Last-Event-ID goes before `after`."""
 
     after: str = ""
 
