@@ -4,12 +4,15 @@ import asyncio
 import contextlib
 import json
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from starlette.types import Message
 
+from staffstream.endpoints.streaming import EventStream
 from tests.far_end import DEADLINE_S, FarEnd, Gate, Reply
 from tests.server import Api, serve_here, start_server
 
@@ -65,6 +68,23 @@ async def test_a_reader_that_takes_nothing_is_let_go(db: Path, far: FarEnd) -> N
                 assert (await fast.rest()).end["type"] == "done"
                 assert b'"type":"done"' not in await _drain_socket(slow)
         assert (await api.run(ada, fast.run_id))["state"] == "done"
+
+
+async def test_a_reader_that_does_not_take_the_end_is_let_go() -> None:
+    """The few bytes that end a body can be those that no longer fit."""
+
+    async def frames() -> AsyncGenerator[bytes, None]:
+        yield b"data: {}\n\n"
+
+    async def wait(*_: object) -> Any:
+        await asyncio.Event().wait()
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.body" and not message.get("more_body"):
+            await wait()
+
+    async with asyncio.timeout(DEADLINE_S):
+        await EventStream(frames(), slow_reader_s=0.05)({"type": "http", "method": "GET"}, wait, send)
 
 
 async def test_a_reader_that_takes_little_is_not_let_go(db: Path, far: FarEnd) -> None:

@@ -3,15 +3,29 @@
 import asyncio
 import contextlib
 import email.utils
+import itertools
 import socket
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
 from staffstream.offline.wire import add_delta, encode_event, start_block, stop_block
-from tests.far_end import PIECES, STREAM_HEAD, FarEnd, Script, Stall, Wait, http_error, steps
+from tests.far_end import (
+    DEADLINE_S,
+    PIECES,
+    STREAM_HEAD,
+    FarEnd,
+    Request,
+    Script,
+    Stall,
+    Step,
+    Wait,
+    encode_piece,
+    http_error,
+    steps,
+)
 from tests.far_end_cases import CASES, END, ONE, OPEN, START, TWO
 from tests.server import Api, Heard, serve_here
 
@@ -72,11 +86,24 @@ async def test_the_first_event_has_a_limit(db: Path, far: FarEnd, name: str) -> 
         await far.left(1)
 
 
-@pytest.mark.parametrize("ping_every_s", [None, 0.01])
-async def test_silence_within_a_reply_has_a_limit(db: Path, far: FarEnd, ping_every_s: float | None) -> None:
-    """After stream_timeout_s without content the reply fails with what had been said; pings are no content."""
-    script = steps(STREAM_HEAD, OPEN, ONE, TWO, Stall(ping_every_s=ping_every_s))
-    async with _hear(db, far, script, stream_timeout_s=0.5, first_event_timeout_s=600) as (api, heard):
+SILENCES: dict[str, Iterable[Step]] = {
+    "nothing": [Stall()],
+    "pings": [Stall(ping_every_s=0.01)],
+    "empty texts": itertools.cycle([encode_piece(""), Wait(0.01)]),
+}
+
+
+@pytest.mark.parametrize("silence", SILENCES)
+async def test_silence_within_a_reply_has_a_limit(db: Path, far: FarEnd, silence: str) -> None:
+    """After stream_timeout_s without content the reply fails with what had been said; pings are no content, nor is a
+    text that says nothing.
+    """
+
+    def script(_: Request) -> Iterable[Step]:
+        return itertools.chain([STREAM_HEAD, OPEN, ONE, TWO], SILENCES[silence])
+
+    limits = {"stream_timeout_s": 0.5, "first_event_timeout_s": 600, "run_timeout_s": DEADLINE_S}
+    async with _hear(db, far, script, **limits) as (api, heard):
         assert (heard.text, heard.end["code"]) == ("One two", "upstream_timeout")
         assert heard.end["retryable"]
         assert (await api.get(f"/staff/{(await api.get('/staff'))[0]['id']}/messages"))[0]["status"] == "interrupted"

@@ -41,7 +41,7 @@ class ActiveRun:
         """Put what Claude sent where it belongs. Called once per network chunk of every reply: keep it lean."""
         for event in events:
             if type(event) is str:
-                if self.first_token_at is None and event:
+                if self.first_token_at is None:
                     self.first_token_at = now_text()
                     self.log.enter_phase("responding")
                 self.log.append(event)

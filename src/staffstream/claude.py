@@ -175,7 +175,7 @@ class EventReader:
         if delta.get("type") != "text_delta":
             return Thinking()
         text = delta.get("text")
-        if text is None:
+        if text is None or text == "":  # says nothing, so it is no sign of life either
             return None
         if not isinstance(text, str):
             raise UpstreamMalformed

@@ -59,6 +59,8 @@ class EventStream:
                 watcher = asyncio.create_task(_leave_when_gone(receive, leave))
                 try:
                     await asyncio.create_task(self._relay(_find_writer(scope, send), watch))
+                    self._sending = True  # the end of the body can be what no longer fits into a full buffer
+                    watch.note()
                     await send({"type": "http.response.body", "body": b""})
                 finally:
                     watch.close()
