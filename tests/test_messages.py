@@ -1,8 +1,10 @@
 """Messages over HTTP: asking by either door, what is kept, looking back, and the edges of the surface."""
 
 import re
+from collections.abc import AsyncIterator
 from typing import Any
 
+import httpx
 import pytest
 
 from staffstream.context import UNKNOWN_RATIO, weigh_question
@@ -302,6 +304,32 @@ async def test_regenerating_answers_the_same_question_anew(api: Api, ada: str, f
     answers = [m["content"][-1]["text"] for m in far.chats[-1].body["messages"] if m["role"] == "assistant"]
     assert answers == [SAID, "Better."]
     assert far.refusals == []
+
+
+async def test_http_2_without_lengths(api: Api, ada: str, far: FarEnd) -> None:
+    """Streams come token by token over HTTP/2 too, and a body is read there though no header announces it."""
+    first = await api.ask(ada, "One")
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b'{"multitask_strategy":"interrupt"}'
+
+    far.hold(["x"])
+    async with (
+        api.stream(ada, "Two") as in_the_way,
+        httpx.AsyncClient(base_url=f"{api.url}/api/v1", http1=False, http2=True, trust_env=False) as client,
+    ):
+        await far.arrived(2)
+        path = f"/staff/{ada}/messages/{first.end['message_id']}/regenerate"
+        gate = far.hold(["Better", " still"])
+        async with Api(api.url, client).open("POST", path, content=body()) as hearing:
+            for token in ("Better", " still"):
+                gate.release(1)
+                assert await hearing.token() == token
+            gate.open()
+            assert (await hearing.rest()).end["type"] == "done"
+        assert hearing.response.http_version == "HTTP/2"
+        assert "connection" not in hearing.response.headers
+        assert (await in_the_way.rest()).end["cancelled"]
 
 
 async def test_an_old_answer_is_made_anew_from_what_came_before(api: Api, ada: str, far: FarEnd) -> None:

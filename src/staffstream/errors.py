@@ -166,7 +166,7 @@ class MessageTooLong(TooLarge):
 
 
 class UnsupportedMediaType(StaffstreamError):
-    """Send the body as application/json."""
+    """Send the body as JSON, with the header Content-Type: application/json."""
 
     status, code, title = 415, "unsupported_media_type", "Unsupported media type"
 

@@ -85,7 +85,8 @@ def _listen(settings: Settings) -> socket.socket:
     except OSError as error:
         listener.close()
         raise SetupError(
-            f"Cannot listen on {settings.host}:{settings.port}: {error.strerror}. Name another port with --port."
+            f"Cannot listen on {settings.host}:{settings.port}: {error.strerror}."
+            " Name another port with --port or STAFFSTREAM_PORT."
         ) from error
     return listener
 

@@ -30,14 +30,17 @@ _MOST_BRACKETS = 1_000_000  # in text too, where there are never so many; each e
 _MOST_DISCARDED_BYTES = 16 * 1024 * 1024
 
 
-async def read_body(request: Request, shape: type[T] | TypeAdapter[T], *, limit_bytes: int | None = None) -> T:
-    """The body as a value of the shape. Raises a 4xx of our tree; an absent content type counts as JSON."""
+async def read_body(
+    request: Request, shape: type[T] | TypeAdapter[T], *, limit_bytes: int | None = None, empty: T | None = None
+) -> T:
+    """The body as a value of the shape, `empty` for none. Raises a 4xx of our tree; an absent content type counts as
+    JSON.
+    """
     settings = get_service(request).settings
     chunks = request.stream()
     try:
         async with asyncio.timeout(settings.body_timeout_s):
             try:
-                _check_media_type(request)
                 data = await _collect(request, chunks, limit_bytes or settings.max_body_bytes)
             except StaffstreamError:
                 await _discard_rest(request, chunks)
@@ -46,6 +49,9 @@ async def read_body(request: Request, shape: type[T] | TypeAdapter[T], *, limit_
         raise SlowRequest from error
     except ClientDisconnect as error:
         raise BadRequest("The body ended before it was complete.") from error
+    if empty is not None and not data:
+        return empty
+    _check_media_type(request)
     if data.count(b"[") + data.count(b"{") > _MOST_BRACKETS:
         raise TooLarge("The body holds too many lists and objects.")
     value = parse_json(data)

@@ -49,7 +49,7 @@ async def stream(request: Request) -> EventStream:
 async def regenerate(request: Request) -> EventStream:
     """Ask the question behind a message again, and get the new reply as it is made."""
     _, user_id = await get_caller(request)
-    body = await read_body(request, Regeneration) if await _has_body(request) else Regeneration()
+    body = await read_body(request, Regeneration, empty=Regeneration())
     message_id = request.path_params["message_id"]
     return await _answer_live(
         request,
@@ -220,7 +220,3 @@ def _hash(body: NewMessage, key: str | None) -> bytes:
 
 def _wants_status(request: Request) -> bool:
     return "status" in request.query_params.get("events", "").split(",")
-
-
-async def _has_body(request: Request) -> bool:
-    return request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
