@@ -64,7 +64,8 @@ def describe(index: ScopeIndex, living: list[int]) -> list[object]:
     return [
         index.get_numbers(positions).tolist(),
         (index.get_threads(positions) != 0).tolist(),
-        [pieces.tolist() for pieces in index.get_pieces(positions)],
+        [index.get_pieces(positions[i : i + 1]).tolist() for i in range(len(positions))],
+        index.get_pieces(positions).tolist(),
         None if distances is None else distances[positions].tolist(),
     ]
 

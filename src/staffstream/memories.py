@@ -385,11 +385,10 @@ def list_forgotten_messages(conn: Connection, scope: Scope, message_ids: Sequenc
 
 def load_memories(conn: Connection, scope: Scope, numbers: Iterable[int]) -> dict[int, Memory]:
     """Some memories by number; ones of another scope are not among them."""
-    wanted = list(numbers)
     rows = conn.execute(
         # "+" keeps the planner from reading the whole scope by its index
-        f"SELECT * FROM memories WHERE number IN ({', '.join('?' * len(wanted))}) AND +scope_id = ?",
-        (*wanted, scope.id),
+        "SELECT * FROM memories WHERE number IN (SELECT value FROM json_each(?)) AND +scope_id = ?",
+        (json.dumps(list(numbers)), scope.id),
     )
     return {row["number"]: _read_memory(row) for row in rows}
 

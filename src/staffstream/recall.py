@@ -165,11 +165,11 @@ def _find_candidates(
     cosines = _scale_cosines(_estimate_cosines(distances, positions, vector), unrelated)
     rough = _add_neighbours(index, positions, mix.of(words, cosines, pieces))
     best = np.sort(np.argsort(-rough, kind="stable")[:WEIGHED])
-    traits, kept = _load_kept(conn, scope, index, positions, best)
+    traits, kept, missing = _load_best(conn, scope, index, positions, best)
     if vector is not None and distances is not None:
         cosines[kept] = _scale_cosines(compare_vectors(conn, [each.number for each in traits], vector), unrelated)
     match = mix.of(words, cosines, pieces)
-    match[np.setdiff1d(best, kept)] = 0
+    match[missing] = 0
     match[kept[[_comes_from(each, without_message) for each in traits]]] = 0
     matching = match[kept] > 0
     traits, chosen = list(compress(traits, matching)), kept[matching]
@@ -208,15 +208,16 @@ def _scale_cosines(cosines: Floats, unrelated: float) -> Floats:
     return scaled
 
 
-def _load_kept(
+def _load_best(
     conn: Connection, scope: Scope, index: ScopeIndex, positions: Positions, best: Positions
-) -> tuple[list[Traits], Positions]:
-    """The traits of the best candidates that are in the snapshot, and which those are, in the same order."""
-    numbers = index.get_numbers(positions[best])
-    traits = load_traits(conn, scope, numbers.tolist())
-    here = np.isin(numbers, [each.number for each in traits])
+) -> tuple[list[Traits], Positions, Positions]:
+    """The traits of the best candidates that are in the snapshot, which those are, and which of the best are not."""
+    numbers = index.get_numbers(positions[best]).tolist()
+    traits = load_traits(conn, scope, numbers)
+    known = {each.number for each in traits}
+    here = np.array([number in known for number in numbers], np.bool_)
     index.forget(positions[best[~here]])
-    return traits, best[here]
+    return traits, best[here], best[~here]
 
 
 def _choose_mix(conn: Connection, *, with_vectors: bool) -> Mix:
@@ -286,9 +287,9 @@ def _match_pieces(index: ScopeIndex, topic: str, positions: Positions) -> Floats
     filled = np.flatnonzero(lengths)
     if not len(asked) or not len(filled):
         return nearness
-    starts = np.concatenate([[0], np.cumsum(lengths[filled])[:-1]])
-    likeness = load_static_embedder().compare_pieces(asked, np.concatenate(index.get_pieces(positions[filled])))
-    best = np.maximum.reduceat(np.maximum(likeness - 0.1, 0) / 0.9, starts, axis=1)
+    starts = np.cumsum(lengths[filled]) - lengths[filled]
+    likeness = load_static_embedder().compare_pieces(asked, index.get_pieces(positions[filled]))
+    best = np.maximum(np.maximum.reduceat(likeness, starts, axis=1) - 0.1, 0) / 0.9
     shorter = 1 / (0.7 + 0.3 * lengths[filled] / index.mean_length)
     nearness[filled] = weights @ best * shorter
     return nearness

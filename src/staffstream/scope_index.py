@@ -211,10 +211,12 @@ class ScopeIndex:
         """How many pieces each text has."""
         return self._end.values[positions] - self._get_starts(positions)
 
-    def get_pieces(self, positions: Positions) -> list[Array]:
-        """Each text's pieces."""
-        starts, ends = self._get_starts(positions), self._end.values[positions]
-        return [self._pieces.values[start:end] for start, end in zip(starts, ends, strict=True)]
+    def get_pieces(self, positions: Positions) -> Array:
+        """The pieces of these texts, one text after the other."""
+        lengths = self.get_lengths(positions)
+        skipped = self._get_starts(positions) - (np.cumsum(lengths) - lengths)  # between a text's place here and there
+        pieces: Array = self._pieces.values[np.repeat(skipped, lengths) + np.arange(lengths.sum())]
+        return pieces
 
     def count_pieces(self, ids: Array) -> Array:
         """How often each of these pieces stands in the scope's texts."""
