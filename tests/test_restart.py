@@ -5,6 +5,7 @@ import contextlib
 import os
 import random
 import signal
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 from staffstream.database import connect
 from staffstream.domain import now_text
 from tests.far_end import DEADLINE_S, PIECES, FarEnd, Gate, Reply
-from tests.server import Api, Hearing, ServerProcess, start_server
+from tests.server import Api, Hearing, ServerProcess, serve_here, start_server
 
 pytestmark = pytest.mark.anyio
 
@@ -310,6 +311,22 @@ async def test_a_killed_server_is_tidied_up_after_by_the_other(db: Path, far: Fa
             assert run["partial_text"] == "Hello from"
             assert (await second.api.ended_run(ada, queued))["state"] == "done"
     assert [request.said for request in far.chats] == ["1", "2"]
+
+
+async def test_a_busy_server_does_not_take_over_its_own_runs(db: Path, far: FarEnd) -> None:
+    """Its leases run out while the database's writer is busy; nobody else is there, and it knows what it is making."""
+    gate = far.hold()
+    gate.release(1)
+    async with serve_here(db, far, lease_s=0.5) as api:
+        database = api.app.state.service.database
+        ada = await api.make_staff()
+        async with api.stream(ada, "Hi") as hearing:
+            await hearing.token()
+            for _ in range(4):  # between the renewal of a lease and the look for ones that ran out lies one of these
+                await database.write(lambda tx: time.sleep(0.6))
+            gate.open()
+            heard = await hearing.rest()
+    assert (heard.text, heard.end["type"]) == (SAID, "done")
 
 
 @pytest.mark.parametrize("door", ["stream", "async"])

@@ -246,13 +246,15 @@ def requeue_run(tx: Connection, run: Run, *, wait_s: float = 0.0) -> bool:
     return cursor.rowcount == 1
 
 
-def find_abandoned_runs(conn: Connection, *, all_begun: bool) -> list[tuple[Run, bool]]:
+def find_abandoned_runs(conn: Connection, *, owner: Owner, all_begun: bool) -> list[tuple[Run, bool]]:
     """Begun runs that nobody is making any more, each with whether any of its text was delivered.
 
-    With `all_begun` (this process is alone on the file) every begun run, else those whose lease has run out.
+    With `all_begun` (this process is alone on the file) every begun run, else those of others whose lease has run out:
+    the owner itself knows what it is making, however late its busy loop renews.
     """
     rows = conn.execute(
-        f"{_SELECT} WHERE state IN {_BEGUN} AND (? OR lease_expires_at < ?)", (int(all_begun), now_text())
+        f"{_SELECT} WHERE state IN {_BEGUN} AND (? OR (owner <> ? AND lease_expires_at < ?))",
+        (int(all_begun), owner.id, now_text()),
     )
     return [(_read_run(row), bool(row["delivered"])) for row in rows]
 

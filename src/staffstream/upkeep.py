@@ -110,7 +110,7 @@ async def _sweep(pipeline: Pipeline, *, all_begun: bool) -> None:
 
     def sweep(tx: Connection) -> list[Settled]:
         settled = []
-        for run, delivered in runs.find_abandoned_runs(tx, all_begun=all_begun):
+        for run, delivered in runs.find_abandoned_runs(tx, owner=pipeline.owner, all_begun=all_begun):
             if run.door == "async" and not delivered and run.attempts < CRASHED_ATTEMPTS:
                 runs.requeue_run(tx, run, wait_s=_wait_after_crash_s(run.attempts))
             else:
