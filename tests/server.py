@@ -32,10 +32,11 @@ import pytest
 from hypercorn.asyncio import serve as serve_asgi
 from hypercorn.config import Config
 from starlette.requests import Request as StarletteRequest
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from staffstream import keys
 from staffstream.app import Staffstream, create_app
+from staffstream.chunks import offer_writer
 from staffstream.database import connect, prepare_file, transact
 from staffstream.domain import Role
 from staffstream.endpoints.service import Identify
@@ -376,13 +377,22 @@ def make_settings(db: Path, far: FarEnd | None = None, **settings: Any) -> Setti
 async def serve_here(
     db: Path, far: FarEnd | None = None, *, identify: Identify | None = None, **settings: Any
 ) -> AsyncIterator[Api]:
-    """The app on Hypercorn in this process, over a real loopback port."""
+    """The app on Hypercorn in this process, over a real loopback port, with the server's own writer."""
     app = create_app(make_settings(db, far, **settings), identify=identify)
-    async with serve_asgi_here(app) as url, open_api(url, app) as api:
+    async with serve_asgi_here(_with_writer(app)) as url, open_api(url, app) as api:
         try:
             yield api
         finally:
             await app.drain(0)
+
+
+def _with_writer(app: ASGIApp) -> ASGIApp:
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            offer_writer(scope, send)
+        await app(scope, receive, send)
+
+    return answer
 
 
 async def name_user(request: StarletteRequest) -> str:

@@ -8,7 +8,7 @@ import pytest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from staffstream.chunks import offer_writer
-from staffstream.endpoints.streaming import WRITER, Write
+from staffstream.endpoints.streaming import WRITER, BodyWriter, Write
 from tests.far_end import DEADLINE_S
 from tests.server import serve_asgi_here
 
@@ -22,22 +22,28 @@ def _stream(body: Callable[[Write, Receive], Awaitable[None]], *, offered: list[
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            await receive()
-            await send({"type": "lifespan.startup.complete"})
-            await receive()
-            await send({"type": "lifespan.shutdown.complete"})
+            await _live(receive, send)
             return
 
         async def write(data: bytes) -> None:
             await send({"type": "http.response.body", "body": data, "more_body": True})
 
         offer_writer(scope, send)
-        (offered if offered is not None else []).append(WRITER in scope["extensions"])
+        writer: BodyWriter | None = scope["extensions"].get(WRITER)
+        (offered if offered is not None else []).append(writer is not None)
         await send({"type": "http.response.start", "status": 200, "headers": []})
-        await body(scope["extensions"].get(WRITER, write), receive)
+        await body(writer.write if writer else write, receive)
         await send({"type": "http.response.body", "body": b""})
 
     return app
+
+
+async def _live(receive: Receive, send: Send) -> None:
+    """An app's lifespan."""
+    await receive()
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    await send({"type": "lifespan.shutdown.complete"})
 
 
 async def _write_all(write: Write, receive: Receive) -> None:
@@ -122,3 +128,39 @@ async def test_what_is_written_to_a_reader_that_left_is_dropped() -> None:
         async with asyncio.timeout(DEADLINE_S):
             await gone.wait()
             await over.wait()
+
+
+async def test_a_push_is_written_among_the_writes_and_refused_when_it_would_wait() -> None:
+    """It arrives in order; one for a reader that takes nothing writes nothing, and neither does one for nobody."""
+    size, sent = 10_000, []
+    full, gone, left = asyncio.Event(), asyncio.Event(), []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await _live(receive, send)
+            return
+        offer_writer(scope, send)
+        writer: BodyWriter = scope["extensions"][WRITER]
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await writer.write(b"first ")
+        while writer.push(b"%010d" % len(sent) * (size // 10)):
+            sent.append(size)
+        full.set()
+        await writer.write(b" last")
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        left.append(writer.push(b"x"))
+        gone.set()
+
+    async with serve_asgi_here(app) as url, httpx.AsyncClient(base_url=url) as client:
+        async with client.stream("GET", "/") as answer, asyncio.timeout(DEADLINE_S):
+            await full.wait()
+            body = b""
+            async for data in answer.aiter_bytes():
+                body += data
+                if body.endswith(b" last"):
+                    break
+        async with asyncio.timeout(DEADLINE_S):
+            await gone.wait()
+    assert body == b"first " + b"".join(b"%010d" % n * (size // 10) for n in range(len(sent))) + b" last"
+    assert left == [False]

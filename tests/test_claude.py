@@ -4,6 +4,7 @@ What each fault of the far end does to a reply is in test_faults.py; here it is 
 """
 
 import asyncio
+import contextvars
 import gzip
 import itertools
 import json
@@ -452,6 +453,48 @@ async def test_an_import_that_fails_is_tried_again(far: FarEnd) -> None:
         for _ in range(2):
             with pytest.raises(Missing):
                 await _ask(claude)
+
+
+async def test_a_reply_is_heard_in_the_calls_that_receive_it(far: FarEnd, claude: Claude) -> None:
+    """No task is woken for a token. Should a release of the SDK or aiohttp no longer let us, every reply still comes,
+    and costs more.
+    """
+    tasks: list[object] = []
+    gate = far.hold(["one", "two", "three"])
+
+    def take(events: list[Event]) -> None:
+        if _text(events):
+            tasks.append(asyncio.current_task())
+        gate.release(1)
+
+    gate.release(1)
+    await claude.stream_reply(PROMPT, take)
+    assert tasks[1:] == [None, None], "the first may have come with the head"
+
+
+async def test_a_reply_that_came_with_its_head_is_whole(far: FarEnd, claude: Claude) -> None:
+    """However much of it waits by the time it is listened to: aiohttp holds back what is more than it keeps."""
+    pieces = ["many words " * 9_000] * 40
+    far.script(Reply(pieces))
+    assert _text(await _ask(claude)) == "".join(pieces)
+
+
+async def test_what_a_reply_logs_is_its_own(far: FarEnd, claude: Claude) -> None:
+    """Its events come in the context of who asked, not of who opened the connection that both used."""
+    asker = contextvars.ContextVar("asker", default="nobody")
+    for name in ("first", "second"):
+        heard: list[str] = []
+        gate = far.hold(["one", "two"])
+
+        def take(events: list[Event], gate: Gate = gate, heard: list[str] = heard) -> None:
+            heard.append(asker.get())
+            gate.release(1)
+
+        asker.set(name)
+        gate.release(1)
+        await claude.stream_reply(PROMPT, take)
+        assert set(heard) == {name}
+        assert len(heard) > 1
 
 
 async def test_a_compressed_reply_is_read(far: FarEnd, claude: Claude) -> None:

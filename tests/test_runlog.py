@@ -57,25 +57,106 @@ async def test_what_waits_is_one_write_of_many_frames() -> None:
 
 @given(st.lists(st.text(max_size=4), max_size=6), st.data())
 def test_a_reader_joins_at_any_cursor(texts: list[str], data: st.DataObject) -> None:
-    """At a frame's edge or within one, before or after the rest was said: all after the cursor, nothing twice."""
+    """At a frame's edge or within one, before or after the rest was said or the past was folded: all after the cursor,
+    nothing twice, whatever part of it a push takes.
+    """
     said_by_then = data.draw(st.integers(0, len(texts)))
     after = data.draw(st.integers(0, len("".join(texts[:said_by_then]))))
-    frames = asyncio.run(_join(texts, said_by_then, after))
+    pushes = data.draw(st.none() | st.lists(st.booleans(), min_size=len(texts), max_size=len(texts)))
+    folds = data.draw(st.sets(st.integers(0, len(texts))))
+    frames = asyncio.run(_join(texts, said_by_then, after, pushes, folds))
     said = "".join(texts)
     assert _text(frames) == said[after:]
     assert [frame.cursor for frame in frames[:-1]][-1:] == ([len(said)] if len(said) > after else [])
     assert frames[-1].type == "done"
 
 
-async def _join(texts: list[str], said_by_then: int, after: int) -> list[Frame]:
-    """What a reader hears that joins at a cursor when some of the texts have been said."""
-    log = _make_log(*texts[:said_by_then], closed=False)
-    stream = log.follow(after, heartbeat_s=LONG_S)
-    writes = [await anext(stream)] if log.cursor > after else []
-    for text in texts[said_by_then:]:
-        log.append(text)
+async def _join(
+    texts: list[str], said_by_then: int, after: int, pushes: list[bool] | None, folds: set[int]
+) -> list[Frame]:
+    """What a reader hears that joins at a cursor when some of the texts have been said. `pushes` says which of its
+    pushes take what they are given, `folds` when the log is folded.
+    """
+    log, writes = _make_log(closed=False), []
+
+    def push(data: bytes) -> bool:
+        assert pushes is not None
+        if taken := pushes.pop():
+            writes.append(data)
+        return taken
+
+    async def follow() -> None:
+        async for data in log.follow(after, heartbeat_s=LONG_S, push=push if pushes is not None else None):
+            writes.append(data)
+
+    async with asyncio.TaskGroup() as group:
+        for number, text in enumerate([*texts, ""]):
+            if number in folds:
+                log.fold()
+            if number == said_by_then:
+                group.create_task(follow())
+                await asyncio.sleep(0)
+            log.append(text)
+            if number % 2:  # else the next comes while the reader has not yet woken
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
+        log.close(DONE)
+    return _read(*writes)
+
+
+async def test_a_reader_that_sleeps_is_sent_what_is_said_in_that_very_call() -> None:
+    """No task is woken for it, and several texts of one read are one write of a frame each."""
+    log, pushed = RunLog("r"), []
+
+    def push(data: bytes) -> bool:
+        pushed.append(data)
+        return True
+
+    stream = log.follow(heartbeat_s=LONG_S, push=push)
+    waiting = asyncio.create_task(anext(stream))
+    await asyncio.sleep(0)
+    log.append("a", "", "b")
+    log.append("c")
+    assert [len(_read(data)) for data in pushed] == [2, 1]
+    assert not waiting.done()
     log.close(DONE)
-    return _read(*writes, *await _collect(stream))
+    assert await waiting == DONE
+    assert await _collect(stream) == []
+
+
+async def test_a_push_that_is_refused_goes_the_slow_way() -> None:
+    """A reader whose connection is full is woken, and sent the same frames when it has room."""
+    log = RunLog("r")
+    stream = log.follow(heartbeat_s=LONG_S, push=lambda data: False)
+    waiting = asyncio.create_task(anext(stream))
+    await asyncio.sleep(0)
+    log.append("a")
+    log.append("b")
+    assert _text(_read(await waiting)) == "ab"
+    log.close(DONE)
+    assert await _collect(stream) == [DONE]
+
+
+async def test_what_all_have_been_sent_is_folded() -> None:
+    """Who joins later gets it in one frame, and who lags behind still each token in its own."""
+    log = _make_log("a", "b", closed=False)
+    lagging = log.follow(heartbeat_s=LONG_S)
+    await anext(lagging)
+    log.append("c")
+    log.append("d")
+    log.fold()
+    late = log.follow(heartbeat_s=LONG_S)
+    assert [frame.data["content"] for frame in _read(await anext(late), await anext(late))] == ["ab", "c", "d"]
+    assert [frame.data["content"] for frame in _read(await anext(lagging))] == ["c", "d"]
+    log.fold()
+    log.close(DONE)
+    assert [frame.data.get("content") for frame in _read(*await _collect(log.follow(heartbeat_s=LONG_S)))] == [
+        "abcd",
+        None,
+    ]
+    assert log.text == "abcd"
+    await late.aclose()
+    await lagging.aclose()
 
 
 async def test_an_empty_text_makes_no_frame() -> None:

@@ -13,6 +13,7 @@ import pytest
 from starlette.types import Message
 
 from staffstream.endpoints.streaming import EventStream
+from staffstream.runlog import Push
 from tests.far_end import DEADLINE_S, FarEnd, Gate, Reply
 from tests.server import Api, serve_here, start_server
 
@@ -73,7 +74,7 @@ async def test_a_reader_that_takes_nothing_is_let_go(db: Path, far: FarEnd) -> N
 async def test_a_reader_that_does_not_take_the_end_is_let_go() -> None:
     """The few bytes that end a body can be those that no longer fit."""
 
-    async def frames() -> AsyncGenerator[bytes, None]:
+    async def follow(*, push: Push | None) -> AsyncGenerator[bytes, None]:
         yield b"data: {}\n\n"
 
     async def wait(*_: object) -> Any:
@@ -84,7 +85,7 @@ async def test_a_reader_that_does_not_take_the_end_is_let_go() -> None:
             await wait()
 
     async with asyncio.timeout(DEADLINE_S):
-        await EventStream(frames(), slow_reader_s=0.05)({"type": "http", "method": "GET"}, wait, send)
+        await EventStream(follow, slow_reader_s=0.05)({"type": "http", "method": "GET"}, wait, send)
 
 
 async def test_a_reader_that_takes_little_is_not_let_go(db: Path, far: FarEnd) -> None:

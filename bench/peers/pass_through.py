@@ -29,7 +29,7 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "lifespan.shutdown.complete"})
         return
     offer_writer(scope, send)
-    write = scope["extensions"][WRITER]
+    write = scope["extensions"][WRITER].write
     question = json.loads(await Request(scope, receive).body())["content"]
     async with client.messages.with_streaming_response.create(
         model="claude-sonnet-5-5", max_tokens=4096, messages=[{"role": "user", "content": question}], stream=True

@@ -39,12 +39,10 @@ class ActiveRun:
 
     def take(self, events: list[Event]) -> None:
         """Put what Claude sent where it belongs. Called once per network chunk of every reply: keep it lean."""
+        texts = []
         for event in events:
             if type(event) is str:
-                if self.first_token_at is None:
-                    self.first_token_at = now_text()
-                    self.log.enter_phase("responding")
-                self.log.append(event)
+                texts.append(event)
             elif type(event) is Accepted:
                 self.model = event.model
                 self.streaming_at = now_text()
@@ -52,6 +50,11 @@ class ActiveRun:
                 self.started.set()
             elif type(event) is Finished:
                 self.finished = event
+        if texts:
+            if self.first_token_at is None:
+                self.first_token_at = now_text()
+                self.log.enter_phase("responding")
+            self.log.append(*texts)
 
     def note_progress(self) -> Progress | None:
         """What has to be written down since the last time, if anything."""
@@ -59,6 +62,7 @@ class ActiveRun:
         if reached == self._noted:
             return None
         self._noted = reached
+        self.log.fold()
         return Progress(self.run.id, self.run.fence, self.state, self.log.text, self.streaming_at, self.first_token_at)
 
     def __enter__(self) -> None:

@@ -15,7 +15,7 @@ from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.protocol.http_stream import HTTPStream
 from starlette.types import Scope, Send
 
-from staffstream.endpoints.streaming import WRITER, Write
+from staffstream.endpoints.streaming import WRITER
 
 
 def offer_writer(scope: Scope, send: Send) -> None:
@@ -29,21 +29,36 @@ def offer_writer(scope: Scope, send: Send) -> None:
         and isinstance(protocol, H11Protocol)
         and isinstance(server, TCPServer)
     ):
-        scope["extensions"] = {**scope.get("extensions", {}), WRITER: _make_writer(stream, protocol, server.writer)}
+        scope["extensions"] = {**scope.get("extensions", {}), WRITER: _ChunkWriter(stream, protocol, server.writer)}
 
 
-def _make_writer(stream: HTTPStream, protocol: H11Protocol, writer: asyncio.StreamWriter) -> Write:
-    transport = writer.transport
-    _, high_water = transport.get_write_buffer_limits()  # `drain` never waits below it
+class _ChunkWriter:
+    """Writes the chunks of one response."""
 
-    async def write(data: bytes) -> None:
-        if stream.closed or not data:  # an empty chunk would end the body
+    __slots__ = ("_high_water", "_protocol", "_stream", "_transport", "_writer")
+
+    def __init__(self, stream: HTTPStream, protocol: H11Protocol, writer: asyncio.StreamWriter) -> None:
+        self._stream = stream
+        self._protocol = protocol
+        self._writer = writer
+        self._transport = writer.transport
+        _, self._high_water = self._transport.get_write_buffer_limits()  # `drain` never waits below it
+
+    async def write(self, data: bytes) -> None:
+        if self._stream.closed or not data:  # an empty chunk would end the body
             return
         try:
-            writer.write(b"%x\r\n%b\r\n" % (len(data), data))
-            if transport.get_write_buffer_size() > high_water:
-                await writer.drain()
+            self._transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+            if self._transport.get_write_buffer_size() > self._high_water:
+                await self._writer.drain()
         except (ConnectionError, RuntimeError):  # what Hypercorn takes for a reader that left
-            await protocol.handle(Closed())
+            await self._protocol.handle(Closed())
 
-    return write
+    def push(self, data: bytes) -> bool:
+        if self._stream.closed or self._transport.get_write_buffer_size() + len(data) > self._high_water:
+            return False
+        try:
+            self._transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+        except (ConnectionError, RuntimeError):  # `write` will meet it too, and say so
+            return False
+        return True

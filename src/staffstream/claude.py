@@ -376,23 +376,23 @@ class Claude:
         self, sdk: "Sdk", prompt: Prompt, take: Callable[[list[Event]], None], watch: SilenceWatch
     ) -> EventReader:
         reader = EventReader()
-        async with sdk.stream(
+
+        def hear(data: bytes) -> bool:
+            if events := reader.feed(data):
+                if type(events[0]) is Accepted:
+                    watch.change_limit(self.limits.silence_s)
+                else:
+                    watch.note()
+                take(events)
+            return reader.finished or reader.failure is not None
+
+        await sdk.stream(
             model=prompt.model,
             max_tokens=prompt.max_tokens,
             system=prompt.system,
             messages=prompt.messages,
             connect_s=self.limits.connect_s,
-        ) as read:
-            while chunk := await read():
-                if events := reader.feed(chunk):
-                    if type(events[0]) is Accepted:
-                        watch.change_limit(self.limits.silence_s)
-                    else:
-                        watch.note()
-                    take(events)
-                if reader.finished:
-                    return reader
-                if reader.failure:
-                    raise reader.failure
+            hear=hear,
+        )
         reader.end()
         return reader

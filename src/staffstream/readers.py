@@ -17,7 +17,7 @@ from staffstream.domain import Run, Scope
 from staffstream.endings import encode_terminal
 from staffstream.errors import BadCursor, Draining, InternalError, StaffstreamError
 from staffstream.pipeline import Pipeline
-from staffstream.runlog import encode_ended_run
+from staffstream.runlog import Push, encode_ended_run
 
 log = logging.getLogger(__name__)
 
@@ -47,17 +47,20 @@ class Readers:
         if active and active.log.terminal and active.failure and not active.log.cursor:
             raise active.failure
 
-    async def follow(self, run: Run, after: int, *, status: bool = False) -> AsyncGenerator[bytes, None]:
-        """The frames of a run after a cursor, live while it is being made, and one terminal frame: the run's own, or
-        an error when this stream cannot go on though the run may.
+    async def follow(
+        self, run: Run, after: int, *, status: bool = False, push: Push | None = None
+    ) -> AsyncGenerator[bytes, None]:
+        """The frames of a run after a cursor, live while it is being made (then by `push` if it takes them), and one
+        terminal frame: the run's own, or an error when this stream cannot go on though the run may.
         """
+        heartbeat_s = self._pipeline.settings.heartbeat_s
         try:
             while True:
                 active = self._pipeline.active.get(run.id)
                 if active is None:
                     frames = self._watch_row(run, after)
                 elif await self._note_delivery(active.run):
-                    frames = active.log.follow(after, heartbeat_s=self._pipeline.settings.heartbeat_s, status=status)
+                    frames = active.log.follow(after, heartbeat_s=heartbeat_s, status=status, push=push)
                 else:
                     active.stop("taken_over")
                     await active.ended.wait()

@@ -1,14 +1,15 @@
 """The log of one active run: an append-only list of token frames that any number of readers follow.
 
-A reader is an index into the list, so a slow one costs nothing and never holds Claude's stream back, and a frame is
-encoded once whoever reads it. A cursor is the number of characters said so far; it can be looked up in the list while
-the run is active, and cut from the saved text when it is over.
+A reader is a cursor, the number of characters it has been sent, so a slow one costs nothing and never holds Claude's
+stream back. A reader that sleeps has everything; when more is said it is woken, or, if it has offered a `push`, sent
+that in the very call in which Claude's bytes came, so that no task is woken for a token. Text that every reader has
+been sent is folded together: who joins later gets it in larger frames.
 """
 
 import asyncio
 import contextlib
 from bisect import bisect_right
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,14 +18,18 @@ from staffstream.errors import BadCursor
 from staffstream.timing import SilenceWatch
 
 Phase = Literal["building", "thinking", "responding"]
+Push = Callable[[bytes], bool]
+"""Sends bytes to a reader at once; False if it could not, and nothing was sent."""
 
 _WRITE_CHARACTERS = 16_384  # about as much text as is joined into one write
 
 
 @dataclass(slots=True, eq=False)
 class _Reader:
-    """A follower's wake-up; `idle` is set when it was the heartbeat that woke it."""
+    """A follower: what it has been sent, its wake-up, and whether it was the heartbeat that woke it."""
 
+    cursor: int
+    push: Push | None
     wake: asyncio.Future[None] | None = None
     idle: bool = False
 
@@ -43,34 +48,38 @@ class RunLog:
         self.phase: Phase = "building"
         self.closed = False
         self.terminal: bytes | None = None  # none though closed: the run goes on elsewhere
-        self._parts: list[str] = []
-        self._frames: list[bytes] = []
-        self._ends: list[int] = []  # the cursor after each frame
-        self._readers: set[_Reader] = set()
+        self._folded: list[str] = []  # text in large pieces,
+        self._fold = 0  # up to this cursor,
+        self._parts: list[str] = []  # and what was said since, a frame each
+        self._ends: list[int] = []  # the cursor after each of them
+        self._count = 0  # of all frames
+        self._readers: dict[_Reader, SilenceWatch] = {}
         self._loop = asyncio.get_running_loop()
         self._started_at = self._loop.time()
 
     @property
     def text(self) -> str:
         """Everything said so far."""
-        if len(self._parts) > 1:
-            self._parts = ["".join(self._parts)]
-        return self._parts[0] if self._parts else ""
+        return "".join((*self._folded, *self._parts))
 
     @property
     def reader_count(self) -> int:
         """How many follow the run right now."""
         return len(self._readers)
 
-    def append(self, text: str) -> None:
-        """Add what Claude just said; nothing for an empty text, since the cursor must grow with every frame."""
-        if not text:
-            return
-        self.cursor += len(text)
-        self._parts.append(text)
-        self._frames.append(sse.encode_token(self.run_id, self.cursor, text))
-        self._ends.append(self.cursor)
-        self._rouse_readers()
+    def append(self, *texts: str) -> None:
+        """Add what Claude just said, a frame each; none for an empty text, since the cursor must grow with every
+        frame.
+        """
+        before = self.cursor
+        for text in texts:
+            if text:
+                self.cursor += len(text)
+                self._parts.append(text)
+                self._ends.append(self.cursor)
+                self._count += 1
+        if self.cursor > before:
+            self._deliver(before)
 
     def enter_phase(self, phase: Phase) -> None:
         """Note what the run is doing, for readers that asked for status events."""
@@ -86,62 +95,88 @@ class RunLog:
             self.closed, self.terminal = True, terminal
             self._rouse_readers()
 
-    async def follow(self, after: int = 0, *, heartbeat_s: float, status: bool = False) -> AsyncGenerator[bytes, None]:
+    def fold(self) -> None:
+        """Keep the text that all readers have been sent as one piece, not as one a token."""
+        reached = min((reader.cursor for reader in self._readers), default=self.cursor)
+        if count := bisect_right(self._ends, reached):
+            self._folded.append("".join(self._parts[:count]))
+            self._fold = self._ends[count - 1]
+            del self._parts[:count], self._ends[:count]
+
+    async def follow(
+        self, after: int = 0, *, heartbeat_s: float, status: bool = False, push: Push | None = None
+    ) -> AsyncGenerator[bytes, None]:
         """The bytes to send to a reader that has everything up to cursor `after`, ending with the terminal frame.
 
-        The frames that wait are joined into one write. A ping is sent after `heartbeat_s` seconds of silence; with
-        `status`, a status frame at each change of phase and instead of each ping.
+        The frames that wait are joined into one write; those that come while none does go by `push`, if it takes them.
+        A ping is sent after `heartbeat_s` seconds of silence; with `status`, a status frame at each change of phase and
+        instead of each ping.
         """
-        backlog, index = self._start_at(after)
         told: Phase | None = None
-        with self._attach(heartbeat_s) as (reader, watch):
+        with self._attach(after, heartbeat_s, push) as (reader, watch):
             while True:
+                data = b""
                 if status and self.phase != told:
                     told = self.phase
-                    backlog += self._encode_status()
-                fresh = self._frames[index : self._limit_write(index)]
-                index += len(fresh)
-                closed = self.closed and index == len(self._frames)
-                data = b"".join((backlog, *fresh, (closed and self.terminal) or b""))
-                backlog = b""
+                    data = self._encode_status()
+                frames, reader.cursor = self._encode_after(reader.cursor)
+                over = self.closed and reader.cursor == self.cursor
+                data = b"".join((data, frames, (over and self.terminal) or b""))
                 if data:
                     yield data
                     watch.note()
-                if closed:
+                if over:
                     return
-                if index < len(self._frames) or self.closed or (status and self.phase != told):
+                if reader.cursor < self.cursor or self.closed or (status and self.phase != told):
                     continue  # more came while the reader was being sent this
                 if await self._wait(reader):
                     yield self._encode_status() if status else sse.PING
 
-    def _start_at(self, after: int) -> tuple[bytes, int]:
-        """The rest of the frame that `after` lies in, and the index of the next one."""
-        index = bisect_right(self._ends, after)
-        start = self._ends[index - 1] if index else 0
-        if index == len(self._ends) or after == start:
-            return b"", index
-        return sse.encode_token(self.run_id, self._ends[index], self.text[after : self._ends[index]]), index + 1
+    def _deliver(self, before: int) -> None:
+        """Send what follows this cursor to the readers that sleep, in one write each, and wake those that need time."""
+        frames: bytes | None = None
+        for reader, watch in self._readers.items():
+            if reader.push is not None and reader.wake is not None and not reader.wake.done():
+                if frames is None:
+                    frames, _ = self._encode_after(before, limited=False)
+                if reader.push(frames):
+                    reader.cursor = self.cursor
+                    watch.note()
+                    continue
+            reader.rouse()
 
-    def _limit_write(self, index: int) -> int:
-        """Where a write of the frames from `index` on ends: a reader that takes nothing holds one write's bytes."""
-        end = len(self._frames)
-        if end - index > 1 and self.cursor - self._ends[index] > _WRITE_CHARACTERS:
-            end = bisect_right(self._ends, self._ends[index] + _WRITE_CHARACTERS)
-        return end
+    def _encode_after(self, cursor: int, *, limited: bool = True) -> tuple[bytes, int]:
+        """The frames after a cursor and the cursor after them. `limited`, since a reader that takes nothing holds one
+        write's bytes: to about _WRITE_CHARACTERS of text.
+        """
+        if cursor < self._fold:
+            end = min(cursor + _WRITE_CHARACTERS, self._fold)
+            self._folded = ["".join(self._folded)]
+            return sse.encode_token(self.run_id, end, self._folded[0][cursor:end]), end
+        frames = []
+        most = cursor + _WRITE_CHARACTERS
+        for index in range(bisect_right(self._ends, cursor), len(self._ends)):
+            text, end = self._parts[index], self._ends[index]
+            frames.append(
+                sse.encode_token(self.run_id, end, text[cursor - end :] if end - cursor < len(text) else text)
+            )
+            cursor = end
+            if limited and cursor > most:
+                break
+        return b"".join(frames), cursor
 
     def _encode_status(self) -> bytes:
         elapsed_ms = round((self._loop.time() - self._started_at) * 1000)
-        return sse.encode_status(self.phase, elapsed_ms=elapsed_ms, tokens=len(self._frames))
+        return sse.encode_status(self.phase, elapsed_ms=elapsed_ms, tokens=self._count)
 
     @contextlib.contextmanager
-    def _attach(self, heartbeat_s: float) -> Iterator[tuple[_Reader, SilenceWatch]]:
-        reader = _Reader()
-        watch = SilenceWatch(heartbeat_s, lambda: reader.rouse(idle=True))
-        self._readers.add(reader)
+    def _attach(self, after: int, heartbeat_s: float, push: Push | None) -> Iterator[tuple[_Reader, SilenceWatch]]:
+        reader = _Reader(after, push)
+        watch = self._readers[reader] = SilenceWatch(heartbeat_s, lambda: reader.rouse(idle=True))
         try:
             yield reader, watch
         finally:
-            self._readers.discard(reader)
+            del self._readers[reader]
             watch.close()
 
     async def _wait(self, reader: _Reader) -> bool:

@@ -5,7 +5,7 @@ Of 1,600 modules: claude.py has a thread import this room once the server takes 
 
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import aiohttp
@@ -22,12 +22,11 @@ from staffstream.errors import (
     UpstreamRefused,
     UpstreamTimeout,
 )
+from staffstream.listening import Hear, listen
 from staffstream.logs import show_word, text_log
 from staffstream.timing import read_retry_after
 
 log = logging.getLogger(__name__)
-
-Read = Callable[[], Awaitable[bytes]]
 
 
 class Sdk:
@@ -62,7 +61,6 @@ class Sdk:
         """Let go of connections."""
         await self._client.close()
 
-    @contextlib.asynccontextmanager
     async def stream(
         self,
         *,
@@ -71,8 +69,11 @@ class Sdk:
         system: list[dict[str, Any]],
         messages: list[dict[str, Any]],
         connect_s: float,
-    ) -> AsyncIterator[Read]:
-        """What reads the next bytes of a reply as it is streamed, none at its end. Raises an UpstreamError."""
+        hear: Hear,
+    ) -> None:
+        """Hand the bytes of a reply to `hear` as they come, until it has what it needs or they are over. Raises an
+        UpstreamError.
+        """
         with _translated_errors():
             async with self._streams.create(
                 model=model,
@@ -84,8 +85,7 @@ class Sdk:
             ) as response:
                 if not response.headers.get("content-type", "").startswith("text/event-stream"):
                     raise UpstreamMalformed
-                async with _open_body(response.http_response) as read:
-                    yield read
+                await _hear_body(response.http_response, hear)
 
     async def create(
         self,
@@ -110,19 +110,18 @@ class Sdk:
             )
 
 
-@contextlib.asynccontextmanager
-async def _open_body(response: httpx2.Response) -> AsyncIterator[Read]:
-    """What reads the next bytes of a response, none at its end.
-
-    Under the aiohttp transport that is aiohttp's own reader: the four async generators that httpx2 and the transport
-    put on top of it cost a tenth of a relayed token (bench/relay.py). Anything else, a compressed body among it, is
-    read through them.
+async def _hear_body(response: httpx2.Response, hear: Hear) -> None:
+    """Under the aiohttp transport by aiohttp's own reader: the four async generators that httpx2 and the transport put
+    on top of it cost a tenth of a relayed token (bench/relay.py). Anything else, a compressed body among it, is read
+    through them.
     """
     if (reader := find_reader(response)) is not None and "content-encoding" not in response.headers:
-        yield reader.readany
+        await listen(reader, hear)
         return
     async with contextlib.aclosing(response.aiter_bytes()) as chunks:
-        yield lambda: anext(chunks, b"")
+        async for chunk in chunks:
+            if hear(chunk):
+                return
 
 
 def find_reader(response: httpx2.Response) -> aiohttp.StreamReader | None:

@@ -1,6 +1,7 @@
 """`/staff/{staff_id}/messages`: asking, by either door, and looking back."""
 
 import contextlib
+import functools
 import hashlib
 
 import orjson
@@ -79,7 +80,7 @@ async def _answer_live(request: Request, question: Question) -> EventStream:
             error.extra |= ids
             raise
         return EventStream(
-            service.readers.follow(run, 0, status=_wants_status(request)),
+            functools.partial(service.readers.follow, run, 0, status=_wants_status(request)),
             slow_reader_s=service.settings.slow_reader_s,
             headers=[(f"x-{name.replace('_', '-')}".encode(), value.encode()) for name, value in ids.items()],
             held=held.pop_all(),

@@ -1,6 +1,7 @@
 """`/staff/{staff_id}/runs/{run_id}`: looking at a run, joining its stream, stopping it."""
 
 import contextlib
+import functools
 import math
 from datetime import UTC, datetime
 
@@ -34,7 +35,7 @@ async def join(request: Request) -> EventStream:
     held.enter_context(hold_stream(request))
     status = "status" in request.query_params.get("events", "").split(",")
     return EventStream(
-        service.readers.follow(run, after, status=status),
+        functools.partial(service.readers.follow, run, after, status=status),
         slow_reader_s=service.settings.slow_reader_s,
         headers=[
             (b"x-run-id", run.id.encode()),

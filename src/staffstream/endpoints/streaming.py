@@ -5,20 +5,36 @@ stops the run.
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Protocol
 
 from starlette.types import Receive, Scope, Send
 
 from staffstream import sse
+from staffstream.runlog import Push
 from staffstream.timing import SilenceWatch
 
 Write = Callable[[bytes], Awaitable[None]]
-"""Writes a piece of a body that has no content-length, once its head was sent; the body's end goes by `send`. As `send`
-does, it waits while the reader takes too little, and drops what is written to one that has left.
-"""
 
-WRITER = "staffstream.write"  # the ASGI extension by which our own server offers a cheaper one (chunks.py)
+
+class BodyWriter(Protocol):
+    """Writes a body that has no content-length, once its head was sent; the body's end goes by `send`."""
+
+    async def write(self, data: bytes) -> None:
+        """As `send` does, wait while the reader takes too little, and drop what is written to one that has left."""
+
+    def push(self, data: bytes) -> bool:
+        """Write in this very call. False, and nothing was written, if it would have to wait."""
+
+
+WRITER = "staffstream.writer"  # the ASGI extension by which our own server offers one (chunks.py)
 
 _PIECE_BYTES = 16 * 1024  # of a long text: taking one of these is progress
+
+
+class Follow(Protocol):
+    """Gives the frames of a run. Those that come while the next one is awaited may go by `push` instead."""
+
+    def __call__(self, *, push: Push | None) -> AsyncGenerator[bytes, None]: ...
 
 
 class EventStream:
@@ -32,13 +48,13 @@ class EventStream:
 
     def __init__(
         self,
-        frames: AsyncGenerator[bytes, None],
+        follow: Follow,
         *,
         slow_reader_s: float,
         headers: list[tuple[bytes, bytes]] | None = None,
         held: contextlib.ExitStack | None = None,
     ) -> None:
-        self._frames = frames
+        self._follow = follow
         self._slow_reader_s = slow_reader_s
         self._headers = headers or []
         self._held = held or contextlib.ExitStack()  # left when the response is over
@@ -58,7 +74,7 @@ class EventStream:
                 watch = SilenceWatch(self._slow_reader_s, lambda: _leave_now(leave) if self._sending else None)
                 watcher = asyncio.create_task(_leave_when_gone(receive, leave))
                 try:
-                    await asyncio.create_task(self._relay(_find_writer(scope, send), watch))
+                    await asyncio.create_task(self._relay(*_find_writer(scope, send), watch))
                     self._sending = True  # the end of the body can be what no longer fits into a full buffer
                     watch.note()
                     await send({"type": "http.response.body", "body": b""})
@@ -68,8 +84,8 @@ class EventStream:
         except TimeoutError:
             return  # the reader left or was let go; the run goes on
 
-    async def _relay(self, write: Write, watch: SilenceWatch) -> None:
-        async with contextlib.aclosing(self._frames) as frames:
+    async def _relay(self, write: Write, push: Push | None, watch: SilenceWatch) -> None:
+        async with contextlib.aclosing(self._follow(push=push)) as frames:
             async for data in frames:
                 for start in range(0, len(data), _PIECE_BYTES):
                     watch.note()
@@ -78,15 +94,15 @@ class EventStream:
                     self._sending = False
 
 
-def _find_writer(scope: Scope, send: Send) -> Write:
-    offered: Write | None = scope.get("extensions", {}).get(WRITER)
+def _find_writer(scope: Scope, send: Send) -> tuple[Write, Push | None]:
+    offered: BodyWriter | None = scope.get("extensions", {}).get(WRITER)
     if offered is not None:
-        return offered
+        return offered.write, offered.push
 
     async def write(data: bytes) -> None:
         await send({"type": "http.response.body", "body": data, "more_body": True})
 
-    return write
+    return write, None
 
 
 def write_headers(scope: Scope, extra: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
