@@ -16,6 +16,7 @@ from staffstream import __version__
 from tests.far_end import DEADLINE_S, FarEnd, Gate, Reply
 from tests.far_end_cases import CASES
 from tests.server import Api, make_environment, start_server
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -238,9 +239,24 @@ class Terminal:
                 await self._changed.wait()
         self.shown = self.shown.split(text, 1)[1]
 
+    async def expect_reading(self) -> None:
+        """Wait until the command waits for keys. CPython's `input` shows the prompt first, and does not see a Ctrl-C
+        that comes before it reads.
+        """
+        await until(lambda: any(_reads_keys(pid) for pid in (self.process.pid, *_list_children(self.process.pid))))
+
     async def end(self) -> int:
         """The exit status, once the command has ended by itself."""
         return await asyncio.to_thread(self.process.wait, DEADLINE_S)
+
+
+def _list_children(pid: int) -> list[int]:
+    return list(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+
+
+def _reads_keys(pid: int) -> bool:
+    """Whether the process is within a system call on file 0."""
+    return Path(f"/proc/{pid}/syscall").read_text().split()[1:2] == ["0x0"]
 
 
 @contextlib.asynccontextmanager
@@ -305,5 +321,6 @@ async def test_ctrl_c_at_the_prompt_ends_the_chat(api: Api, ada: str, tmp_path: 
     """At once, and well."""
     async with _open_terminal("chat", "Ada", "--url", api.url, cwd=tmp_path) as terminal:
         await terminal.expect("you> ")
+        await terminal.expect_reading()
         terminal.type("\x03")
         assert await terminal.end() == 0
