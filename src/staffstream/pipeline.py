@@ -10,14 +10,14 @@ import contextvars
 import functools
 import logging
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from staffstream import conversations, runs, sse, staff, traces
 from staffstream.active import ActiveRun, describe_failure
+from staffstream.builder import ContextBuilder
 from staffstream.claude import Claude
-from staffstream.context import Context, fit_context, weigh_question
+from staffstream.context import Context
 from staffstream.database import Connection, Database
 from staffstream.domain import (
     Door,
@@ -28,7 +28,6 @@ from staffstream.domain import (
     RunFailure,
     RunState,
     Scope,
-    Staff,
     make_id,
     now_text,
 )
@@ -38,7 +37,6 @@ from staffstream.errors import (
     Conflict,
     Draining,
     InternalError,
-    MessageTooLong,
     NotFound,
     RunTimeout,
     StaffstreamError,
@@ -46,15 +44,11 @@ from staffstream.errors import (
     UpstreamError,
 )
 from staffstream.learning import Learning
-from staffstream.memories import MemoryKind
-from staffstream.memory_index import EmbedNow
 from staffstream.metrics import Metrics
-from staffstream.recall import HalfLives, Recalled, recall_memories
 from staffstream.reports import report_reply
 from staffstream.settings import Settings
-from staffstream.sources import Sources, gather_sources
 from staffstream.spending import Ledger
-from staffstream.timing import Lap, Rush
+from staffstream.timing import Rush
 from staffstream.tokens import count_tokens
 
 log = logging.getLogger(__name__)
@@ -109,18 +103,17 @@ class Pipeline:
         self.settings = settings
         self.metrics = metrics
         self._ledger = Ledger(settings, metrics)
+        self.builder = ContextBuilder(settings=settings, database=database, learning=learning, ledger=self._ledger)
         self._endings = Endings(learning=learning, ledger=self._ledger)
         self.database = database
         self.owner = Owner(make_id(), settings.lease_s)
         self.active: dict[str, ActiveRun] = {}
         self.unsettled: list[Callable[[Connection], Settled]] = []  # ends that the disk has not taken yet
-        self.ratios: dict[str, float] = {}
         self.draining = False
         self.queue_changed = asyncio.Event()
         self.run_begun = asyncio.Event()  # set and replaced whenever a run begins
         self._claude = claude
         self._learning = learning
-        self._half_lives = HalfLives(settings.memory_half_life_days, settings.latest_half_life_days)
         self._rush = Rush(RUSH_QUESTIONS, RUSH_WAIT_S)
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -156,7 +149,7 @@ class Pipeline:
         if other and question.strategy == "reject":
             raise Busy(extra={"run_id": other.id})
         if asked is None:
-            self._check_length(member, tokens)
+            self.builder.check_length(member, tokens)
             asked = conversations.append_user_message(tx, scope, conversation, question.content)
             self._learning.keep_question(tx, member, scope, conversation, asked)
         begins = question.door == "stream" and other is None
@@ -167,15 +160,6 @@ class Pipeline:
         if key:
             runs.keep_key(tx, scope, key, question.request_hash, run)
         return Acceptance(run, begins, other if question.strategy == "interrupt" else None)
-
-    def _check_length(self, member: Staff, tokens: int) -> None:
-        budget = member.context_budget_tokens or self.settings.context_budget_tokens
-        needed = weigh_question(tokens, self.ratios.get(self._model_of(member)))
-        if needed > budget:
-            raise MessageTooLong(
-                f"The message counts about {needed} tokens and the staff member's context budget is {budget}."
-                " Shorten it or raise context_budget_tokens."
-            )
 
     def _begin_accepted(self, acceptance: Acceptance, context: contextvars.Context) -> None:
         if acceptance.begins:
@@ -219,66 +203,11 @@ class Pipeline:
     async def _build(self, active: ActiveRun) -> Context:
         """The prompt, from one snapshot of the database; no model call is on this path."""
         with self.metrics.time_stage("build", active.run.door), traces.trace_work("build"):
-            embed = self._learning.embed_now or await self._embed_question(active.run)
-            context, laps = await self.database.read(lambda conn: self._build_context(conn, active.run, embed))
+            context, laps = await self.builder.build_context(active.run)
             traces.add_laps(laps)
         self.metrics.note_context(context.record, laps)
         active.context, active.asked_at = context, now_text()
         return context
-
-    def _build_context(self, conn: Connection, run: Run, embed: EmbedNow | None) -> tuple[Context, Sequence[Lap]]:
-        self._ledger.check_spent(conn, run.scope)  # it may have been queued since before the cap was reached
-        member = staff.get_staff(conn, run.staff_id)
-        question = conversations.get_message(conn, run.scope, run.user_message_id)
-        sources = gather_sources(conn, run.scope, member, question, embed=embed, half_lives=self._half_lives)
-        return self._fit(member, sources), sources.laps
-
-    async def _embed_question(self, run: Run) -> EmbedNow | None:
-        """What gives the question's vector when that takes a far end."""
-        question = await self.database.read(
-            lambda conn: conversations.get_message(conn, run.scope, run.user_message_id)
-        )
-        return await self._learning.prepare_query(question.content)
-
-    def _fit(self, member: Staff, sources: Sources) -> Context:
-        model = self._model_of(member)
-        return fit_context(
-            sources,
-            model=model,
-            budget_tokens=member.context_budget_tokens or self.settings.context_budget_tokens,
-            max_output_tokens=member.max_output_tokens or self.settings.max_output_tokens,
-            ratio=self.ratios.get(model),
-        )
-
-    async def preview_context(
-        self, staff_id: str, user_id: str, conversation_id: str | None, content: str
-    ) -> dict[str, Any]:
-        """The record of the context that a reply to `content` would be built from; nothing is stored. Raises
-        NotFound.
-        """
-
-        def build(conn: Connection) -> Context:
-            scope = staff.find_scope(conn, staff_id, user_id)
-            member = staff.get_staff(conn, staff_id)
-            question = conversations.draft_question(conn, scope, conversation_id, content)
-            return self._fit(
-                member, gather_sources(conn, scope, member, question, embed=embed, half_lives=self._half_lives)
-            )
-
-        embed = await self._learning.prepare_query(content)
-        return (await self.database.read(build)).record
-
-    async def recall(self, scope: Scope, query: str, *, kind: MemoryKind | None, limit: int) -> list[Recalled]:
-        """What would be recalled for a query, best first, below the relevance floor too."""
-        embed = await self._learning.prepare_query(query)
-        return await self.database.read(
-            lambda conn: recall_memories(
-                conn, scope, query, embed=embed, limit=limit, kind=kind, half_lives=self._half_lives
-            )
-        )
-
-    def _model_of(self, member: Staff) -> str:
-        return member.model or self.settings.model
 
     # ── 3: stream ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -384,7 +313,7 @@ class Pipeline:
         ended = settled.ended
         if ended.run and ended.by_us:
             self.metrics.note_run(ended.run, ended.asked_at)
-        self.ratios |= ended.ratios
+        self.builder.ratios |= ended.ratios
         self.begin(settled.claimed)
         self.queue_changed.set()
         self._learning.jobs_changed.set()

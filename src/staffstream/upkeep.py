@@ -29,7 +29,7 @@ _LONGEST_WAIT_S = 300.0
 @contextlib.asynccontextmanager
 async def keep_running(pipeline: Pipeline, *, alone: bool) -> AsyncIterator[None]:
     """Take up what an earlier process left, then keep the books until the block ends; at its end every run is over."""
-    pipeline.ratios = await pipeline.database.read(runs.load_token_ratios)
+    pipeline.builder.ratios = await pipeline.database.read(runs.load_token_ratios)
     await _sweep(pipeline, all_begun=alone)
     rounds = (
         _repeat(pipeline, _write_progress, BOOKKEEPING_S),

@@ -172,7 +172,9 @@ async def try_context(request: Request) -> Response:
     service, user_id = await get_caller(request)
     body = await read_body(request, NewMessage)
     staff_id = request.path_params["staff_id"]
-    return respond_json(await service.pipeline.preview_context(staff_id, user_id, body.conversation_id, body.content))
+    return respond_json(
+        await service.pipeline.builder.preview_context(staff_id, user_id, body.conversation_id, body.content)
+    )
 
 
 async def delete(request: Request) -> Response:
