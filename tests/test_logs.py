@@ -154,7 +154,7 @@ async def test_a_line_a_run_with_the_id_of_its_request(db: Path, far: FarEnd) ->
     assert ended[0]["characters"] == len(good.text)
     assert ended[0]["output_tokens"] == good.end["usage"]["output_tokens"]
     assert 0 <= ended[0]["first_token_ms"] <= ended[0]["total_ms"]
-    refusal = next(line for line in lines if line["logger"] == "staffstream.claude")
+    refusal = next(line for line in lines if line["logger"] == "staffstream.sdk")
     assert refusal["request_id"] == "second-2"
 
 

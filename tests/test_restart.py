@@ -17,6 +17,7 @@ from staffstream.database import connect
 from staffstream.domain import now_text
 from tests.far_end import DEADLINE_S, PIECES, FarEnd, Gate, Reply
 from tests.server import Api, Hearing, ServerProcess, serve_here, start_server
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -197,7 +198,9 @@ async def test_kill_at_any_moment(db: Path, far: FarEnd) -> None:
                 asyncio.create_task(_talk(server.api, each, f"r{round_number}", streams, queued, questions))
                 for each in staff
             ]
-            await asyncio.sleep(random.uniform(0.0, 1.5))
+            wanted = len(questions) + random.randrange(10)  # by time alone few, while it still loads Claude's SDK
+            await until(lambda wanted=wanted: len(questions) >= wanted)
+            await asyncio.sleep(random.uniform(0.0, 1.0))
             await server.kill()
             await asyncio.gather(*talks)
     far.default = Reply()

@@ -122,11 +122,12 @@ async def test_a_reply_that_outlasts_the_grace(db: Path, far: FarEnd, python: st
     async with _server(db, far, python, 0.3) as server:
         api = server.api
         ada, bob = await api.make_staff(), await api.make_staff("Bob")
-        async with api.stream(ada, "Hi") as hearing, api.stream(bob, "Hi") as silent:
+        async with api.stream(ada, "Hi") as hearing:
             await hearing.until("Hello from")
-            await far.arrived(2)
-            _end(server)
-            heard, nothing = await hearing.rest(), await silent.rest()
+            async with api.stream(bob, "Hi") as silent:
+                await far.arrived(2)
+                _end(server)
+                heard, nothing = await hearing.rest(), await silent.rest()
         assert (heard.end["code"], heard.end["retryable"]) == ("server_shutdown", True)
         assert (nothing.end["code"], nothing.end["message_id"]) == ("server_shutdown", None)
     async with start_server(db, far) as again:
