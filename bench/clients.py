@@ -34,7 +34,8 @@ UPSTREAM = Marks(token=b'"text_delta"', end=b'"message_stop"')
 class Reader(asyncio.Protocol):
     """One request and its response, counted as it comes. Times are in ns on the monotonic clock.
 
-    With `stamped`, each token is the moment it was sent at, and `delays_ns` holds how long each took to get here.
+    With `stamped`, each token is the moment it was sent at; `delays_ns` holds how long each took to get here, and
+    `arrivals_ns` when that was.
     """
 
     def __init__(self, marks: Marks = OURS, *, stamped: bool = False) -> None:
@@ -43,6 +44,7 @@ class Reader(asyncio.Protocol):
         self.status = 0
         self.asked_ns = self.head_ns = self.first_ns = self.stamp_ns = 0
         self.delays_ns = array("q")
+        self.arrivals_ns = array("q")
         self.ended_well = False
         self.over = asyncio.get_running_loop().create_future()
         self._marks = marks
@@ -86,6 +88,7 @@ class Reader(asyncio.Protocol):
             if not self.tokens:
                 self.first_ns, self.stamp_ns = now_ns, int(stamp)
             self.delays_ns.append(now_ns - int(stamp))
+            self.arrivals_ns.append(now_ns)
             self.tokens += 1
 
     def _finish(self) -> None:

@@ -56,3 +56,10 @@ def test_sqlite_compiles_no_statement_of_a_reply_twice(tx: Connection) -> None:
     compiled.clear()
     reply_once(tx, scope)
     assert not compiled
+
+
+def test_progress_is_found_by_the_runs_ids(tx: Connection) -> None:
+    """A thousand runs are written down in one statement, which must not look through all that ever were."""
+    details = [row["detail"] for row in tx.execute("EXPLAIN QUERY PLAN " + runs.SAVE_PROGRESS, ("[]",))]
+    assert details[0].startswith("SCAN new ")
+    assert details[1].startswith("SEARCH runs USING INDEX")

@@ -49,10 +49,9 @@ class NewMemory:
     source_message_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Memory:
+class Memory(NamedTuple):
     """Something remembered. It is true from `valid_from` to `valid_to`; `reinforced_at` is when it was last said
-    again.
+    again. A tuple, since each reply reads dozens: making one takes a tenth of what a frozen dataclass takes.
     """
 
     number: int
@@ -523,6 +522,10 @@ def _unindex(tx: Connection, scope: Scope, memories: Iterable[Memory]) -> None:
 
 
 def _read_memory(row: Row) -> Memory:
-    values = {name: row[name] for name in Memory.__slots__}
-    values["pinned"], values["states_relation"] = bool(row["pinned"]), bool(row["states_relation"])
-    return Memory(**values)
+    values = list(map(row.__getitem__, Memory._fields))
+    for flag in _FLAGS:
+        values[flag] = bool(values[flag])
+    return Memory._make(values)
+
+
+_FLAGS = [Memory._fields.index(name) for name in ("pinned", "states_relation")]
