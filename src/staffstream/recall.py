@@ -36,9 +36,9 @@ from staffstream.scope_index import NO_VECTOR, Distances, Positions, ScopeIndex,
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 
-SEEDS = 30  # the best by words …
-NEAREST = 50  # … and by vectors, as far as signs tell; their neighbours come on top
-WEIGHED = 128  # so many of them are read from the file and weighed exactly
+SEEDS = 24  # the best by words …
+NEAREST = 40  # … and by vectors, as far as signs tell; their neighbours come on top
+WEIGHED = 112  # so many of them are read from the file and weighed exactly
 BEFORE, AFTER, FURTHER, TALK = 0.30, 0.20, 0.15, 0.50  # what a turn gets of its neighbours' matches, and of its talk's
 TALK_TURNS = 3  # whose best turns' mean it is
 ALONE = 1.6  # a fact has no neighbours: its own match counts for what they give a turn

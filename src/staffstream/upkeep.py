@@ -7,11 +7,12 @@ if this process is alone on the file, and always for those whose lease has run o
 
 import asyncio
 import contextlib
+import functools
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 from staffstream import runs
-from staffstream.active import describe_failure
+from staffstream.active import ActiveRun, describe_failure
 from staffstream.database import Connection
 from staffstream.errors import NotFound, ServerRestart, Unavailable
 from staffstream.pipeline import Pipeline, Settled
@@ -19,7 +20,8 @@ from staffstream.pipeline import Pipeline, Settled
 log = logging.getLogger(__name__)
 Work = Callable[[Pipeline], Awaitable[None]]
 
-BOOKKEEPING_S = 0.5  # partial text is written down this often
+BOOKKEEPING_S = 0.5  # partial text is written down this often,
+WRITTEN_AT_ONCE = 64  # so many runs in a transaction
 QUEUE_ROUND_S = 1.0  # how often the queue is looked at for what other processes left or what has fallen due
 CRASHED_ATTEMPTS = 25  # at a run whose making ends with its process every time: well over an hour
 _QUICK_ATTEMPTS = 3  # of these follow each other at once
@@ -32,7 +34,7 @@ async def keep_running(pipeline: Pipeline, *, alone: bool) -> AsyncIterator[None
     pipeline.builder.ratios = await pipeline.database.read(runs.load_token_ratios)
     await _sweep(pipeline, all_begun=alone)
     rounds = (
-        _repeat(pipeline, _write_progress, BOOKKEEPING_S),
+        _keep_books(pipeline),
         _repeat(pipeline, _keep_leases, pipeline.owner.lease_s / 3),
         _take_up_queue(pipeline),
     )
@@ -80,7 +82,17 @@ async def _attempt(pipeline: Pipeline, work: Work) -> None:
         log.exception("upkeep failed")
 
 
-async def _write_progress(pipeline: Pipeline) -> None:
+async def _keep_books(pipeline: Pipeline) -> None:
+    """Write every run down twice a second, a few at a time: all at once would hold up what a thousand runs relay."""
+    while True:
+        due = list(pipeline.active.values())
+        parts = [due[start : start + WRITTEN_AT_ONCE] for start in range(0, len(due), WRITTEN_AT_ONCE)] or [due]
+        for part in parts:
+            await asyncio.sleep(BOOKKEEPING_S / len(parts))
+            await _attempt(pipeline, functools.partial(_write_progress, part=part))
+
+
+async def _write_progress(pipeline: Pipeline, part: Sequence[ActiveRun]) -> None:
     while pipeline.unsettled:
         try:
             await pipeline.database.write(pipeline.unsettled[0], then=pipeline.after_end)
@@ -91,7 +103,7 @@ async def _write_progress(pipeline: Pipeline) -> None:
         except Exception:
             log.exception("the end of a run cannot be saved; the next start will end it")
         pipeline.unsettled.pop(0)
-    changes = [change for active in pipeline.active.values() if (change := active.note_progress())]
+    changes = [change for active in part if (change := active.note_progress())]
     if changes:
         await pipeline.database.write(lambda tx: runs.save_progress(tx, changes))
 
