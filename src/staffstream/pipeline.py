@@ -54,7 +54,7 @@ from staffstream.tokens import count_tokens
 log = logging.getLogger(__name__)
 
 RUSH_QUESTIONS = 16  # when more than these wait to be saved, saving them goes before answering …
-RUSH_WAIT_S = 0.5  # … for no longer than this, as there may always be more
+RUSH_WAIT_S = 1.5  # … for no longer than this, as there may always be more
 
 
 @dataclass(frozen=True, slots=True)
