@@ -11,6 +11,7 @@ import pytest
 
 from staffstream import runs
 from staffstream.database import connect, transact
+from staffstream.domain import Owner
 from tests.far_end import FarEnd, Gate, Reply
 from tests.receiver import Answer, Receiver
 from tests.server import ServerProcess, serve_here, start_server
@@ -89,7 +90,7 @@ async def test_who_joins_a_reply_that_was_taken_over_hears_the_new_one(db: Path,
 
         await until(has_begun)
         with contextlib.closing(connect(db)) as other, transact(other):  # as another process does after the lease
-            [(run, delivered)] = runs.find_abandoned_runs(other, all_begun=True)
+            [(run, delivered)] = runs.find_abandoned_runs(other, owner=Owner("another", 15.0), all_begun=True)
             assert not delivered
             assert runs.requeue_run(other, run)
         assert (await api.rejoin(ada, sent["run_id"])).text == "the new one"
