@@ -32,7 +32,7 @@ EARLY_SHARE = 0.1  # of the cycles end before that
 TALKERS = 4
 CYCLES_A_CONVERSATION = 10
 LOST_SHARE = 0.1  # of the first attempts at a webhook
-SETTLE_S = 180.0  # the longest for the last server to finish everything
+SETTLE_S = 900.0  # the longest for the last server to finish everything: after many crashes a run waits for minutes
 
 _ENVIRON = {
     "STAFFSTREAM_OFFLINE": "1",
