@@ -5,6 +5,7 @@ import contextlib
 import os
 import random
 import signal
+import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -15,6 +16,8 @@ import pytest
 
 from staffstream.database import connect
 from staffstream.domain import now_text
+from staffstream.sdk import Sdk
+from staffstream.upkeep import QUEUE_ROUND_S
 from tests.far_end import DEADLINE_S, PIECES, FarEnd, Gate, Reply
 from tests.server import Api, Hearing, ServerProcess, serve_here, start_server
 from tests.waiting import until
@@ -159,6 +162,28 @@ async def test_a_row_of_crashes_does_not_cost_an_asynchronous_reply(db: Path, fa
             connection.execute("UPDATE runs SET not_before = NULL WHERE id = ?", (run_id,))
         assert (await server.api.ended_run(ada, run_id))["state"] == "done"
         assert await server.api.said(ada) == ["Hi", SAID]
+
+
+async def test_no_attempt_is_spent_before_claude_can_be_asked(
+    db: Path, far: FarEnd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that ends while it imports the SDK has made nothing: however often that is, a run does not wait."""
+    imported = threading.Event()
+    make = Sdk.__init__
+
+    def make_late(sdk: Sdk, **options: Any) -> None:
+        imported.wait(DEADLINE_S)
+        make(sdk, **options)
+
+    monkeypatch.setattr(Sdk, "__init__", make_late)
+    async with serve_here(db, far) as api:
+        ada = await api.make_staff()
+        run_id = (await api.send(ada, "Hi"))["run_id"]
+        await asyncio.sleep(2 * QUEUE_ROUND_S)
+        with contextlib.closing(connect(db, read_only=True)) as connection:
+            assert tuple(connection.execute("SELECT state, attempts FROM runs").fetchone()) == ("queued", 0)
+        imported.set()
+        assert (await api.ended_run(ada, run_id))["state"] == "done"
 
 
 async def test_a_run_that_always_crashes_its_server_ends(db: Path, far: FarEnd) -> None:

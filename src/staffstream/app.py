@@ -96,7 +96,7 @@ class Staffstream(Starlette):
             worker = Worker(
                 database,
                 pipeline.owner,
-                _assign_jobs(learning, webhooks),
+                _assign_jobs(learning, webhooks, claude),
                 wake=learning.jobs_changed,
                 metrics=self.metrics,
             )
@@ -169,13 +169,13 @@ async def _check_keys(database: Database, settings: Settings) -> None:
     log.warning("%s", problem)
 
 
-def _assign_jobs(learning: Learning, webhooks: Webhooks) -> dict[JobKind, Lane]:
+def _assign_jobs(learning: Learning, webhooks: Webhooks, claude: Claude) -> dict[JobKind, Lane]:
     """Who does which background work. One conversation is never worked on twice at a time: a job's subject sees to
     that.
     """
     return {
-        "extract": Lane(learning.extract),
-        "summarise": Lane(learning.summarise),
+        "extract": Lane(learning.extract, may_begin=claude.is_ready),
+        "summarise": Lane(learning.summarise, may_begin=claude.is_ready),
         "embed": Lane(learning.embed, width=1),
         "deliver": Lane(webhooks.deliver, width=32),  # a receiver may hold one for 15 s
     }

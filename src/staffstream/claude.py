@@ -315,6 +315,16 @@ class Claude:
         if self._sdk is None or (self._sdk.done() and self._sdk.exception()):
             self._sdk = asyncio.create_task(asyncio.to_thread(self._make_sdk), name="import the SDK")
 
+    def is_ready(self) -> bool:
+        """Whether Claude can be asked without a wait, or it is known that it cannot: asking then says why."""
+        return self._sdk is not None and self._sdk.done()
+
+    async def wait_ready(self) -> None:
+        """Return once that is so."""
+        self.warm_up()
+        assert self._sdk is not None
+        await asyncio.wait([self._sdk])
+
     async def _reach(self) -> "Sdk":
         self.warm_up()
         assert self._sdk is not None

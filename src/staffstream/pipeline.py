@@ -112,7 +112,7 @@ class Pipeline:
         self.draining = False
         self.queue_changed = asyncio.Event()
         self.run_begun = asyncio.Event()  # set and replaced whenever a run begins
-        self._claude = claude
+        self.claude = claude
         self._learning = learning
         self._rush = Rush(RUSH_QUESTIONS, RUSH_WAIT_S)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -215,7 +215,7 @@ class Pipeline:
         """Relay Claude's stream into the run's log, with further attempts only while nothing has been said."""
         for attempt in range(self.settings.upstream_retries + 1):
             try:
-                await self._claude.stream_reply(context.prompt, active.take)
+                await self.claude.stream_reply(context.prompt, active.take)
                 return
             except UpstreamError as error:
                 wait_s = max(error.retry_after_s or 0.0, random.uniform(0.5, 1.0) * 2**attempt)

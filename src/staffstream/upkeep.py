@@ -159,7 +159,10 @@ async def _begin_due(pipeline: Pipeline) -> None:
     room = pipeline.settings.async_concurrency - making
     if room <= 0 or pipeline.draining:
         return
-    if await pipeline.database.read(runs.is_any_due) and not pipeline.draining:
+    if not await pipeline.database.read(runs.is_any_due):
+        return
+    await pipeline.claude.wait_ready()  # a claim counts as an attempt, which a process that ends before makes none of
+    if not pipeline.draining:
         await pipeline.database.write(
             lambda tx: runs.claim_due_runs(tx, owner=pipeline.owner, limit=room), then=pipeline.begin
         )

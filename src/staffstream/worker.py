@@ -32,10 +32,13 @@ _STORAGE_WAIT_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """How jobs of one kind are done, and how many of them at the same time."""
+    """How jobs of one kind are done, how many of them at the same time, and whether any may begin by now: each that is
+    begun counts as an attempt, which a process that ends before it can make one has not made.
+    """
 
     handle: Handler
     width: int = 4
+    may_begin: Callable[[], bool] = lambda: True
 
 
 class _LostJob(Exception):
@@ -111,6 +114,7 @@ class Worker:
         return [
             job
             for kind, lane in self._lanes.items()
+            if lane.may_begin()
             for job in jobs.claim_due_jobs(tx, kind, owner=self._owner, limit=max(0, lane.width - running[kind]))
         ]
 
