@@ -72,7 +72,7 @@ def describe(index: ScopeIndex, living: list[int]) -> list[object]:
 
 def list_neighbours(index: ScopeIndex) -> list[list[int]]:
     """Two steps to both sides; an index that knows what is deleted steps over none of it."""
-    return [index.step(np.arange(len(index)), by).tolist() for by in (-2, -1, 1, 2)]
+    return index.look_around(np.arange(len(index))).tolist()
 
 
 @settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from staffstream import conversations, jobs, memories, runs, staff
+from staffstream.candidates import load_candidates
 from staffstream.database import Connection, connect, prepare_file
 from staffstream.domain import Owner, Scope
-from staffstream.memory_index import find_word
+from staffstream.memory_index import find_words
 
 
 @pytest.fixture
@@ -30,7 +31,8 @@ def reply_once(tx: Connection, scope: Scope) -> None:
     memories.add_episode(tx, scope, question, speaker="Kim", embed=None)
     run = runs.insert_run(tx, scope, conversation, question, door="stream", owner=owner)
     conversations.load_turns(tx, scope, conversation.id, after_turn=0, before_turn=question.turn, limit=400)
-    find_word(tx, scope, "boat", most=10)
+    find_words(tx, scope, ["boat"], most=10)
+    load_candidates(tx, scope, [1], None)
     assert runs.end_run(tx, run, "done", message_id=run.id)
     conversations.append_reply(tx, run, "In the harbour.", status="complete")
     conversations.has_unlearned(tx, scope, conversation.id, at_least=10)

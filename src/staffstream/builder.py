@@ -1,6 +1,4 @@
-"""Builds contexts, for a run or for a look at what a reply would be built from, and recalls for a search alone: all in
-the same way.
-"""
+"""Builds contexts, for a run or for a look at what a reply would be built from, and searches as a reply recalls."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,9 +9,9 @@ from staffstream.database import Connection, Database
 from staffstream.domain import Message, Run, Scope, Staff
 from staffstream.errors import MessageTooLong
 from staffstream.learning import Learning
-from staffstream.memories import MemoryKind
+from staffstream.memories import Memory, MemoryKind, load_memories
 from staffstream.memory_index import EmbedNow
-from staffstream.recall import HalfLives, Recalled, recall_memories
+from staffstream.recall import HalfLives, recall_memories
 from staffstream.settings import Settings
 from staffstream.sources import gather_sources
 from staffstream.spending import Ledger
@@ -71,14 +69,20 @@ class ContextBuilder:
         embed = await self._learning.prepare_query(content)
         return (await self._database.read(build)).record
 
-    async def recall(self, scope: Scope, query: str, *, kind: MemoryKind | None, limit: int) -> list[Recalled]:
-        """What would be recalled for a query, best first, below the relevance floor too."""
-        embed = await self._learning.prepare_query(query)
-        return await self._database.read(
-            lambda conn: recall_memories(
+    async def search(
+        self, scope: Scope, query: str, *, kind: MemoryKind | None, limit: int
+    ) -> list[tuple[Memory, float]]:
+        """What would be recalled for a query and its scores, best first, below the relevance floor too."""
+
+        def search(conn: Connection) -> list[tuple[Memory, float]]:
+            found = recall_memories(
                 conn, scope, query, embed=embed, limit=limit, kind=kind, half_lives=self._half_lives
             )
-        )
+            known = load_memories(conn, scope, [item.memory.number for item in found])
+            return [(known[item.memory.number], item.score) for item in found]
+
+        embed = await self._learning.prepare_query(query)
+        return await self._database.read(search)
 
     async def _embed_question(self, run: Run) -> EmbedNow | None:
         """What gives the question's vector when that takes a far end."""

@@ -121,6 +121,16 @@ def list_unused(
     return [(Scope(row["id"], row["staff_id"], row["user_id"]), row["conversation_id"]) for row in rows]
 
 
+def load_names(conn: Connection, scope: Scope) -> tuple[list[str], str]:
+    """What the user is called in the scope's latest conversations, and the staff member's name."""
+    rows = conn.execute(
+        "SELECT user_name FROM conversations WHERE scope_id = ? ORDER BY updated_at DESC LIMIT 20", (scope.id,)
+    )
+    user_names = list(dict.fromkeys(row["user_name"] for row in rows if row["user_name"]))
+    member = conn.execute("SELECT name FROM staff WHERE id = ?", (scope.staff_id,)).fetchone()
+    return user_names, member["name"] if member else ""
+
+
 # ── messages ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -138,7 +138,7 @@ class Learning:
         graph.reopen_relations(tx, scope, purged.revived)
         graph.drop_orphans(tx, scope)
         said = {word for text in purged.texts for word in graph.fold_name(text).split()}
-        known = {graph.fold_name(name) for name in memories.load_names(tx, scope)[0]}
+        known = {graph.fold_name(name) for name in conversations.load_names(tx, scope)[0]}
         for name in graph.list_all_names(tx, scope):
             if name not in known and said.issuperset(name.split()) and not memories.is_said(tx, scope, name):
                 graph.drop_name(tx, scope, name)

@@ -51,7 +51,7 @@ class NewMemory:
 
 class Memory(NamedTuple):
     """Something remembered. It is true from `valid_from` to `valid_to`; `reinforced_at` is when it was last said
-    again. A tuple, since each reply reads dozens: making one takes a tenth of what a frozen dataclass takes.
+    again.
     """
 
     number: int
@@ -93,21 +93,6 @@ class Purged:
 
     texts: Sequence[str]
     revived: Sequence[str]
-
-
-class Traits(NamedTuple):
-    """What recall weighs of a memory beside its match with the question."""
-
-    number: int
-    kind: MemoryKind
-    text: str
-    speaker: str
-    importance: float
-    pinned: int
-    occurred_at: str
-    reinforced_at: str | None
-    valid_to: str | None
-    source_message_id: str | None
 
 
 # ── remembering ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -409,38 +394,6 @@ def is_said(conn: Connection, scope: Scope, name: str) -> bool:
         (write_query([name]), *get_number_range(scope)),
     ).fetchone()
     return row is not None
-
-
-def load_traits(conn: Connection, scope: Scope, numbers: Sequence[int]) -> list[Traits]:
-    """What recall weighs of some memories, by ascending number; one that is no longer there is left out."""
-    cursor = conn.cursor()
-    cursor.row_factory = None  # plain tuples
-    cursor.execute(
-        f"SELECT {', '.join(Traits._fields)} FROM memories WHERE number IN (SELECT value FROM json_each(?))"
-        " AND +scope_id = ? AND deleted_at IS NULL ORDER BY number",
-        (json.dumps(list(numbers)), scope.id),
-    )
-    return list(map(Traits._make, cursor.fetchall()))
-
-
-def load_user_facts(conn: Connection, scope: Scope, *, limit: int) -> list[Memory]:
-    """What is true of the user as far as is known, most important first; what was told without a subject counts too."""
-    rows = conn.execute(
-        "SELECT * FROM memories WHERE scope_id = ? AND kind = 'fact' AND (subject IS NULL OR subject = 'user')"
-        " AND valid_to IS NULL AND deleted_at IS NULL ORDER BY pinned DESC, importance DESC, number DESC LIMIT ?",
-        (scope.id, limit),
-    )
-    return [_read_memory(row) for row in rows]
-
-
-def load_names(conn: Connection, scope: Scope) -> tuple[list[str], str]:
-    """What the user is called in the scope's latest conversations, and the staff member's name."""
-    rows = conn.execute(
-        "SELECT user_name FROM conversations WHERE scope_id = ? ORDER BY updated_at DESC LIMIT 20", (scope.id,)
-    )
-    user_names = list(dict.fromkeys(row["user_name"] for row in rows if row["user_name"]))
-    member = conn.execute("SELECT name FROM staff WHERE id = ?", (scope.staff_id,)).fetchone()
-    return user_names, member["name"] if member else ""
 
 
 def load_history(conn: Connection, scope: Scope, memory: Memory) -> list[Memory]:

@@ -87,7 +87,7 @@ def index_memory(
     tx.execute("INSERT INTO memory_words (rowid, text) VALUES (?, ?)", (number, _write_words(text, occurred_at)))
     thread = uuid.UUID(conversation_id).int & _THREAD_BITS if conversation_id else 0
     pieces = load_static_embedder().split(text).astype("<u2").tobytes()
-    vector = None if embed is None else _write_vector(embed(text))
+    vector = None if embed is None else write_vector(embed(text))
     place = number if is_new else _take_place(tx, scope)
     tx.execute(
         "INSERT INTO memory_vectors (place, number, thread, pieces, vector) VALUES (?, ?, ?, ?, ?)",
@@ -156,7 +156,7 @@ def save_vectors(tx: Connection, scope: Scope, numbers: Sequence[int], vectors: 
 def _save_vector(tx: Connection, scope: Scope, number: int, vector: Vector) -> None:
     tx.execute(
         "UPDATE memory_vectors SET place = ?, vector = ? WHERE number = ?",
-        (_take_place(tx, scope), _write_vector(vector), number),
+        (_take_place(tx, scope), write_vector(vector), number),
     )
 
 
@@ -167,7 +167,7 @@ def _take_place(tx: Connection, scope: Scope) -> int:
     return scope.id << 32 | int(row["last_memory"])
 
 
-def _write_vector(vector: Vector) -> bytes | None:
+def write_vector(vector: Vector) -> bytes | None:
     """The direction as int8; none for a text that holds nothing the embedder knows, which is near nothing."""
     largest = float(np.abs(vector).max(initial=0))
     return np.rint(vector * (127 / largest)).astype(np.int8).tobytes() if largest else None
@@ -199,28 +199,17 @@ def load_index_rows(conn: Connection, scope: Scope, *, after_place: int) -> Iter
         yield rows
 
 
-def find_word(conn: Connection, scope: Scope, word: str, *, most: int) -> Numbers | None:
-    """The numbers of the memories that hold a word in one of its forms; None if they are more than `most`."""
-    row = conn.execute(  # one string of all: a row each would cost five times more
-        "SELECT count(*), group_concat(number) FROM (SELECT rowid AS number FROM memory_words"
-        " WHERE memory_words MATCH ? AND rowid BETWEEN ? AND ? LIMIT +?)",
-        (write_query([word]), *get_number_range(scope), most + 1),
-    ).fetchone()
-    return None if row[0] > most else np.fromstring(row[1] or "", np.int64, sep=",")
-
-
-def compare_vectors(conn: Connection, numbers: Sequence[int], vector: Vector) -> Vector:
-    """The cosine of a vector with those of memories that a search within a scope gave: float32 (n,); zero for a memory
-    without one. sqlite-vec computes them where they lie, so that no vector is copied out.
-    """
-    cosines = dict(
-        conn.execute(
-            "SELECT number, 1 - vec_distance_cosine(vec_int8(vector), vec_int8(?)) FROM memory_vectors"
-            " WHERE number IN (SELECT value FROM json_each(?)) AND vector IS NOT NULL",
-            (_write_vector(vector), json.dumps(list(numbers))),
-        ).fetchall()
+def find_words(conn: Connection, scope: Scope, words: Sequence[str], *, most: int) -> list[Numbers | None]:
+    """For each word the numbers of the memories that hold it in one of its forms; None if they are more than `most`."""
+    first, last = get_number_range(scope)
+    rows = conn.execute(  # one statement for all, and one string of a word's numbers: a row each would cost more
+        "SELECT (SELECT count(*) || ',' || coalesce(group_concat(number), '') FROM (SELECT rowid AS number"
+        " FROM memory_words WHERE memory_words MATCH value AND rowid BETWEEN ? AND ? LIMIT +?))"
+        " FROM json_each(?) ORDER BY key",
+        (first, last, most + 1, json.dumps([write_query([word]) for word in words])),
     )
-    return np.array([cosines.get(number, 0.0) for number in numbers], np.float32)
+    found = [np.fromstring(row[0].rstrip(","), np.int64, sep=",") for row in rows]
+    return [None if numbers[0] > most else numbers[1:] for numbers in found]
 
 
 def write_query(words: Iterable[str]) -> str:

@@ -18,19 +18,13 @@ from typing import Any
 
 import numpy as np
 
+from staffstream.candidates import Candidate, load_candidates, load_user_facts
+from staffstream.conversations import load_names
 from staffstream.database import Connection
 from staffstream.domain import Scope
 from staffstream.embeddings.static import Ids, load_static_embedder
-from staffstream.memories import (
-    Memory,
-    MemoryKind,
-    Traits,
-    load_memories,
-    load_names,
-    load_traits,
-    load_user_facts,
-)
-from staffstream.memory_index import EmbedNow, compare_vectors, find_word, holds_vectors_of
+from staffstream.memories import MemoryKind
+from staffstream.memory_index import EmbedNow, find_words, holds_vectors_of, write_vector
 from staffstream.questions import Question, is_question, read_question, tells_time
 from staffstream.scope_index import NO_VECTOR, Distances, Positions, ScopeIndex, open_index
 
@@ -38,8 +32,9 @@ Floats = np.ndarray[Any, np.dtype[np.float32]]
 
 SEEDS = 24  # the best by words …
 NEAREST = 40  # … and by vectors, as far as signs tell; their neighbours come on top
-WEIGHED = 112  # so many of them are read from the file and weighed exactly
-BEFORE, AFTER, FURTHER, TALK = 0.30, 0.20, 0.15, 0.50  # what a turn gets of its neighbours' matches, and of its talk's
+WEIGHED = 128  # so many of them are read from the file and weighed exactly
+NEIGHBOURS = np.array([0.15, 0.30, 0.20, 0.15], np.float32)  # what a turn gets of the matches before and after it …
+TALK = 0.50  # … and of the best in its talk, which is its conversation on its day
 TALK_TURNS = 3  # whose best turns' mean it is
 ALONE = 1.6  # a fact has no neighbours: its own match counts for what they give a turn
 SAID_BY, ASKS, DATED, TELLS_WHEN = 1.4, 0.85, 1.5, 1.2
@@ -84,7 +79,7 @@ class HalfLives:
 class Recalled:
     """A memory and how well it fits; `relevant` says whether it is above the floor below which nothing is injected."""
 
-    memory: Memory
+    memory: Candidate
     score: float
     relevant: bool = True
 
@@ -113,15 +108,13 @@ def recall_memories(
         return known[:limit]
     with open_index(conn, scope) as index:
         found = _find_candidates(conn, scope, index, asked, embed, without_message)
-    if not found.traits:
+    if not found.memories:
         return []
-    score = found.relevance * _weigh_traits(asked, found.traits)
-    score *= _weigh_age(asked, found.traits, half_lives, now)
+    score = found.relevance * _weigh_traits(asked, found.memories) * _weigh_age(asked, found.memories, half_lives, now)
     relevant = (found.relevance >= FLOOR) & (found.evidence.max() >= FLOOR_OF_BEST)
-    order = [i for i in np.argsort(-score, kind="stable") if kind is None or found.traits[i].kind == kind]
-    chosen = {found.traits[i].number: i for i in order[:limit]}
-    memories = load_memories(conn, scope, chosen)
-    return [Recalled(memories[number], float(score[i]), bool(relevant[i])) for number, i in chosen.items()]
+    order = np.argsort(-score, kind="stable").tolist()
+    best = [i for i in order if kind is None or found.memories[i].kind == kind][:limit]
+    return [Recalled(found.memories[i], float(score[i]), bool(relevant[i])) for i in best]
 
 
 def _recall_user(
@@ -141,7 +134,7 @@ def _recall_user(
 class _Found:
     """The candidates. `relevance` ranks; `evidence` decides whether the question is about the scope at all."""
 
-    traits: Sequence[Traits]
+    memories: Sequence[Candidate]
     relevance: Floats
     evidence: Floats
 
@@ -158,24 +151,22 @@ def _find_candidates(
     words = _match_words(conn, scope, index, asked.words)
     vector = None if embed is None else embed(asked.topic)
     distances = None if vector is None else index.measure_distances(vector)
-    positions = _gather(index, words, distances)
     mix = _choose_mix(conn, with_vectors=distances is not None)
-    words, pieces = words[positions], _match_pieces(index, asked.topic, positions)
     unrelated = _find_unrelated(distances, vector)
+    positions = _gather(index, words, distances)
     cosines = _scale_cosines(_estimate_cosines(distances, positions, vector), unrelated)
-    rough = _add_neighbours(index, positions, mix.of(words, cosines, pieces))
-    best = np.sort(np.argsort(-rough, kind="stable")[:WEIGHED])
-    traits, kept, missing = _load_best(conn, scope, index, positions, best)
-    if vector is not None and distances is not None:
-        cosines[kept] = _scale_cosines(compare_vectors(conn, [each.number for each in traits], vector), unrelated)
-    match = mix.of(words, cosines, pieces)
-    match[missing] = 0
-    match[kept[[_comes_from(each, without_message) for each in traits]]] = 0
-    matching = match[kept] > 0
-    traits, chosen = list(compress(traits, matching)), kept[matching]
-    relevance = _add_neighbours(index, positions, match)[chosen]
-    relevance += TALK * _find_best_of_talk(index, positions[chosen], match[chosen], traits)
-    return _Found(traits, relevance, relevance + cosines[chosen])
+    rough = _add_neighbours(index, positions, mix.of(words[positions], cosines, np.zeros_like(cosines)))
+    best = positions[np.sort(np.argsort(-rough, kind="stable")[:WEIGHED])]
+    compared = None if vector is None or distances is None else write_vector(vector)
+    memories, positions = _load_those_here(conn, scope, index, best, compared)
+    cosines = _scale_cosines(np.array([each.likeness for each in memories], np.float32), unrelated)
+    match = mix.of(words[positions], cosines, _match_pieces(index, asked.topic, positions))
+    if without_message is not None:
+        match[[each.source_message_id == without_message for each in memories]] = 0
+    relevance = _add_neighbours(index, positions, match)
+    relevance += TALK * _find_best_of_talk(index.get_threads(positions), match, memories)
+    chosen = np.flatnonzero(match > 0)
+    return _Found(list(compress(memories, match > 0)), relevance[chosen], (relevance + cosines)[chosen])
 
 
 def _estimate_cosines(distances: Distances | None, positions: Positions, vector: Floats | None) -> Floats:
@@ -198,7 +189,7 @@ def _find_unrelated(distances: Distances | None, vector: Floats | None) -> float
     sample = sample[sample < NO_VECTOR]
     if not len(sample):
         return 0.0
-    middle = math.cos(math.pi / len(vector) * float(np.median(sample)))
+    middle = math.cos(math.pi / len(vector) * float(np.partition(sample, len(sample) // 2)[len(sample) // 2]))
     return max(0.0, middle) * len(sample) / (len(sample) + SMALL_SCOPE)
 
 
@@ -208,16 +199,18 @@ def _scale_cosines(cosines: Floats, unrelated: float) -> Floats:
     return scaled
 
 
-def _load_best(
-    conn: Connection, scope: Scope, index: ScopeIndex, positions: Positions, best: Positions
-) -> tuple[list[Traits], Positions, Positions]:
-    """The traits of the best candidates that are in the snapshot, which those are, and which of the best are not."""
-    numbers = index.get_numbers(positions[best]).tolist()
-    traits = load_traits(conn, scope, numbers)
-    known = {each.number for each in traits}
+def _load_those_here(
+    conn: Connection, scope: Scope, index: ScopeIndex, positions: Positions, vector: bytes | None
+) -> tuple[list[Candidate], Positions]:
+    """Those of the memories at some positions that are in the snapshot, and their positions."""
+    numbers = index.get_numbers(positions).tolist()
+    memories = load_candidates(conn, scope, numbers, vector)
+    if len(memories) == len(numbers):
+        return memories, positions
+    known = {each.number for each in memories}
     here = np.array([number in known for number in numbers], np.bool_)
-    index.forget(positions[best[~here]])
-    return traits, best[here], best[~here]
+    index.forget(positions[~here])
+    return memories, positions[here]
 
 
 def _choose_mix(conn: Connection, *, with_vectors: bool) -> Mix:
@@ -229,12 +222,11 @@ def _choose_mix(conn: Connection, *, with_vectors: bool) -> Mix:
 def _gather(index: ScopeIndex, words: Floats, distances: Distances | None) -> Positions:
     """The positions of the best by words and of the nearest, and of their neighbours, ascending."""
     matched = np.flatnonzero(words)
-    seeds = [matched[_find_smallest(-words[matched], SEEDS)]]
+    seeds = matched[_find_smallest(-words[matched], SEEDS)]
     if distances is not None:
         nearest = _find_smallest(distances, NEAREST)
-        seeds.append(nearest[distances[nearest] < NO_VECTOR])
-    steps = [index.step(positions, by) for positions in seeds for by in (-2, -1, 1, 2)]
-    positions = np.unique(np.concatenate([*seeds, *steps]))
+        seeds = np.concatenate([seeds, nearest[distances[nearest] < NO_VECTOR]])
+    positions = np.unique(np.concatenate([seeds, index.look_around(seeds).ravel()]))
     return positions[positions >= 0]
 
 
@@ -249,10 +241,6 @@ def _find_smallest(values: np.ndarray[Any, Any], count: int) -> Positions:
     return np.concatenate([smaller, equal[: count - len(smaller)]])
 
 
-def _comes_from(memory: Traits, message_id: str | None) -> bool:
-    return message_id is not None and memory.source_message_id == message_id
-
-
 def _match_words(conn: Connection, scope: Scope, index: ScopeIndex, words: Sequence[str]) -> Floats:
     """For every position the share of the question's words that it has; rare words count more, in short texts too.
 
@@ -262,8 +250,7 @@ def _match_words(conn: Connection, scope: Scope, index: ScopeIndex, words: Seque
     total, shares = 0.0, np.zeros(len(index), np.float32)
     most = max(500, min(len(index) // 8, MOST_HOLDERS))
     seen: set[bytes] = set()
-    for word in words:
-        numbers = find_word(conn, scope, word, most=most)
+    for numbers in find_words(conn, scope, words, most=most):
         if numbers is None:
             continue
         holders = index.locate(numbers)
@@ -311,59 +298,54 @@ def _weigh_pieces(index: ScopeIndex, topic: str) -> tuple[Ids, Floats]:
 
 def _add_neighbours(index: ScopeIndex, positions: Positions, match: Floats) -> Floats:
     """Each match with its share of its neighbours' in the conversation; outside any it stands for both."""
-    gets = match.copy()
     if not len(positions):
-        return gets
-    for by, share in ((-2, FURTHER), (-1, BEFORE), (1, AFTER), (2, FURTHER)):
-        neighbours = index.step(positions, by)
-        places = np.minimum(np.searchsorted(positions, neighbours), len(positions) - 1)
-        gets += np.where(positions[places] == neighbours, share * match[places], 0)
+        return match
+    neighbours = index.look_around(positions)
+    places = np.minimum(np.searchsorted(positions, neighbours), len(positions) - 1)
+    around = np.where(positions[places] == neighbours, match[places], np.float32(0))
     alone = index.get_threads(positions) == 0
-    return np.where(alone, np.float32(ALONE) * match, gets)
+    gets: Floats = np.where(alone, np.float32(ALONE) * match, match + NEIGHBOURS @ around)
+    return gets
 
 
-def _find_best_of_talk(index: ScopeIndex, positions: Positions, match: Floats, traits: Sequence[Traits]) -> Floats:
+def _find_best_of_talk(threads: Positions, match: Floats, memories: Sequence[Candidate]) -> Floats:
     """For each candidate the mean of the best matches in its conversation on its day; nothing outside any."""
-    threads = index.get_threads(positions).tolist()
-    talks = [(thread, each.occurred_at[:10]) for thread, each in zip(threads, traits, strict=True)]
-    matches: dict[tuple[int, str], list[float]] = {}
-    for talk, value in zip(talks, match.tolist(), strict=True):
-        matches.setdefault(talk, []).append(value)
-    best = {talk: sum(sorted(values)[-TALK_TURNS:]) / TALK_TURNS for talk, values in matches.items()}
-    return np.array([best[talk] if talk[0] else 0.0 for talk in talks], np.float32)
+    numbers: dict[tuple[int, str], int] = {}
+    days = [each.occurred_at[:10] for each in memories]
+    talks = np.array([numbers.setdefault(talk, len(numbers)) for talk in zip(threads.tolist(), days, strict=True)], int)
+    order = np.lexsort((-match, talks))
+    ordered = talks[order]
+    rank = np.arange(len(order)) - np.searchsorted(ordered, ordered)
+    best = order[rank < TALK_TURNS]
+    means = np.bincount(talks[best], match[best], len(numbers)) / TALK_TURNS
+    return np.where(threads != 0, means[talks], 0).astype(np.float32)
 
 
-def _weigh_traits(asked: Question, traits: Sequence[Traits]) -> Floats:
+def _weigh_traits(asked: Question, memories: Sequence[Candidate]) -> Floats:
     """A factor a candidate: who said it, when, does it tell, is it still true, does it matter."""
-    return np.array([_weigh_memory(asked, each) for each in traits], np.float32)
-
-
-def _weigh_memory(asked: Question, memory: Traits) -> float:
-    factor = 0.95 + 0.1 * memory.importance
-    if memory.speaker in asked.people or (memory.kind == "fact" and asked.people):
-        factor *= SAID_BY
-    if is_question(memory.text):
-        factor *= ASKS
-    if _falls_into(asked, memory.occurred_at):
-        factor *= DATED
-    if asked.asks_when and tells_time(memory.text):
-        factor *= TELLS_WHEN
-    return factor * (NO_LONGER_TRUE if memory.valid_to is not None else 1)
+    factors = np.array([0.95 + 0.1 * each.importance for each in memories], np.float32)
+    if asked.people:
+        factors[[each.kind == "fact" or each.speaker in asked.people for each in memories]] *= SAID_BY
+    factors[[is_question(each.text) for each in memories]] *= ASKS
+    if asked.months or asked.years:
+        factors[[_falls_into(asked, each.occurred_at) for each in memories]] *= DATED
+    if asked.asks_when:
+        factors[[tells_time(each.text) for each in memories]] *= TELLS_WHEN
+    factors[[each.valid_to is not None for each in memories]] *= NO_LONGER_TRUE
+    return factors
 
 
 def _falls_into(asked: Question, occurred_at: str) -> bool:
     """Whether it was in a month or year that the question names."""
-    if not asked.months and not asked.years:
-        return False
     year, month = int(occurred_at[:4]), int(occurred_at[5:7])
     return (not asked.years or year in asked.years) and (not asked.months or month in asked.months)
 
 
-def _weigh_age(asked: Question, traits: Sequence[Traits | Memory], half_lives: HalfLives, now: datetime) -> Floats:
+def _weigh_age(asked: Question, memories: Sequence[Candidate], half_lives: HalfLives, now: datetime) -> Floats:
     """A factor from 1 for what is new downwards. Being said again makes it new; what is pinned does not age."""
     days, share = (half_lives.latest_days, LATEST_AGED) if asked.asks_latest else (half_lives.days, AGED)
-    since = np.array([(each.reinforced_at or each.occurred_at)[:-1] for each in traits], "datetime64[ms]")
+    since = np.array([(each.reinforced_at or each.occurred_at)[:-1] for each in memories], "datetime64[ms]")
     ages = np.maximum(now.timestamp() * 1000 - since.astype(np.int64), 0) / MS_A_DAY
-    ages[[bool(each.pinned) for each in traits]] = 0
+    ages[[bool(each.pinned) for each in memories]] = 0
     factors: Floats = (1 - share + share * 0.5 ** (ages / days)).astype(np.float32)
     return factors

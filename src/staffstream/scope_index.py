@@ -200,12 +200,14 @@ class ScopeIndex:
         """One integer a conversation; 0 for a memory outside any."""
         return self._thread.values[positions]
 
-    def step(self, positions: Positions, by: int) -> Positions:
-        """The neighbours `by` turns later (or earlier) in the same conversation; −1 where there is none."""
-        column = self._after if by > 0 else self._before
-        for _ in range(abs(by)):
-            positions = np.where(positions >= 0, column.values[positions], -1)
-        return positions
+    def look_around(self, positions: Positions) -> Positions:
+        """Four rows: the turns two before, one before, one after and two after in the same conversation; −1 where there
+        is none.
+        """
+        before, after = self._before.values[positions], self._after.values[positions]
+        before2 = np.where(before >= 0, self._before.values[before], -1)
+        after2 = np.where(after >= 0, self._after.values[after], -1)
+        return np.stack([before2, before, after, after2])
 
     def get_lengths(self, positions: Positions) -> Array:
         """How many pieces each text has."""

@@ -35,8 +35,8 @@ async def list_some(request: Request) -> Response:
     service, scope = await _find_scope(request)
     page = read_query(request, MemoryPage)
     if page.query is not None:
-        found = await service.pipeline.builder.recall(scope, page.query, kind=page.kind, limit=page.limit)
-        return respond_json([show_memory(item.memory) | {"score": round(item.score, 6)} for item in found])
+        found = await service.pipeline.builder.search(scope, page.query, kind=page.kind, limit=page.limit)
+        return respond_json([show_memory(memory) | {"score": round(score, 6)} for memory, score in found])
     listed = await service.database.read(
         lambda conn: memories.list_memories(
             conn, scope, limit=page.limit + 1, kind=page.kind, before=page.before, deleted=page.deleted
