@@ -15,7 +15,7 @@ from staffstream.domain import Scope
 from staffstream.embeddings import load_static_embedder
 from staffstream.memories import NewMemory
 from staffstream.memory_index import find_local, load_unembedded, prepare_index, save_vectors
-from staffstream.scope_index import ScopeIndex
+from staffstream.scope_index import NO_VECTOR, ScopeIndex
 
 TABLE = load_static_embedder()
 EMBED = find_local(TABLE)
@@ -66,7 +66,7 @@ def describe(index: ScopeIndex, living: list[int]) -> list[object]:
         (index.get_threads(positions) != 0).tolist(),
         [index.get_pieces(positions[i : i + 1]).tolist() for i in range(len(positions))],
         index.get_pieces(positions).tolist(),
-        None if distances is None else distances[positions].tolist(),
+        [NO_VECTOR] * len(positions) if distances is None else distances[positions].tolist(),
     ]
 
 
