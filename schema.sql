@@ -114,6 +114,7 @@ CREATE UNIQUE INDEX runs_one_at_a_time ON runs (conversation_id) WHERE state IN 
 CREATE INDEX runs_queued ON runs (id) WHERE state = 'queued';
 CREATE INDEX runs_of_conversation ON runs (conversation_id, finished_at, turn, id); -- its active ones lie together
 CREATE INDEX runs_of_message ON runs (user_message_id);
+CREATE INDEX runs_of_scope ON runs (scope_id);
 
 -- What a run sent to Claude and why: apart from runs, whose rows are rewritten twice a second.
 CREATE TABLE run_contexts (
@@ -191,9 +192,10 @@ CREATE INDEX memories_by_statement ON memories (scope_id, subject, predicate) WH
 CREATE INDEX memories_to_embed ON memories (number) WHERE embedded = 0 AND deleted_at IS NULL;
 
 -- The words of the living memories, by memories.number. secure-delete takes deleted words out of the index at once
--- instead of at some later merge.
+-- instead of at some later merge; usermerge lets housekeeping put parts together as soon as there are two of a size.
 CREATE VIRTUAL TABLE memory_words USING fts5 (text, content = '', tokenize = 'porter unicode61');
 INSERT INTO memory_words (memory_words, rank) VALUES ('secure-delete', 1);
+INSERT INTO memory_words (memory_words, rank) VALUES ('usermerge', 2);
 
 -- What comparing texts takes, for each living memory (memory_index.py). A row that changes moves to a new place, taken like
 -- a number: scopes are read into memory from the last place on.
@@ -306,4 +308,4 @@ CREATE UNIQUE INDEX spending_days_of_user ON spending_days (user_id, day) WHERE 
 CREATE UNIQUE INDEX spending_days_of_staff ON spending_days (staff_id, day) WHERE staff_id IS NOT NULL;
 
 PRAGMA application_id = 0x53544653;
-PRAGMA user_version = 1;
+PRAGMA user_version = 2;

@@ -28,7 +28,7 @@ from staffstream.conversations import ImportedMessage
 from staffstream.database import Connection, connect, prepare_file, read_schema, transact
 from staffstream.domain import Scope, format_time
 from staffstream.embeddings import load_static_embedder
-from staffstream.memory_index import find_local, get_number_range, prepare_index
+from staffstream.memory_index import find_local, get_number_range, merge_words, prepare_index
 from staffstream.past_chats import keep_past
 
 SIZES = (1_000_000, 100_000, 10_000, 1_000, 100)  # memories; the largest first: a search elsewhere has to step over it
@@ -136,7 +136,14 @@ def _fill_file(path: Path, sizes: Sequence[int], *, show_progress: bool = False)
                     for age, scope, n in some:
                         _add_talk(connection, scopes[scope], write_talk(scope, n), _START + age * _SPAN)
                 bar.update(len(some))
+        while _merge(connection):  # as housekeeping does
+            pass
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def _merge(connection: Connection) -> bool:
+    with transact(connection):
+        return merge_words(connection)
 
 
 def _make_scopes(connection: Connection, count: int) -> None:

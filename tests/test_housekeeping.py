@@ -1,4 +1,4 @@
-"""What the server does by the clock: erasing what has grown old."""
+"""What the server does by the clock: erasing what has grown old, keeping the word index in few parts."""
 
 import asyncio
 import contextlib
@@ -6,9 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from staffstream import memories, staff
 from staffstream.backups import check_backup
-from staffstream.database import connect
-from staffstream.domain import now_text
+from staffstream.database import Connection, Database, connect
+from staffstream.domain import Scope, now_text
+from staffstream.housekeeping import WordMerger
+from staffstream.memories import NewMemory
+from staffstream.memory_index import find_words
 from tests.far_end import DEADLINE_S, FarEnd
 from tests.server import Api, serve_here
 
@@ -92,3 +96,36 @@ async def test_without_the_setting_everything_is_kept(db: Path, far: FarEnd) -> 
         assert (await api.get(f"/staff/{ada}/messages/{reply}"))["content"]
         await api.get(f"/staff/{ada}/messages/{reply}/context", 404)
         await api.get(f"/staff/{ada}/messages/{later}/context")
+
+
+def count_parts(conn: Connection) -> int:
+    return int(conn.execute("SELECT count(DISTINCT segid) AS n FROM memory_words_idx").fetchone()["n"])
+
+
+async def test_the_word_index_is_kept_in_few_parts(db: Path) -> None:
+    """What many small transactions left is put together, the same is found as before, and then there is nothing to do
+    until something changes.
+    """
+
+    def meet(tx: Connection) -> Scope:
+        return staff.ensure_scope(tx, staff.create_staff(tx, {"name": "Ada"}).id, "kim")
+
+    async with Database.open(db) as database:
+        scope = await database.write(meet)
+        for number in range(40):
+            new = NewMemory(text=f"Boat {number} lies in harbour {number % 7}.")
+            await database.write(lambda tx, new=new: memories.add_memory(tx, scope, new, None))
+        asked = ["boat", "harbour", "5"]
+        before = await database.read(lambda conn: find_words(conn, scope, asked, most=100))
+        parts = await database.read(count_parts)
+        merger = WordMerger(database)
+        await merger.merge()
+        after = await database.read(lambda conn: find_words(conn, scope, asked, most=100))
+        assert [None if found is None else found.tolist() for found in after] == [
+            None if found is None else found.tolist() for found in before
+        ]
+        assert await database.read(count_parts) < min(parts, 6)
+        commits: list[int] = []
+        database.on_commit = lambda count, seconds: commits.append(count)
+        await merger.merge()
+        assert commits == []

@@ -1,4 +1,5 @@
-"""What the server does by the clock for its keeper: writing down when keys were used, and erasing what has grown old.
+"""What the server does by the clock for its keeper: writing down when keys were used, erasing what has grown old, and
+keeping the word index in few parts.
 
 Each step is a small transaction on the one writer, so that no reply waits long for it.
 """
@@ -9,7 +10,7 @@ import functools
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-from staffstream import conversations, keys, runs, spending
+from staffstream import conversations, keys, memory_index, runs, spending
 from staffstream.database import Connection, Database
 from staffstream.domain import Scope, now_text
 from staffstream.errors import Unavailable
@@ -19,9 +20,11 @@ from staffstream.settings import Settings
 log = logging.getLogger(__name__)
 
 KEYS_ROUND_S = 30.0
+WORDS_ROUND_S = 5.0
 AGE_ROUND_S = 3600.0
 _DAY_S = 24 * 3600.0
 _BATCH = 100
+_BREATH_S = 0.05  # between the steps of a merge: replies go first
 
 
 @contextlib.asynccontextmanager
@@ -33,6 +36,7 @@ async def keep_house(
     erase_old = functools.partial(_erase_old, settings, database, learning)
     tasks = [
         asyncio.create_task(_repeat(write_uses, KEYS_ROUND_S), name="note the use of keys"),
+        asyncio.create_task(_repeat(WordMerger(database).merge, WORDS_ROUND_S), name="merge the word index"),
         asyncio.create_task(_repeat(erase_old, AGE_ROUND_S), name="erase what is old"),
     ]
     try:
@@ -64,6 +68,22 @@ async def _write_key_uses(database: Database, keys_used: dict[str, str]) -> None
         used = dict(keys_used)
         keys_used.clear()
         await database.write(lambda tx: keys.note_uses(tx, used))
+
+
+class WordMerger:
+    """Puts the parts of the word index together that were added since the last time."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._merged = b""
+
+    async def merge(self) -> None:
+        if await self._database.read(memory_index.read_words_state) != self._merged:
+            more = True
+            while more:
+                more = await self._database.write(memory_index.merge_words)
+                await asyncio.sleep(_BREATH_S)
+            self._merged = await self._database.read(memory_index.read_words_state)
 
 
 async def _erase_old(settings: Settings, database: Database, learning: Learning) -> None:

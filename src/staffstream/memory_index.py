@@ -26,6 +26,7 @@ EmbedNow = Callable[[str], Vector]
 """A document's unit vector. For embedders that need no far end, so that it can be made inside a transaction."""
 
 _ROWS_AT_A_TIME = 10_000
+_PAGES_A_MERGE = 16  # a few milliseconds of the writer
 _THREAD_BITS = (1 << 62) - 1  # the random ones of a UUIDv7: enough to tell a scope's conversations apart
 
 # ── the index itself ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -171,6 +172,23 @@ def write_vector(vector: Vector) -> bytes | None:
     """The direction as int8; none for a text that holds nothing the embedder knows, which is near nothing."""
     largest = float(np.abs(vector).max(initial=0))
     return np.rint(vector * (127 / largest)).astype(np.int8).tobytes() if largest else None
+
+
+# ── the word index's parts ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def read_words_state(conn: Connection) -> bytes:
+    """FTS5's own record of the parts that the word index is made of; it differs after every change."""
+    return bytes(conn.execute("SELECT block FROM memory_words_data WHERE id = 10").fetchone()["block"])
+
+
+def merge_words(tx: Connection) -> bool:
+    """Put some parts of the word index together; returns whether there may be more to do. A search looks into each of
+    them, and every transaction adds one: FTS5 by itself leaves a dozen or two, and finding a word takes twice as long.
+    """
+    before = tx.total_changes
+    tx.execute("INSERT INTO memory_words (memory_words, rank) VALUES ('merge', ?)", (_PAGES_A_MERGE,))
+    return tx.total_changes - before >= 2  # the statement itself counts as one
 
 
 # ── searches ─────────────────────────────────────────────────────────────────────────────────────────────────────────
