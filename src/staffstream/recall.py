@@ -29,10 +29,11 @@ from staffstream.questions import Question, is_question, read_question, tells_ti
 from staffstream.scope_index import NO_VECTOR, Distances, Positions, ScopeIndex, open_index
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
+Flags = np.ndarray[Any, np.dtype[np.bool_]]
 
 SEEDS = 24  # the best by words …
 NEAREST = 40  # … and by vectors, as far as signs tell; their neighbours come on top
-WEIGHED = 128  # so many of them are read from the file and weighed exactly
+COMPARED = 128  # so many of them are compared piece by piece; Mix says how many are read
 NEIGHBOURS = np.array([0.15, 0.30, 0.20, 0.15], np.float32)  # what a turn gets of the matches before and after it …
 TALK = 0.50  # … and of the best in its talk, which is its conversation on its day
 TALK_TURNS = 3  # whose best turns' mean it is
@@ -51,20 +52,25 @@ PRIOR_TEXTS = 100  # as if so many texts of plain English were in the scope: cou
 
 @dataclass(frozen=True, slots=True)
 class Mix:
-    """The parts of a match: shared words, likeness of vectors, nearest pieces. They sum to 1."""
+    """The parts of a match: shared words, likeness of vectors, nearest pieces. They sum to 1.
+
+    `read` is how many candidates are read from the file and weighed exactly: more where more hangs on the vectors, of
+    which only the signs are in memory.
+    """
 
     words: float
     vector: float
     pieces: float
+    read: int
 
     def of(self, words: Floats, cosines: Floats, pieces: Floats) -> Floats:
         mixed: Floats = (self.words * words + self.vector * cosines + self.pieces * pieces).astype(np.float32)
         return mixed
 
 
-STATIC = Mix(0.30, 0.25, 0.45)  # the built-in table
-MODEL = Mix(0.20, 0.40, 0.40)  # an embedder that reads whole texts
-WORDS_ALONE = Mix(0.40, 0.0, 0.60)  # no vector of the question
+STATIC = Mix(0.30, 0.25, 0.45, read=64)  # the built-in table
+MODEL = Mix(0.20, 0.40, 0.40, read=COMPARED)  # an embedder that reads whole texts
+WORDS_ALONE = Mix(0.40, 0.0, 0.60, read=64)  # no vector of the question
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,26 +153,33 @@ def _find_candidates(
     embed: EmbedNow | None,
     without_message: str | None,
 ) -> _Found:
-    """In two steps: what is in memory tells which candidates to read from the file, and these are compared exactly."""
-    words = _match_words(conn, scope, index, asked.words)
+    """In steps, each for fewer: what is in memory tells which candidates to read from the file, and these are compared
+    exactly.
+    """
+    words, matched = _match_words(conn, scope, index, asked.words)
     vector = None if embed is None else embed(asked.topic)
     distances = None if vector is None else index.measure_distances(vector)
     mix = _choose_mix(conn, with_vectors=distances is not None)
     unrelated = _find_unrelated(distances, vector)
-    positions = _gather(index, words, distances)
+    positions = _gather(index, words, matched, distances)
     cosines = _scale_cosines(_estimate_cosines(distances, positions, vector), unrelated)
-    rough = _add_neighbours(index, positions, mix.of(words[positions], cosines, np.zeros_like(cosines)))
-    best = positions[np.sort(np.argsort(-rough, kind="stable")[:WEIGHED])]
-    compared = None if vector is None or distances is None else write_vector(vector)
-    memories, positions = _load_those_here(conn, scope, index, best, compared)
+    best = _find_best(index, positions, mix.of(words[positions], cosines, np.zeros_like(cosines)), COMPARED)
+    positions, cosines = positions[best], cosines[best]
+    pieces = _match_pieces(index, asked.topic, positions)
+    best = _find_best(index, positions, mix.of(words[positions], cosines, pieces), mix.read)
+    positions, pieces = positions[best], pieces[best]
+    memories, here = _load_those_here(
+        conn, scope, index, positions, None if vector is None or distances is None else write_vector(vector)
+    )
+    positions, pieces = positions[here], pieces[here]
     cosines = _scale_cosines(np.array([each.likeness for each in memories], np.float32), unrelated)
-    match = mix.of(words[positions], cosines, _match_pieces(index, asked.topic, positions))
+    match = mix.of(words[positions], cosines, pieces)
     if without_message is not None:
         match[[each.source_message_id == without_message for each in memories]] = 0
     relevance = _add_neighbours(index, positions, match)
     relevance += TALK * _find_best_of_talk(index.get_threads(positions), match, memories)
-    chosen = np.flatnonzero(match > 0)
-    return _Found(list(compress(memories, match > 0)), relevance[chosen], (relevance + cosines)[chosen])
+    matching = match > 0
+    return _Found(list(compress(memories, matching)), relevance[matching], (relevance + cosines)[matching])
 
 
 def _estimate_cosines(distances: Distances | None, positions: Positions, vector: Floats | None) -> Floats:
@@ -201,16 +214,15 @@ def _scale_cosines(cosines: Floats, unrelated: float) -> Floats:
 
 def _load_those_here(
     conn: Connection, scope: Scope, index: ScopeIndex, positions: Positions, vector: bytes | None
-) -> tuple[list[Candidate], Positions]:
-    """Those of the memories at some positions that are in the snapshot, and their positions."""
+) -> tuple[list[Candidate], Flags]:
+    """Those of the memories at some positions that are in the snapshot, and which they are."""
     numbers = index.get_numbers(positions).tolist()
     memories = load_candidates(conn, scope, numbers, vector)
-    if len(memories) == len(numbers):
-        return memories, positions
     known = {each.number for each in memories}
     here = np.array([number in known for number in numbers], np.bool_)
-    index.forget(positions[~here])
-    return memories, positions[here]
+    if len(memories) < len(numbers):
+        index.forget(positions[~here])
+    return memories, here
 
 
 def _choose_mix(conn: Connection, *, with_vectors: bool) -> Mix:
@@ -219,15 +231,21 @@ def _choose_mix(conn: Connection, *, with_vectors: bool) -> Mix:
     return STATIC if holds_vectors_of(conn, load_static_embedder().name, load_static_embedder().dimensions) else MODEL
 
 
-def _gather(index: ScopeIndex, words: Floats, distances: Distances | None) -> Positions:
+def _gather(index: ScopeIndex, words: Floats, matched: Positions, distances: Distances | None) -> Positions:
     """The positions of the best by words and of the nearest, and of their neighbours, ascending."""
-    matched = np.flatnonzero(words)
     seeds = matched[_find_smallest(-words[matched], SEEDS)]
     if distances is not None:
         nearest = _find_smallest(distances, NEAREST)
         seeds = np.concatenate([seeds, nearest[distances[nearest] < NO_VECTOR]])
     positions = np.unique(np.concatenate([seeds, index.look_around(seeds).ravel()]))
     return positions[positions >= 0]
+
+
+def _find_best(index: ScopeIndex, positions: Positions, match: Floats, count: int) -> Positions:
+    """Which of the positions are the best, with what their neighbours add, in their order."""
+    if len(positions) <= count:
+        return np.arange(len(positions))
+    return np.sort(np.argsort(-_add_neighbours(index, positions, match), kind="stable")[:count])
 
 
 def _find_smallest(values: np.ndarray[Any, Any], count: int) -> Positions:
@@ -241,29 +259,29 @@ def _find_smallest(values: np.ndarray[Any, Any], count: int) -> Positions:
     return np.concatenate([smaller, equal[: count - len(smaller)]])
 
 
-def _match_words(conn: Connection, scope: Scope, index: ScopeIndex, words: Sequence[str]) -> Floats:
-    """For every position the share of the question's words that it has; rare words count more, in short texts too.
+def _match_words(conn: Connection, scope: Scope, index: ScopeIndex, words: Sequence[str]) -> tuple[Floats, Positions]:
+    """For every position the share of the question's words that it has, and which have any; rare words count more, in
+    short texts too.
 
     That is BM25 (k1 = 1.2, b = .75) with each word counted once, over the sum of its weights: absolute, where FTS5's
     own rank is relative to all scopes in the file and costs ten times more.
     """
     total, shares = 0.0, np.zeros(len(index), np.float32)
     most = max(500, min(len(index) // 8, MOST_HOLDERS))
-    seen: set[bytes] = set()
+    seen: dict[bytes, Positions] = {}
     for numbers in find_words(conn, scope, words, most=most):
         if numbers is None:
             continue
         holders = index.locate(numbers)
-        if len(holders) and holders.tobytes() in seen:  # another form of a word before it
-            continue
-        seen.add(holders.tobytes())
+        if len(holders) and seen.setdefault(holders.tobytes(), holders) is not holders:
+            continue  # another form of a word before it
         weight = math.log1p((len(index) + PRIOR_TEXTS - len(holders) + 0.5) / (len(holders) + 0.5))
         total += weight
         shares[holders] += weight
-    matched = np.flatnonzero(shares)
+    matched = np.unique(np.concatenate([*seen.values(), shares[:0].astype(np.int64)]))
     shorter = 2.2 / (1 + 1.2 * (0.25 + 0.75 * index.get_lengths(matched) / index.mean_length))
     shares[matched] *= shorter / max(total, 1e-9)
-    return shares
+    return shares, matched
 
 
 def _match_pieces(index: ScopeIndex, topic: str, positions: Positions) -> Floats:
