@@ -8,6 +8,7 @@ grace and end with a terminal frame. Only then Hypercorn is told to stop.
 import asyncio
 import contextlib
 import ctypes
+import gc
 import logging
 import signal
 import socket
@@ -50,8 +51,11 @@ def _share_arenas() -> None:
         ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
 
 
-def _return_memory() -> None:
-    """Give back to the system what the start has freed."""
+def _settle_memory() -> None:
+    """What the start has made stays: the collector need not look through it again, which takes 0.1 s each time and
+    holds up every reply. What it has freed goes back to the system.
+    """
+    gc.freeze()
     with contextlib.suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
 
@@ -105,7 +109,7 @@ async def _serve(
         """Hypercorn's shutdown trigger; it is first waited for when requests are answered."""
         if on_ready is not None:
             await on_ready(url, app)
-        asyncio.get_running_loop().call_later(SETTLED_S, _return_memory)
+        asyncio.get_running_loop().call_later(SETTLED_S, _settle_memory)
         await stop.wait()
         log.info("shutting down; running replies have %g s", settings.shutdown_grace_s)
         await _first(app.drain(settings.shutdown_grace_s), hurry.wait())
