@@ -111,6 +111,7 @@ class Pipeline:
         self.unsettled: list[Callable[[Connection], Settled]] = []  # ends that the disk has not taken yet
         self.draining = False
         self.queue_changed = asyncio.Event()
+        self.queue_waits = False  # there was no room for all of it at the last look
         self.run_begun = asyncio.Event()  # set and replaced whenever a run begins
         self.claude = claude
         self._learning = learning
@@ -292,7 +293,8 @@ class Pipeline:
             terminal = sse.encode_error(describe_failure(active.failure), None)
         self.active.pop(active.run.id, None)
         active.close(terminal)
-        self.queue_changed.set()  # there is room for another one
+        if self.queue_waits:  # for room, and there is some now
+            self.queue_changed.set()
 
     def _plan(self, end: EndPlan) -> Callable[[Connection], Settled]:
         return lambda tx: self._claim_next(tx, end(tx))
@@ -315,7 +317,6 @@ class Pipeline:
             self.metrics.note_run(ended.run, ended.asked_at)
         self.builder.ratios |= ended.ratios
         self.begin(settled.claimed)
-        self.queue_changed.set()
         self._learning.jobs_changed.set()
 
     def _keep(self, task: asyncio.Task[None]) -> None:

@@ -157,12 +157,14 @@ async def _take_up_queue(pipeline: Pipeline) -> None:
 async def _begin_due(pipeline: Pipeline) -> None:
     making = sum(active.run.door == "async" for active in pipeline.active.values())
     room = pipeline.settings.async_concurrency - making
+    pipeline.queue_waits = room <= 0
     if room <= 0 or pipeline.draining:
         return
     if not await pipeline.database.read(runs.is_any_due):
         return
     await pipeline.claude.wait_ready()  # a claim counts as an attempt, which a process that ends before makes none of
     if not pipeline.draining:
-        await pipeline.database.write(
+        claimed = await pipeline.database.write(
             lambda tx: runs.claim_due_runs(tx, owner=pipeline.owner, limit=room), then=pipeline.begin
         )
+        pipeline.queue_waits = len(claimed) == room
