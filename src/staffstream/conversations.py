@@ -123,12 +123,13 @@ def list_unused(
 
 def load_names(conn: Connection, scope: Scope) -> tuple[list[str], str]:
     """What the user is called in the scope's latest conversations, and the staff member's name."""
-    rows = conn.execute(
-        "SELECT user_name FROM conversations WHERE scope_id = ? ORDER BY updated_at DESC LIMIT 10", (scope.id,)
-    )
-    user_names = list(dict.fromkeys(row["user_name"] for row in rows if row["user_name"]))
-    member = conn.execute("SELECT name FROM staff WHERE id = ?", (scope.staff_id,)).fetchone()
-    return user_names, member["name"] if member else ""
+    row = conn.execute(
+        "SELECT (SELECT json_group_array(user_name) FROM (SELECT user_name FROM conversations WHERE scope_id = ?"
+        " ORDER BY updated_at DESC LIMIT 10) WHERE user_name <> '') AS users,"
+        " (SELECT name FROM staff WHERE id = ?) AS member",
+        (scope.id, scope.staff_id),
+    ).fetchone()
+    return list(dict.fromkeys(json.loads(row["users"]))), row["member"] or ""
 
 
 # ── messages ─────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -40,6 +40,7 @@ class StaticEmbedder:
             pieces = table["vocabulary"].tobytes().decode("utf-8").split("\n")
         self.pieces = WordPiece(pieces)
         self._split_again = lru_cache(maxsize=REMEMBERED_TEXTS)(self._split_anew)
+        self._embed_again = lru_cache(maxsize=REMEMBERED_TEXTS)(self._embed_anew)
         self.is_word = np.array([piece.strip("#").isalnum() for piece in pieces])
         self.commonness = _estimate_commonness(self.pieces.size)
 
@@ -53,10 +54,14 @@ class StaticEmbedder:
     def embed_now(self, texts: Sequence[str]) -> Vectors:
         """The same without a loop to run in."""
         rows = np.zeros((len(texts), self.dimensions), np.float32)
-        for row, text in enumerate(texts):
-            ids = self.split(text)
-            np.einsum("i,ij->j", self._weights[ids], self._codes[ids], out=rows[row])
-        return scale_rows(rows)
+        for row, text in zip(rows, texts, strict=True):
+            row[:] = self._embed_again(text) if len(text) <= REMEMBERED_CHARS else self._embed_anew(text)
+        return rows
+
+    def _embed_anew(self, text: str) -> Vectors:
+        ids = self.split(text)
+        vector: Vectors = scale_rows(np.einsum("i,ij->j", self._weights[ids], self._codes[ids])[None, :])[0]
+        return vector
 
     def split(self, text: str) -> Ids:
         """The ids of the text's known pieces, at most MAX_PIECES; not to be written to."""
