@@ -257,6 +257,7 @@ CREATE TABLE jobs (
     kind             TEXT NOT NULL CHECK (kind IN ('extract', 'summarise', 'embed', 'deliver')),
     subject          TEXT NOT NULL,          -- what it is about: a conversation's, memory's or delivery's id
     scope_id         INTEGER REFERENCES scopes ON DELETE CASCADE,
+    queue            TEXT,                   -- whose jobs only so many are run at a time; of a delivery, its receiver
     state            TEXT NOT NULL CHECK (state IN ('due', 'running', 'dead')),
     attempts         INTEGER NOT NULL DEFAULT 0,
     due_at           TEXT,                   -- when a worker may take it; of a running one, when its lease runs out
@@ -270,6 +271,7 @@ CREATE TABLE jobs (
 ) STRICT;
 CREATE UNIQUE INDEX jobs_one_a_subject ON jobs (kind, subject) WHERE state IN ('due', 'running');
 CREATE INDEX jobs_by_due ON jobs (kind, due_at) WHERE due_at IS NOT NULL;
+CREATE INDEX jobs_running_of_queue ON jobs (queue, due_at) WHERE state = 'running';
 CREATE INDEX jobs_of_scope ON jobs (scope_id);
 
 CREATE TABLE deliveries (

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ from typing import Any
 import pytest
 from standardwebhooks.webhooks import Webhook
 
+from staffstream.jobs import MOST_OF_A_QUEUE
 from staffstream.staff import make_webhook_secret
+from staffstream.webhooks import ATTEMPT_S
 from tests.far_end import FarEnd, Gate, Reply, http_error
 from tests.far_end_cases import CASES
 from tests.receiver import Answer, Got, Receiver
@@ -166,6 +169,31 @@ async def test_a_run_cancelled_in_the_queue_is_told(api: Api, ada: str, far: Far
     assert "content" not in data
     gate.open()
     assert check(await receiver.arrived(2))["run_id"] == first["run_id"]
+
+
+async def test_a_receiver_that_hangs_does_not_hold_up_others(api: Api, ada: str, receiver: Receiver) -> None:
+    """However much is to be told to it: it has so many places, and no more."""
+    never = Gate()
+    receiver.script(*[Answer(gate=never)] * 100)
+    async with Receiver() as other:
+        ben = await api.make_staff("Ben", webhook_url=other.url)
+        await asyncio.gather(*(_send_in_new_conversation(api, ada) for _ in range(70)))
+        await receiver.arrived(MOST_OF_A_QUEUE)
+        await until(lambda: _count_ended(api, ada, 70))
+        began = time.monotonic()
+        await api.send(ben, "Hi")
+        await other.arrived()
+        assert time.monotonic() - began < ATTEMPT_S / 2
+        assert len(receiver.got) == MOST_OF_A_QUEUE
+
+
+async def _send_in_new_conversation(api: Api, staff_id: str) -> None:
+    conversation = (await api.post(f"/staff/{staff_id}/conversations", {}, 201))["id"]
+    await api.send(staff_id, "Hi", conversation_id=conversation)
+
+
+async def _count_ended(api: Api, staff_id: str, count: int) -> bool:
+    return len(await api.get(f"/staff/{staff_id}/deliveries", params={"limit": 100})) == count
 
 
 # ── the log, and sending again ───────────────────────────────────────────────────────────────────────────────────────

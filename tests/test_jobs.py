@@ -104,6 +104,26 @@ def test_a_job_enqueued_in_a_transaction_that_fails_does_not_exist(file: Connect
     assert claim(file) == []
 
 
+def test_one_queue_does_not_hold_up_the_others(file: Connection) -> None:
+    """Of a queue's jobs a few run at a time, whoever runs them; its others neither count as due nor block what is due
+    after them.
+    """
+    for number in range(3 * jobs.MOST_OF_A_QUEUE):
+        jobs.enqueue_job(file, "extract", f"slow {number}", queue="slow")
+    for number in range(3):
+        jobs.enqueue_job(file, "extract", f"quick {number}", queue="quick")
+    first = claim(file, ANNE, limit=5) + claim(file, BEN, limit=2 * jobs.MOST_OF_A_QUEUE)
+    assert [job.queue for job in first] == ["slow"] * jobs.MOST_OF_A_QUEUE
+    rest = claim(file, BEN, limit=64)
+    assert [job.subject for job in rest] == ["quick 0", "quick 1", "quick 2"]
+    assert claim(file) == []
+    assert jobs.find_oldest_due(file) is None
+    assert jobs.complete_job(file, first[0])
+    assert [job.queue for job in claim(file, limit=5)] == ["slow"]
+    make_all_due(file)  # their holders left them
+    assert [job.queue for job in claim(file, limit=64)].count("slow") == jobs.MOST_OF_A_QUEUE
+
+
 # ── running ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

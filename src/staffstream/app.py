@@ -177,7 +177,7 @@ def _assign_jobs(learning: Learning, webhooks: Webhooks, claude: Claude) -> dict
         "extract": Lane(learning.extract, may_begin=claude.is_ready),
         "summarise": Lane(learning.summarise, may_begin=claude.is_ready),
         "embed": Lane(learning.embed, width=1),
-        "deliver": Lane(webhooks.deliver, width=32),  # a receiver may hold one for 15 s
+        "deliver": Lane(webhooks.deliver, width=64),  # a receiver may hold each of its own for 15 s
     }
 
 

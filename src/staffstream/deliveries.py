@@ -7,6 +7,7 @@ retrying or dropping the job needs no second change that could be forgotten.
 
 from dataclasses import dataclass
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from staffstream import jobs
 from staffstream.database import Connection, Row
@@ -65,7 +66,16 @@ def enqueue_delivery(tx: Connection, member: Staff, run: Run, content: str) -> N
         "INSERT INTO deliveries (id, scope_id, run_id, url, event, body, created_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
         (delivery_id, run.scope_id, run.id, url, event, body, now),
     )
-    jobs.enqueue_job(tx, "deliver", delivery_id, scope_id=run.scope_id)
+    _enqueue(tx, delivery_id, run.scope_id, url)
+
+
+def _enqueue(tx: Connection, delivery_id: str, scope_id: int, url: str) -> None:
+    """Have it sent. Its queue is its receiver's: one that lets every attempt hang must not hold up all others."""
+    try:
+        receiver = urlsplit(url).netloc.lower()
+    except ValueError:  # an imported staff member's may be no URL
+        receiver = url
+    jobs.enqueue_job(tx, "deliver", delivery_id, scope_id=scope_id, queue=receiver)
 
 
 def _describe_end(run: Run, content: str) -> dict[str, Any]:
@@ -111,7 +121,7 @@ def redeliver(tx: Connection, delivery_id: str, *, scope: Scope | None = None) -
     """Have a delivery sent now, whatever has become of it. Raises NotFound."""
     found = get_delivery(tx, delivery_id, scope=scope)
     jobs.drop_dead_jobs(tx, "deliver", found.id)
-    jobs.enqueue_job(tx, "deliver", found.id, scope_id=found.scope_id)
+    _enqueue(tx, found.id, found.scope_id, found.url)
     return get_delivery(tx, delivery_id)
 
 

@@ -5,10 +5,12 @@ is lost and nothing is done twice. There is at most one live job for a (kind, su
 waits moves its time, and while it runs has it run once more, so what happened meanwhile is never lost. A process holds
 a job by a lease that it renews; one whose lease ran out is taken over under a higher fence, after which `complete_job`
 and `fail_job` tell the old holder that it is no longer its own. `due_at` is when a worker may take a job, whatever for:
-it fell due, or its holder's lease ran out.
+it fell due, or its holder's lease ran out. Of one queue (a webhook's receiver, which may let each attempt hang) only a
+few jobs are run at a time, in all processes together.
 """
 
 import random
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -24,6 +26,7 @@ _DELIVERY_WAITS_S = (5.0, 30.0, 300.0, 1800.0, 7200.0, 28800.0, 86400.0)
 _OTHER_WAITS_S = (5.0, 20.0, 60.0, 300.0, 1800.0)
 _LONGEST_WAIT_S = 30 * 86400.0
 _JITTER = 0.2
+MOST_OF_A_QUEUE = 16
 _MOST_LEFT_DELIVERIES = 100  # a process that crashes in a loop begins a delivery at every start
 
 
@@ -35,6 +38,7 @@ class Job:
     kind: JobKind
     subject: str
     scope_id: int | None
+    queue: str | None
     state: JobState
     attempts: int
     due_at: str | None
@@ -82,6 +86,7 @@ def enqueue_job(
     subject: str,
     *,
     scope_id: int | None = None,
+    queue: str | None = None,
     due_in_s: float = 0.0,
     replace: bool = False,
 ) -> None:
@@ -90,29 +95,44 @@ def enqueue_job(
     With `replace` the new time counts even if it is later: each call pushes the job back, as an idle timer needs it.
     A job that is running now is run again at that time.
     """
-    _put_job(tx, kind, subject, scope_id, now_text(due_in_s), replace=replace)
+    _put_job(tx, kind, subject, scope_id, queue, now_text(due_in_s), replace=replace)
 
 
 def _put_job(
-    tx: Connection, kind: JobKind, subject: str, scope_id: int | None, due_at: str, *, replace: bool = False
+    tx: Connection,
+    kind: JobKind,
+    subject: str,
+    scope_id: int | None,
+    queue: str | None,
+    due_at: str,
+    *,
+    replace: bool = False,
 ) -> None:
     tx.execute(
-        "INSERT INTO jobs (id, kind, subject, scope_id, state, due_at, created_at)"
-        " VALUES (?1, ?2, ?3, ?4, 'due', ?5, ?6)"
+        "INSERT INTO jobs (id, kind, subject, scope_id, state, due_at, created_at, queue)"
+        " VALUES (?1, ?2, ?3, ?4, 'due', ?5, ?6, ?8)"
         " ON CONFLICT (kind, subject) WHERE state IN ('due', 'running') DO UPDATE SET"
         " due_at = iif(state = 'running', due_at, iif(?7, ?5, min(due_at, ?5))),"
         " again_at = iif(state = 'running', iif(?7, ?5, min(coalesce(again_at, ?5), ?5)), NULL)",
-        (make_id(), kind, subject, scope_id, due_at, now_text(), int(replace)),
+        (make_id(), kind, subject, scope_id, due_at, now_text(), int(replace), queue),
     )
 
 
 # ── running ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+_RUNNING_OF_QUEUE = (
+    "(SELECT count(*) FROM jobs AS other WHERE other.queue = jobs.queue AND other.state = 'running'"
+    " AND other.due_at > :now)"
+)
+_DUE = f"FROM jobs WHERE kind = :kind AND due_at <= :now AND (queue IS NULL OR {_RUNNING_OF_QUEUE} < {MOST_OF_A_QUEUE})"
+
+
 def find_oldest_due(conn: Connection, kinds: Iterable[JobKind] = get_args(JobKind)) -> str | None:
     """Since when a worker could have taken a job of one of these kinds, or None; a kind is one look into the index."""
-    statement, now = "SELECT min(due_at) FROM jobs WHERE kind = ? AND due_at <= ?", now_text()
-    return min(filter(None, (conn.execute(statement, (kind, now)).fetchone()[0] for kind in kinds)), default=None)
+    statement, now = f"SELECT due_at {_DUE} ORDER BY due_at LIMIT 1", now_text()
+    found = [conn.execute(statement, {"kind": kind, "now": now}).fetchone() for kind in kinds]
+    return min((row["due_at"] for row in found if row), default=None)
 
 
 def is_any_dead(conn: Connection) -> bool:
@@ -126,14 +146,16 @@ def claim_due_jobs(tx: Connection, kind: JobKind, *, owner: Owner, limit: int) -
     One that was left behind by its holder at its last attempt is dead: it may be what ended the process. A delivery's
     attempts are its receiver's failures, so those that ended with the process count apart.
     """
-    claimed = []
+    claimed, begun = [], Counter[str | None]()
     for row in tx.execute(
-        "SELECT * FROM jobs WHERE kind = ? AND due_at <= ? ORDER BY due_at LIMIT +?", (kind, now_text(), limit)
+        f"SELECT *, {_RUNNING_OF_QUEUE} AS others {_DUE} ORDER BY due_at LIMIT +:limit",
+        {"kind": kind, "now": now_text(), "limit": limit},
     ).fetchall():
         job = _read_job(row)
         if job.state == "running" and job.was_left_too_often:
             _bury_job(tx, job, "abandoned")
-        else:
+        elif job.queue is None or row["others"] + begun[job.queue] < MOST_OF_A_QUEUE:
+            begun[job.queue] += 1
             claimed.append(_begin_job(tx, job, owner))
     return claimed
 
@@ -235,7 +257,7 @@ def retry_job(tx: Connection, job_id: str) -> Job:
     A dead job gives way to a live one for the same subject, if there is one.
     """
     job = drop_job(tx, job_id)
-    enqueue_job(tx, job.kind, job.subject, scope_id=job.scope_id)
+    enqueue_job(tx, job.kind, job.subject, scope_id=job.scope_id, queue=job.queue)
     row = tx.execute(
         "SELECT * FROM jobs WHERE kind = ? AND subject = ? AND state IN ('due', 'running')", (job.kind, job.subject)
     ).fetchone()
@@ -302,7 +324,7 @@ def _drop_earlier(tx: Connection, job: Job) -> None:
 def _put_again(tx: Connection, job: Job) -> None:
     """The job that was asked for while this one ran."""
     if job.again_at is not None:
-        _put_job(tx, job.kind, job.subject, job.scope_id, job.again_at)
+        _put_job(tx, job.kind, job.subject, job.scope_id, job.queue, job.again_at)
 
 
 def _read_job(row: Row) -> Job:
@@ -311,6 +333,7 @@ def _read_job(row: Row) -> Job:
         kind=row["kind"],
         subject=row["subject"],
         scope_id=row["scope_id"],
+        queue=row["queue"],
         state=row["state"],
         attempts=row["attempts"],
         due_at=row["due_at"],
