@@ -18,6 +18,7 @@ import contextlib
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -438,6 +439,7 @@ class ServerProcess:
     process: "subprocess.Popen[str]"
     url: str
     api: Api
+    db: Path
     log_file: Path
 
     @property
@@ -458,6 +460,16 @@ class ServerProcess:
         """End it at once, as a crash would (SIGKILL)."""
         self.process.kill()
         await self.wait()
+
+    async def freeze(self) -> None:
+        """Stop it (SIGSTOP) between two of its transactions: within one it would keep everybody from writing."""
+        with contextlib.closing(connect(self.db)) as connection, transact(connection):
+            self.process.send_signal(signal.SIGSTOP)
+            await asyncio.to_thread(os.waitid, os.P_PID, self.process.pid, os.WSTOPPED)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        self.process.send_signal(signal.SIGCONT)
 
 
 def make_environment(db: Path, far: FarEnd | None = None, **variables: str) -> dict[str, str]:
@@ -492,7 +504,7 @@ async def start_server(
         url = await _read_url(process, log_file)
         async with open_api(url) as api:
             _read_json(await api.http.get(f"{url}/healthz"), 200)
-            yield ServerProcess(process, url, api, log_file)
+            yield ServerProcess(process, url, api, db, log_file)
     finally:
         process.kill()
         await asyncio.to_thread(process.wait)

@@ -2,9 +2,7 @@
 
 import asyncio
 import contextlib
-import os
 import random
-import signal
 import threading
 import time
 from collections.abc import AsyncIterator
@@ -369,11 +367,11 @@ async def test_a_server_that_slept_past_its_lease(db: Path, far: FarEnd, door: s
                 run_id = hearing.run_id
             else:
                 # The sleeper is to be the one that makes it: the other is asleep until it has begun.
-                os.kill(second.process.pid, signal.SIGSTOP)
+                await second.freeze()
                 run_id = (await first.api.send(ada, "Hi"))["run_id"]
             await far.arrived(1)
-            os.kill(first.process.pid, signal.SIGSTOP)
-            os.kill(second.process.pid, signal.SIGCONT)
+            await first.freeze()
+            second.thaw()
             if door == "stream":
                 run = await second.api.ended_run(ada, run_id)
                 assert (run["state"], run["error"]["code"]) == ("failed", "server_restart")
@@ -381,7 +379,7 @@ async def test_a_server_that_slept_past_its_lease(db: Path, far: FarEnd, door: s
                 await far.arrived(2)
             for gate in gates:
                 gate.open()
-            os.kill(first.process.pid, signal.SIGCONT)
+            first.thaw()
             run = await second.api.ended_run(ada, run_id)
             if door == "stream":
                 assert (await hearing.rest()).end["code"] == "server_restart"

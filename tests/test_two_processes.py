@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -30,15 +29,7 @@ async def start(db: Path, far: FarEnd, **variables: str) -> AsyncIterator[Server
         try:
             yield server
         finally:
-            server.process.send_signal(signal.SIGCONT)  # a stopped process would not even be asked to end
-
-
-def freeze(server: ServerProcess) -> None:
-    server.process.send_signal(signal.SIGSTOP)
-
-
-def thaw(server: ServerProcess) -> None:
-    server.process.send_signal(signal.SIGCONT)
+            server.thaw()  # a stopped process would not even be asked to end
 
 
 async def wait_for_state(server: ServerProcess, ada: str, run_id: str, *states: str) -> Any:
@@ -60,11 +51,11 @@ async def test_a_run_taken_over_from_a_stopped_process_becomes_one_reply(db: Pat
         slow.release(1)
         await wait_for_state(first, ada, sent["run_id"], "streaming")
         async with start(db, far) as second:
-            freeze(first)
+            await first.freeze()
             run = await wait_for_state(second, ada, sent["run_id"], "done")
             assert run["partial_text"] == "made by the second"
             slow.open()  # Claude has gone on talking to the first meanwhile
-            thaw(first)
+            first.thaw()
             for server in (first, second):
                 assert (await server.api.rejoin(ada, sent["run_id"])).text == "made by the second"
                 assert await server.api.said(ada) == ["Hi", "made by the second"]
@@ -106,9 +97,9 @@ async def test_a_stopped_process_that_wakes_up_first_finishes_its_own_reply(db: 
         sent = await first.api.send(ada, "Hi")
         await far.arrived(1)
         async with start(db, far, STAFFSTREAM_LEASE_S="60") as second:
-            freeze(first)
+            await first.freeze()
             assert (await second.api.run(ada, sent["run_id"]))["state"] in ("building", "streaming")
-            thaw(first)
+            first.thaw()
             gate.open()
             run = await wait_for_state(second, ada, sent["run_id"], "done")
             assert run["partial_text"] == "made by the first"
@@ -133,12 +124,12 @@ async def test_a_stream_taken_over_ends_once_for_both_readers(db: Path, far: Far
 
             await until(is_written)
             async with start(db, far) as second:
-                freeze(first)
+                await first.freeze()
                 run = await wait_for_state(second, ada, hearing.run_id, "failed")
                 assert (run["error"]["code"], run["partial_text"]) == ("server_restart", "Half")
                 elsewhere = await second.api.rejoin(ada, hearing.run_id)
                 gate.open()
-                thaw(first)
+                first.thaw()
                 heard = await hearing.rest()
                 assert heard.end == elsewhere.end
                 assert heard.end["code"] == "server_restart"
@@ -161,7 +152,7 @@ async def test_a_delivery_taken_over_is_delivered_under_its_one_id(db: Path, far
         await first.api.send(ada, "Hi")
         await receiver.arrived(1)
         async with start(db, far) as second:
-            freeze(first)
+            await first.freeze()
             await receiver.arrived(2)
 
             async def is_delivered() -> Any:
@@ -171,7 +162,7 @@ async def test_a_delivery_taken_over_is_delivered_under_its_one_id(db: Path, far
             delivery = await until(is_delivered)
             assert [attempt["status"] for attempt in delivery["attempts"]] == [202]
             thinking.open()
-            thaw(first)
+            first.thaw()
             await until(lambda: "was taken over" in first.log)
             assert await is_delivered() == delivery
             assert receiver.got[0].id == receiver.got[1].id == delivery["id"]
@@ -213,9 +204,9 @@ async def test_stopping_at_any_moment_never_doubles_a_reply(db: Path, far: FarEn
             for thread in threads:
                 await first.api.send(ada, "question", conversation_id=thread)
             for _ in range(2):
-                freeze(first)
+                await first.freeze()
                 await asyncio.sleep(1.3 + 0.1 * round_number)  # past the lease
-                thaw(first)
+                first.thaw()
                 await asyncio.sleep(0.1)
 
             async def are_answered() -> bool:
