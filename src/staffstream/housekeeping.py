@@ -36,7 +36,9 @@ async def keep_house(
     erase_old = functools.partial(_erase_old, settings, database, learning)
     tasks = [
         asyncio.create_task(_repeat(write_uses, KEYS_ROUND_S), name="note the use of keys"),
-        asyncio.create_task(_repeat(WordMerger(database).merge, WORDS_ROUND_S), name="merge the word index"),
+        asyncio.create_task(
+            _repeat(WordMerger(database).merge, WORDS_ROUND_S, first_in_s=WORDS_ROUND_S), name="merge the word index"
+        ),
         asyncio.create_task(_repeat(erase_old, AGE_ROUND_S), name="erase what is old"),
     ]
     try:
@@ -48,7 +50,8 @@ async def keep_house(
         await _attempt(write_uses)
 
 
-async def _repeat(work: Callable[[], Awaitable[None]], every_s: float) -> None:
+async def _repeat(work: Callable[[], Awaitable[None]], every_s: float, *, first_in_s: float = 0.0) -> None:
+    await asyncio.sleep(first_in_s)
     while True:
         await _attempt(work)
         await asyncio.sleep(every_s)
