@@ -125,6 +125,9 @@ async def test_the_word_index_is_kept_in_few_parts(db: Path) -> None:
             None if found is None else found.tolist() for found in before
         ]
         assert await database.read(count_parts) < min(parts, 6)
+        await database.write(
+            lambda tx: tx.execute("INSERT INTO memory_words (memory_words) VALUES ('integrity-check')")
+        )
         commits: list[int] = []
         database.on_commit = lambda count, seconds: commits.append(count)
         await merger.merge()
