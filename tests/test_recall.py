@@ -297,3 +297,12 @@ def test_any_question_is_answered(tx: Connection, scope: Scope, question: str) -
     ask(tx, scope, question)
     keep_life(tx, scope)
     assert isinstance(ask(tx, scope, question), list)
+
+
+def test_as_many_as_are_asked_for_are_found(tx: Connection, scope: Scope) -> None:
+    """More than a reply needs, where a search wants them, of one kind too."""
+    for number in range(100):
+        keep(tx, scope, f"Boat number {number} lies in Hamar.", kind="episode" if number % 2 else "fact")
+    assert len(ask(tx, scope, "Which boat lies in Hamar?", limit=90)) == 90
+    found = recall_memories(tx, scope, "Which boat lies in Hamar?", embed=EMBED, limit=40, kind="fact", now=NOW)
+    assert [item.memory.kind for item in found] == ["fact"] * 40

@@ -125,7 +125,7 @@ def load_names(conn: Connection, scope: Scope) -> tuple[list[str], str]:
     """What the user is called in the scope's latest conversations, and the staff member's name."""
     row = conn.execute(
         "SELECT (SELECT json_group_array(user_name) FROM (SELECT user_name FROM conversations WHERE scope_id = ?"
-        " ORDER BY updated_at DESC LIMIT 10) WHERE user_name <> '') AS users,"
+        " ORDER BY updated_at DESC LIMIT 20) WHERE user_name <> '') AS users,"
         " (SELECT name FROM staff WHERE id = ?) AS member",
         (scope.id, scope.staff_id),
     ).fetchone()

@@ -113,7 +113,8 @@ def recall_memories(
     if asked.asks_about_user and kind != "episode" and (known := _recall_user(conn, scope, asked, half_lives, now)):
         return known[:limit]
     with open_index(conn, scope) as index:
-        found = _find_candidates(conn, scope, index, asked, embed, without_message)
+        width = max(limit, COMPARED) if kind or limit > NEAREST else 0  # a reply needs few, of any kind
+        found = _find_candidates(conn, scope, index, asked, embed, without_message, width)
     if not found.memories:
         return []
     score = found.relevance * _weigh_traits(asked, found.memories) * _weigh_age(asked, found.memories, half_lives, now)
@@ -152,21 +153,22 @@ def _find_candidates(
     asked: Question,
     embed: EmbedNow | None,
     without_message: str | None,
+    width: int,
 ) -> _Found:
     """In steps, each for fewer: what is in memory tells which candidates to read from the file, and these are compared
-    exactly.
+    exactly. At least `width` are gone on with in each, where there are so many.
     """
     words, matched = _match_words(conn, scope, index, asked.words)
     vector = None if embed is None else embed(asked.topic)
     distances = None if vector is None else index.measure_distances(vector)
     mix = _choose_mix(conn, with_vectors=distances is not None)
     unrelated = _find_unrelated(distances, vector)
-    positions = _gather(index, words, matched, distances)
+    positions = _gather(index, words, matched, distances, width)
     cosines = _scale_cosines(_estimate_cosines(distances, positions, vector), unrelated)
-    best = _find_best(index, positions, mix.of(words[positions], cosines, np.zeros_like(cosines)), COMPARED)
+    best = _find_best(index, positions, mix.of(words[positions], cosines, np.zeros_like(cosines)), max(COMPARED, width))
     positions, cosines = positions[best], cosines[best]
     pieces = _match_pieces(index, asked.topic, positions)
-    best = _find_best(index, positions, mix.of(words[positions], cosines, pieces), mix.read)
+    best = _find_best(index, positions, mix.of(words[positions], cosines, pieces), max(mix.read, width))
     positions, pieces = positions[best], pieces[best]
     memories, here = _load_those_here(
         conn, scope, index, positions, None if vector is None or distances is None else write_vector(vector)
@@ -231,11 +233,11 @@ def _choose_mix(conn: Connection, *, with_vectors: bool) -> Mix:
     return STATIC if holds_vectors_of(conn, load_static_embedder().name, load_static_embedder().dimensions) else MODEL
 
 
-def _gather(index: ScopeIndex, words: Floats, matched: Positions, distances: Distances | None) -> Positions:
+def _gather(index: ScopeIndex, words: Floats, matched: Positions, distances: Distances | None, width: int) -> Positions:
     """The positions of the best by words and of the nearest, and of their neighbours, ascending."""
-    seeds = matched[_find_smallest(-words[matched], SEEDS)]
+    seeds = matched[_find_smallest(-words[matched], max(SEEDS, width))]
     if distances is not None:
-        nearest = _find_smallest(distances, NEAREST)
+        nearest = _find_smallest(distances, max(NEAREST, width))
         seeds = np.concatenate([seeds, nearest[distances[nearest] < NO_VECTOR]])
     positions = _sort(np.concatenate([seeds, index.look_around(seeds).ravel()]))
     return positions[np.searchsorted(positions, 0) :]  # without −1
