@@ -262,9 +262,9 @@ def _reads_keys(pid: int) -> bool:
 @contextlib.asynccontextmanager
 async def _open_terminal(*arguments: str, cwd: Path) -> AsyncIterator[Terminal]:
     screen, side = os.openpty()
-    # `setsid --ctty` makes it the terminal that Ctrl-C in it interrupts.
+    # `setsid --ctty` makes it the terminal that Ctrl-C in it interrupts; a shell's background jobs ignore that.
     process = subprocess.Popen(
-        ["setsid", "--ctty", "--wait", sys.executable, "-m", "staffstream", *arguments],
+        ["env", "--default-signal=INT", "setsid", "--ctty", "--wait", sys.executable, "-m", "staffstream", *arguments],
         stdin=side, stdout=side, stderr=side, cwd=cwd, env=os.environ | {"TERM": "dumb"},
     )  # fmt: skip
     os.close(side)

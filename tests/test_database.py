@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import os
 import shutil
 import tempfile
@@ -190,6 +191,28 @@ async def test_a_cancelled_read_gives_its_reader_back(database: Database) -> Non
     await asyncio.wait(tasks)
     hold.set()
     assert await asyncio.gather(*(database.read(_select) for _ in range(3 * room.READERS)))
+
+
+async def test_an_error_that_nobody_waits_for_any_more_is_not_reported_as_lost(database: Database) -> None:
+    """A read whose caller was cancelled may fail like any other."""
+    reported: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
+    begun, fail = threading.Event(), threading.Event()
+
+    def read(conn: Connection) -> None:
+        begun.set()
+        fail.wait(10)
+        raise NotFound
+
+    reading = asyncio.create_task(database.read(read))
+    await asyncio.to_thread(begun.wait)
+    reading.cancel()
+    await asyncio.gather(reading, return_exceptions=True)
+    del reading  # whose traceback holds on to the work
+    fail.set()
+    await asyncio.sleep(0.1)
+    gc.collect()
+    assert reported == []
 
 
 async def test_a_read_that_fails_leaves_its_reader_fit(database: Database) -> None:

@@ -358,12 +358,17 @@ class Database:
         """Run `function` over one consistent snapshot on a reader and return what it returned."""
         reader = await self._idle.get()
         work = asyncio.ensure_future(reader._execute(_read_snapshot, reader._conn, function))  # type: ignore[no-untyped-call]
-        work.add_done_callback(lambda _: self._idle.put_nowait(reader))
+        work.add_done_callback(lambda done: self._give_back(reader, done))
         try:
             result: T = await asyncio.shield(work)
         except pysqlite3.Error as error:
             raise translate_error(error) from error
         return result
+
+    def _give_back(self, reader: aiosqlite.Connection, done: asyncio.Future[Any]) -> None:
+        self._idle.put_nowait(reader)
+        if not done.cancelled():
+            done.exception()  # heard, though whoever asked may have been cancelled meanwhile
 
     async def _write_batches(self) -> None:
         stopping = False
