@@ -11,7 +11,7 @@ from staffstream.memories import MemoryKind
 class Candidate(NamedTuple):
     """A memory that is weighed. `likeness` is the cosine of its vector with the question's, 0 where one is missing.
 
-    A tuple, since each reply reads a hundred: making one takes a tenth of what a frozen dataclass takes.
+    A tuple, since each reply reads dozens: making one takes a tenth of what a frozen dataclass takes.
     """
 
     number: int
@@ -36,9 +36,8 @@ def load_candidates(conn: Connection, scope: Scope, numbers: Sequence[int], vect
     """Some memories by ascending number; one that is no longer there is left out. `vector` is the question's, as
     they are stored. sqlite-vec compares them where they lie, so that none is copied out.
     """
-    cursor = conn.cursor()
-    cursor.row_factory = None  # plain tuples
-    cursor.execute(
+    return _read(
+        conn,
         # "+" keeps the planner from reading the whole scope by its index
         f"SELECT {_COLUMNS}, iif(?1 IS NULL OR vector IS NULL, 0.0,"
         " 1 - vec_distance_cosine(vec_int8(vector), vec_int8(?1)))"
@@ -46,17 +45,20 @@ def load_candidates(conn: Connection, scope: Scope, numbers: Sequence[int], vect
         " WHERE number IN (SELECT value FROM json_each(?2)) AND +scope_id = ?3 AND deleted_at IS NULL ORDER BY number",
         (vector, str(list(numbers)), scope.id),
     )
-    return list(map(Candidate._make, cursor.fetchall()))
 
 
 def load_user_facts(conn: Connection, scope: Scope, *, limit: int) -> list[Candidate]:
     """What is true of the user as far as is known, most important first; what was told without a subject counts too."""
-    cursor = conn.cursor()
-    cursor.row_factory = None
-    cursor.execute(
+    return _read(
+        conn,
         f"SELECT {_COLUMNS}, 0.0 FROM memories WHERE scope_id = ? AND kind = 'fact'"
         " AND (subject IS NULL OR subject = 'user') AND valid_to IS NULL AND deleted_at IS NULL"
         " ORDER BY pinned DESC, importance DESC, number DESC LIMIT +?",
         (scope.id, limit),
     )
-    return list(map(Candidate._make, cursor.fetchall()))
+
+
+def _read(conn: Connection, statement: str, values: tuple[object, ...]) -> list[Candidate]:
+    cursor = conn.cursor()
+    cursor.row_factory = None  # plain tuples
+    return list(map(Candidate._make, cursor.execute(statement, values).fetchall()))

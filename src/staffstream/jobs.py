@@ -121,11 +121,10 @@ def _put_job(
 # ── running ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-_RUNNING_OF_QUEUE = (
-    "(SELECT count(*) FROM jobs AS other WHERE other.queue = jobs.queue AND other.state = 'running'"
-    " AND other.due_at > :now)"
-)
-_DUE = f"FROM jobs WHERE kind = :kind AND due_at <= :now AND (queue IS NULL OR {_RUNNING_OF_QUEUE} < {MOST_OF_A_QUEUE})"
+_RUNNING = "FROM jobs AS other WHERE state = 'running' AND due_at > :now"
+_RUNNING_OF_QUEUE = f"(SELECT count(*) {_RUNNING} AND other.queue = jobs.queue)"
+_FULL = f"SELECT queue {_RUNNING} AND queue IS NOT NULL GROUP BY queue HAVING count(*) >= {MOST_OF_A_QUEUE}"
+_DUE = f"FROM jobs WHERE kind = :kind AND due_at <= :now AND (queue IS NULL OR queue NOT IN ({_FULL}))"
 
 
 def find_oldest_due(conn: Connection, kinds: Iterable[JobKind] = get_args(JobKind)) -> str | None:
