@@ -16,6 +16,7 @@ from typing import Any, Self
 
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
+from staffstream.addresses import Resolve
 from tests.far_end import DEADLINE_S, Counter, Gate
 
 
@@ -135,3 +136,14 @@ class Receiver:
                 await asyncio.sleep(answer.drip_s or 0)
             if answer.stays:
                 await reader.read()
+
+
+def answer_names(*rounds: list[str]) -> tuple[Resolve, list[tuple[str, int]]]:
+    """A resolver that gives each of these in turn, the last one for ever, and what it was asked."""
+    asked: list[tuple[str, int]] = []
+
+    async def resolve(host: str, port: int) -> list[str]:
+        asked.append((host, port))
+        return rounds[min(len(asked), len(rounds)) - 1]
+
+    return resolve, asked

@@ -4,8 +4,6 @@ import asyncio
 import contextlib
 import os
 import stat
-import subprocess
-import sys
 from pathlib import Path
 
 import pysqlite3
@@ -16,6 +14,7 @@ from staffstream.backups import check_backup, compact_file, make_backup, restore
 from staffstream.database import Presence, connect, prepare_file, read_version, transact
 from staffstream.errors import SetupError
 from staffstream.staff import create_staff, list_staff
+from tests.commands import run_command
 from tests.far_end import FarEnd
 from tests.server import make_settings, serve_here, start_server
 
@@ -33,11 +32,6 @@ def fill(db: Path, names: int = 1, persona: str = "") -> None:
 def list_names(db: Path) -> list[str]:
     with contextlib.closing(connect(db)) as connection:
         return [row["name"] for row in connection.execute("SELECT name FROM staff ORDER BY id")]
-
-
-def run_command(*arguments: str | Path, db: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "staffstream", *arguments, "--db", db]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
 # ── backup ───────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -2,8 +2,6 @@
 
 import contextlib
 import hashlib
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import pytest
 from staffstream import keys
 from staffstream.database import Connection, connect, prepare_file
 from staffstream.errors import NotFound
+from tests.commands import run_command
 
 
 @pytest.fixture
@@ -19,14 +18,6 @@ def file(db: Path) -> Iterator[Connection]:
     prepare_file(db)
     with contextlib.closing(connect(db)) as connection:
         yield connection
-
-
-def run_command(*arguments: str, db: Path) -> subprocess.CompletedProcess[str]:
-    """`staffstream …` as an operator types it."""
-    return subprocess.run(
-        [sys.executable, "-m", "staffstream", *arguments, "--db", str(db)],
-        capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
 
 
 def test_a_key_is_found_by_its_text_alone(file: Connection) -> None:
