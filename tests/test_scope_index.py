@@ -59,7 +59,7 @@ def do_step(tx: Connection, scope: Scope, threads: list[str | None], made: list[
 
 def describe(index: ScopeIndex, living: list[int]) -> list[object]:
     """What can be asked of the index about the living memories."""
-    positions = index.locate(np.array(living, np.int64))
+    (positions,) = index.locate_all([np.array(living, np.int64)])
     distances = index.measure_distances(TABLE.embed_now(["boat"])[0])
     return [
         index.get_numbers(positions).tolist(),

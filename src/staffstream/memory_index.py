@@ -217,8 +217,10 @@ def load_index_rows(conn: Connection, scope: Scope, *, after_place: int) -> Iter
         yield rows
 
 
-def find_words(conn: Connection, scope: Scope, words: Sequence[str], *, most: int) -> list[Numbers | None]:
-    """For each word the numbers of the memories that hold it in one of its forms; None if they are more than `most`."""
+def find_words(conn: Connection, scope: Scope, words: Sequence[str], *, most: int) -> list[Numbers]:
+    """For each word the numbers of the memories that hold it in one of its forms; words that more than `most` hold are
+    left out.
+    """
     first, last = get_number_range(scope)
     rows = conn.execute(  # one statement for all, and one string of a word's numbers: a row each would cost more
         "SELECT (SELECT count(*) || ',' || coalesce(group_concat(number), '') FROM (SELECT rowid AS number"
@@ -227,7 +229,7 @@ def find_words(conn: Connection, scope: Scope, words: Sequence[str], *, most: in
         (first, last, most + 1, json.dumps([write_query([word]) for word in words])),
     )
     found = [np.fromstring(row[0].rstrip(","), np.int64, sep=",") for row in rows]
-    return [None if numbers[0] > most else numbers[1:] for numbers in found]
+    return [numbers[1:] for numbers in found if numbers[0] <= most]
 
 
 def write_query(words: Iterable[str]) -> str:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import compress
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -164,22 +165,23 @@ def _find_candidates(
     mix = _choose_mix(conn, with_vectors=distances is not None)
     unrelated = _find_unrelated(distances, vector)
     positions = _gather(index, words, matched, distances, width)
+    turns = _Neighbours(index, positions)
+    words = words[positions]
     cosines = _scale_cosines(_estimate_cosines(distances, positions, vector), unrelated)
-    best = _find_best(index, positions, mix.of(words[positions], cosines, np.zeros_like(cosines)), max(COMPARED, width))
-    positions, cosines = positions[best], cosines[best]
-    pieces = _match_pieces(index, asked.topic, positions)
-    best = _find_best(index, positions, mix.of(words[positions], cosines, pieces), max(mix.read, width))
-    positions, pieces = positions[best], pieces[best]
+    pieces = np.zeros_like(words)
+    chosen = turns.choose(np.arange(len(positions)), mix.of(words, cosines, pieces), max(COMPARED, width))
+    pieces[chosen] = _match_pieces(index, asked.topic, positions[chosen])
+    chosen = turns.choose(chosen, mix.of(words, cosines, pieces), max(mix.read, width))
     memories, here = _load_those_here(
-        conn, scope, index, positions, None if vector is None or distances is None else write_vector(vector)
+        conn, scope, index, positions[chosen], None if vector is None or distances is None else write_vector(vector)
     )
-    positions, pieces = positions[here], pieces[here]
+    chosen = chosen[here]
     cosines = _scale_cosines(np.array([each.likeness for each in memories], np.float32), unrelated)
-    match = mix.of(words[positions], cosines, pieces)
+    match = mix.of(words[chosen], cosines, pieces[chosen])
     if without_message is not None:
         match[[each.source_message_id == without_message for each in memories]] = 0
-    relevance = _add_neighbours(index, positions, match)
-    relevance += TALK * _find_best_of_talk(index.get_threads(positions), match, memories)
+    relevance = turns.lift(chosen, match)
+    relevance += TALK * _find_best_of_talk(index.get_threads(positions[chosen]), match, memories)
     matching = match > 0
     return _Found(list(compress(memories, matching)), relevance[matching], (relevance + cosines)[matching])
 
@@ -243,13 +245,6 @@ def _gather(index: ScopeIndex, words: Floats, matched: Positions, distances: Dis
     return positions[np.searchsorted(positions, 0) :]  # without −1
 
 
-def _find_best(index: ScopeIndex, positions: Positions, match: Floats, count: int) -> Positions:
-    """Which of the positions are the best, with what their neighbours add, in their order."""
-    if len(positions) <= count:
-        return np.arange(len(positions))
-    return np.sort(np.argsort(-_add_neighbours(index, positions, match), kind="stable")[:count])
-
-
 def _sort(positions: Positions) -> Positions:
     """Ascending, each once. For a few hundred numbers a fifth of what numpy.unique takes."""
     positions = np.sort(positions)
@@ -276,17 +271,16 @@ def _match_words(conn: Connection, scope: Scope, index: ScopeIndex, words: Seque
     """
     total, shares = 0.0, np.zeros(len(index), np.float32)
     most = max(500, min(len(index) // 8, MOST_HOLDERS))
-    seen: dict[bytes, Positions] = {}
-    for numbers in find_words(conn, scope, words, most=most):
-        if numbers is None:
-            continue
-        holders = index.locate(numbers)
-        if len(holders) and seen.setdefault(holders.tobytes(), holders) is not holders:
+    seen: set[bytes] = set()
+    for holders in index.locate_all(find_words(conn, scope, words, most=most)):
+        these = holders.tobytes()
+        if these and these in seen:
             continue  # another form of a word before it
+        seen.add(these)
         weight = math.log1p((len(index) + PRIOR_TEXTS - len(holders) + 0.5) / (len(holders) + 0.5))
         total += weight
         shares[holders] += weight
-    matched = _sort(np.concatenate([np.zeros(0, np.int64), *seen.values()]))
+    matched = np.flatnonzero(shares)
     shorter = 2.2 / (1 + 1.2 * (0.25 + 0.75 * index.get_lengths(matched) / index.mean_length))
     shares[matched] *= shorter / max(total, 1e-9)
     return shares, matched
@@ -322,29 +316,37 @@ def _weigh_pieces(index: ScopeIndex, topic: str) -> tuple[Ids, Floats]:
 # ── what speaks for a memory beside its own match ────────────────────────────────────────────────────────────────────
 
 
-def _add_neighbours(index: ScopeIndex, positions: Positions, match: Floats) -> Floats:
-    """Each match with its share of its neighbours' in the conversation; outside any it stands for both."""
-    if not len(positions):
-        return match
-    neighbours = index.look_around(positions)
-    places = np.minimum(np.searchsorted(positions, neighbours), len(positions) - 1)
-    around = np.where(positions[places] == neighbours, match[places], np.float32(0))
-    alone = index.get_threads(positions) == 0
-    gets: Floats = np.where(alone, np.float32(ALONE) * match, match + NEIGHBOURS @ around)
-    return gets
+class _Neighbours:
+    """Which candidates stand beside which in a conversation. Items below are places among `positions`, ascending."""
+
+    def __init__(self, index: ScopeIndex, positions: Positions) -> None:
+        around = index.look_around(positions)
+        self._places = np.minimum(np.searchsorted(positions, around), len(positions) - 1)
+        self._shares = np.where(positions[self._places] == around, NEIGHBOURS[:, None], np.float32(0))
+        self._own = np.where(index.get_threads(positions) == 0, np.float32(ALONE), np.float32(1))
+
+    def lift(self, items: Positions, match: Floats) -> Floats:
+        """Each match with its share of its neighbours'; outside any conversation it stands for both."""
+        matches = np.zeros(len(self._own), np.float32)
+        matches[items] = match
+        lifted: Floats = (self._own * matches + (self._shares * matches[self._places]).sum(axis=0))[items]
+        return lifted
+
+    def choose(self, items: Positions, match: Floats, count: int) -> Positions:
+        """The items that are best with what their neighbours add."""
+        if len(items) <= count:
+            return items
+        return items[np.sort(np.argsort(-self.lift(items, match[items]), kind="stable")[:count])]
 
 
 def _find_best_of_talk(threads: Positions, match: Floats, memories: Sequence[Candidate]) -> Floats:
     """For each candidate the mean of the best matches in its conversation on its day; nothing outside any."""
-    numbers: dict[tuple[int, str], int] = {}
-    days = [each.occurred_at[:10] for each in memories]
-    talks = np.array([numbers.setdefault(talk, len(numbers)) for talk in zip(threads.tolist(), days, strict=True)], int)
-    order = np.lexsort((-match, talks))
-    ordered = talks[order]
-    rank = np.arange(len(order)) - np.searchsorted(ordered, ordered)
-    best = order[rank < TALK_TURNS]
-    means = np.bincount(talks[best], match[best], len(numbers)) / TALK_TURNS
-    return np.where(threads != 0, means[talks], 0).astype(np.float32)
+    talks = [(thread, each.occurred_at[:10]) for thread, each in zip(threads.tolist(), memories, strict=True)]
+    best: dict[tuple[int, str], list[float]] = {}
+    for talk, value in sorted(zip(talks, match.tolist(), strict=True), key=itemgetter(1), reverse=True):
+        best.setdefault(talk, []).append(value)
+    means = {talk: sum(values[:TALK_TURNS]) / TALK_TURNS if talk[0] else 0.0 for talk, values in best.items()}
+    return np.array([means[talk] for talk in talks], np.float32)
 
 
 def _weigh_traits(asked: Question, memories: Sequence[Candidate]) -> Floats:

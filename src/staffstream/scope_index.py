@@ -83,7 +83,8 @@ class ScopeIndex:
         self._thread = _Column(np.int64)
         self._before = _Column(np.int64)
         self._after = _Column(np.int64)
-        self._end = _Column(np.int64)  # of its pieces in _pieces; they begin where the ones before end
+        self._start = _Column(np.int64)  # of its pieces in _pieces, and behind the last one where they end
+        self._start.extend(np.zeros(1, np.int64))
         self._pieces = _Column(np.uint16)
         self._signs: list[_Column] = []  # 64 dimensions each
         self._has_vector = _Column(np.bool_)
@@ -119,7 +120,7 @@ class ScopeIndex:
 
     def _append(self, batch: "_Batch") -> None:
         self._link(batch.threads)
-        self._end.extend(np.cumsum(batch.lengths) + len(self._pieces))
+        self._start.extend(np.cumsum(batch.lengths) + len(self._pieces))
         self._pieces.extend(batch.pieces)
         self._piece_counts += np.bincount(batch.pieces, minlength=len(self._piece_counts)).astype(np.int32)
         while len(self._signs) < batch.signs.shape[1]:  # the first vectors there are: those before had none
@@ -185,13 +186,16 @@ class ScopeIndex:
         distances[~usable] = NO_VECTOR
         return distances
 
-    def locate(self, numbers: Array) -> Positions:
-        """The positions of living memories; those that are not here are left out."""
-        if not len(self) or not len(numbers):
-            return np.zeros(0, np.int64)
+    def locate_all(self, lists: Sequence[Array]) -> list[Positions]:
+        """The positions of living memories by their numbers, list by list; those that are not here are left out."""
+        if not len(self) or not lists:
+            return [np.zeros(0, np.int64) for _ in lists]
+        numbers = np.concatenate(lists)
         positions = np.minimum(np.searchsorted(self._number.values, numbers), len(self) - 1)
-        here: Positions = positions[(self._number.values[positions] == numbers) & self._alive.values[positions]]
-        return here
+        here = (self._number.values[positions] == numbers) & self._alive.values[positions]
+        ends = np.cumsum([len(each) for each in lists]).tolist()
+        parts = [slice(end - len(each), end) for each, end in zip(lists, ends, strict=True)]
+        return [positions[part][here[part]] for part in parts]
 
     def get_numbers(self, positions: Positions) -> Array:
         return self._number.values[positions]
@@ -211,12 +215,13 @@ class ScopeIndex:
 
     def get_lengths(self, positions: Positions) -> Array:
         """How many pieces each text has."""
-        return self._end.values[positions] - self._get_starts(positions)
+        return self._start.values[positions + 1] - self._start.values[positions]
 
     def get_pieces(self, positions: Positions) -> Array:
         """The pieces of these texts, one text after the other."""
-        lengths = self.get_lengths(positions)
-        skipped = self._get_starts(positions) - (np.cumsum(lengths) - lengths)  # between a text's place here and there
+        starts = self._start.values[positions]
+        lengths = self._start.values[positions + 1] - starts
+        skipped = starts - (lengths.cumsum() - lengths)  # between a text's place here and there
         pieces: Array = self._pieces.values[np.repeat(skipped, lengths) + np.arange(lengths.sum())]
         return pieces
 
@@ -227,9 +232,6 @@ class ScopeIndex:
     @property
     def mean_length(self) -> float:
         return max(1.0, len(self._pieces) / max(1, len(self)))
-
-    def _get_starts(self, positions: Positions) -> Array:
-        return np.where(positions > 0, self._end.values[positions - 1], 0)
 
 
 class _Batch(NamedTuple):
