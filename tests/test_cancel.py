@@ -9,7 +9,8 @@ import pytest
 
 from tests.far_end import PIECES, STREAM_HEAD, FarEnd, Gate, Reply, Stall, steps
 from tests.far_end_cases import ONE, OPEN
-from tests.server import Api, Heard, serve_here
+from tests.frames import Heard
+from tests.server import Api, serve_here
 
 pytestmark = pytest.mark.anyio
 

@@ -1,13 +1,10 @@
-"""Embedders: the shipped table gives what was recorded, and far ends are believed in nothing that was not checked."""
+"""Embedders in this process: the shipped table gives what was recorded, and MiniLM what is published."""
 
-import asyncio
-import contextlib
 import importlib.util
 import json
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from staffstream.embeddings import (
-    EmbedderUnavailable,
-    load_static_embedder,
-    make_embedder,
-)
-from staffstream.embeddings.remote import OpenAICompatibleEmbedder, VoyageEmbedder
+from staffstream.embeddings import load_static_embedder, make_embedder
 from staffstream.errors import SetupError
 from tests.server import leave_out
 
@@ -110,150 +102,3 @@ def test_an_embedder_that_cannot_be_made_says_what_is_missing(spec: str) -> None
     """A wrong setting is an operator's error at start-up, not a failure at the first message."""
     with pytest.raises(SetupError, match=r"embedder|MiniLM"):
         make_embedder(spec)
-
-
-# ── far ends ─────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-KEY = "sk-secret-1234"
-Answer = tuple[int, dict[str, str], Any]
-
-
-class EmbeddingServer:
-    """An HTTP far end on a real socket that answers with what it was told, and remembers what it was asked."""
-
-    def __init__(self, *answers: Answer | Callable[[dict[str, Any]], Answer]) -> None:
-        self.answers = list(answers)
-        self.asked: list[dict[str, Any]] = []
-        self.headers: list[str] = []
-
-    @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator[str]:
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        async with server:
-            yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode()
-        length = int(head.lower().split("content-length: ")[1].split("\r\n")[0])
-        self.headers.append(head)
-        self.asked.append(json.loads(await reader.readexactly(length)))
-        answer = self.answers.pop(0)
-        status, headers, body = answer(self.asked[-1]) if callable(answer) else answer
-        content = body if isinstance(body, bytes) else json.dumps(body).encode()
-        lines = {"content-length": str(len(content)), "connection": "close"} | headers
-        writer.write(f"HTTP/1.1 {status} X\r\n".encode())
-        writer.write("".join(f"{name}: {value}\r\n" for name, value in lines.items()).encode() + b"\r\n" + content)
-        await writer.drain()
-        writer.close()
-        await writer.wait_closed()
-
-
-def answer_well(asked: dict[str, Any]) -> Answer:
-    """One vector a text, in the wrong order; the text's length is in it."""
-    data = [{"index": n, "embedding": [len(text), 1.0, 0.0]} for n, text in enumerate(asked["input"])]
-    return 200, {}, {"data": data[::-1]}
-
-
-def vectors(*rows: list[Any]) -> Answer:
-    return 200, {}, {"data": [{"index": n, "embedding": row} for n, row in enumerate(rows)]}
-
-
-@contextlib.asynccontextmanager
-async def embedder_at(server: EmbeddingServer) -> AsyncIterator[OpenAICompatibleEmbedder]:
-    async with server.running() as url:
-        embedder = OpenAICompatibleEmbedder(url=url, model="m", dimensions=3, key=KEY)
-        async with contextlib.aclosing(embedder):
-            yield embedder
-
-
-async def test_a_far_end_gets_batches_and_its_answers_are_put_in_order() -> None:
-    """100 texts are two requests; blank ones are not sent and give zeros; rows are at length 1."""
-    server = EmbeddingServer(answer_well, answer_well)
-    texts = ["x" * n for n in range(100)]
-    async with embedder_at(server) as embedder:
-        rows = await embedder.embed(texts, kind="document")
-    assert [len(asked["input"]) for asked in server.asked] == [64, 35]
-    assert server.asked[0]["model"] == "m"
-    assert f"Bearer {KEY}" in server.headers[0]
-    assert not rows[0].any()
-    assert rows[1:, 0] / rows[1:, 1] == pytest.approx(np.arange(1, 100), rel=1e-5)
-    assert np.linalg.norm(rows[1:], axis=1) == pytest.approx(1)
-
-
-async def test_documents_are_tried_again_after_a_passing_failure() -> None:
-    """429 with Retry-After and 500 are waited out."""
-    server = EmbeddingServer((429, {"retry-after": "0"}, {}), (500, {}, b"<html>"), answer_well)
-    async with embedder_at(server) as embedder:
-        assert (await embedder.embed(["hello"], kind="document")).any()
-    assert len(server.asked) == 3
-
-
-async def test_a_question_is_tried_once() -> None:
-    """Somebody waits for the reply: recall goes on by words."""
-    server = EmbeddingServer((503, {}, {}))
-    async with embedder_at(server) as embedder:
-        with pytest.raises(EmbedderUnavailable, match="503"):
-            await embedder.embed(["hello"], kind="query")
-    assert len(server.asked) == 1
-
-
-async def test_a_refusal_is_not_repeated_and_gives_nothing_away() -> None:
-    """A wrong key fails at once, and neither the key nor the far end's words are in the error."""
-    server = EmbeddingServer((401, {}, {"error": f"bad key {KEY}"}))
-    async with embedder_at(server) as embedder:
-        with pytest.raises(EmbedderUnavailable) as caught:
-            await embedder.embed(["my secret"], kind="document")
-    assert caught.value.detail == "The embedder answered with status 401."
-    assert not caught.value.retryable
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        vectors([1.0, 2.0]),
-        vectors([1.0, float("nan"), 0.0]),
-        vectors([1.0, float("inf"), 0.0]),
-        vectors([1.0, 2.0, 3.0], [1.0, 2.0, 3.0]),
-        vectors(),
-        vectors([1.0, "x", 3.0]),
-        (200, {}, {"data": [{"index": 7, "embedding": [1.0, 2.0, 3.0]}]}),
-        (200, {}, {"data": None}),
-        (200, {}, [1, 2]),
-        (200, {}, b"not json"),
-        (200, {}, b"[" * 100_000),
-    ],
-)
-async def test_an_answer_that_is_not_the_vectors_asked_for_is_refused(answer: Answer) -> None:
-    """Wrong dimensions, NaN, too few, too many, no JSON: nothing of it is kept."""
-    async with embedder_at(EmbeddingServer(answer)) as embedder:
-        with pytest.raises(EmbedderUnavailable):
-            await embedder.embed(["hello"], kind="query")
-
-
-async def test_a_far_end_that_is_not_there_is_an_embedder_unavailable() -> None:
-    """A refused connection is told in our own words."""
-    async with EmbeddingServer().running() as url:
-        pass
-    embedder = OpenAICompatibleEmbedder(url=url, model="m", dimensions=3)
-    async with contextlib.aclosing(embedder):
-        with pytest.raises(EmbedderUnavailable, match="cannot be reached"):
-            await embedder.embed(["hello"], kind="query")
-
-
-async def test_voyage_is_told_what_kind_of_text_it_gets() -> None:
-    """Questions and documents are embedded differently there, at the dimensions we ask for."""
-    server = EmbeddingServer(answer_well)
-    async with server.running() as url:
-        embedder = VoyageEmbedder(url=url, key=KEY, model="voyage-3.5-lite", dimensions=3)
-        async with contextlib.aclosing(embedder):
-            await embedder.embed(["hello"], kind="query")
-    asked = {"model": "voyage-3.5-lite", "input": ["hello"], "input_type": "query", "output_dimension": 3}
-    assert server.asked == [asked]
-
-
-@pytest.mark.parametrize("key", ["sk\nx: y", "sk-\u00e9"])
-def test_a_key_that_cannot_be_sent_is_refused_without_being_shown(key: str) -> None:
-    """A line break in a key would otherwise end up in an exception's text."""
-    with pytest.raises(SetupError) as caught:
-        OpenAICompatibleEmbedder(url="http://127.0.0.1:9/v1", model="m", dimensions=3, key=key)
-    assert key not in str(caught.value)

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from staffstream.database import connect
+from tests.extractions import QUICK, answer, fact, list_facts, wait_learned
 from tests.far_end import FarEnd, Reply
 from tests.server import serve_here
-from tests.test_learning import QUICK, answer, fact, list_facts, wait_learned
 
 pytestmark = pytest.mark.anyio
 

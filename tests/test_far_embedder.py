@@ -13,11 +13,10 @@ from typing import Any
 import pytest
 
 from staffstream.database import connect
+from tests.embedding_server import Answer, EmbeddingServer, answer_well, count_vectors
+from tests.extractions import hasten_jobs
 from tests.far_end import FarEnd
 from tests.server import make_environment, serve_here
-from tests.test_embeddings import Answer, EmbeddingServer, answer_well
-from tests.test_learning import hasten_jobs
-from tests.test_reembed import count_vectors
 from tests.waiting import until
 
 pytestmark = pytest.mark.anyio

@@ -10,7 +10,8 @@ import pytest
 from staffstream.domain import clean_text
 from tests.far_end import PIECES, FarEnd
 from tests.far_end_cases import BROKEN, CASES, ODD, REFUSED_EARLY
-from tests.server import Api, Heard, serve_here
+from tests.frames import Heard
+from tests.server import Api, serve_here
 
 pytestmark = pytest.mark.anyio
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.far_end import PIECES, FarEnd, Gate, Reply
-from tests.server import Hearing, serve_here
+from tests.frames import Hearing
+from tests.server import serve_here
 
 pytestmark = pytest.mark.anyio
 

@@ -9,7 +9,8 @@ import pytest
 from staffstream.domain import make_id
 from tests.far_end import DEADLINE_S, STREAM_HEAD, FarEnd, Gate, Reply, steps
 from tests.far_end_cases import ONE, OPEN, TWO, Close
-from tests.server import Api, Heard, Hearing, finish_hearing, serve_here
+from tests.frames import Heard, Hearing
+from tests.server import Api, finish_hearing, serve_here
 
 pytestmark = pytest.mark.anyio
 

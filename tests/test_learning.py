@@ -7,45 +7,13 @@ from typing import Any
 import pytest
 
 from staffstream.database import connect
-from staffstream.domain import now_text
 from staffstream.tokens import count_tokens
+from tests.extractions import QUICK, answer, fact, hasten_jobs, list_facts, wait_learned
 from tests.far_end import FarEnd, Gate, Reply, http_error, json_reply
 from tests.server import Api, serve_here, start_server
 from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
-
-QUICK: dict[str, Any] = {"extract_every_messages": 2, "extract_idle_s": 3600}
-
-
-def fact(
-    text: str, quote: str, *, subject: str = "user", predicate: str = "lives_in", object: str = "Oslo", **more: Any
-) -> Any:
-    return {
-        "subject": subject, "predicate": predicate, "object": object, "text": text, "kind": "profile",
-        "importance": 0.7, "quote": quote, "message": 1, "replaces": 0, **more,
-    }  # fmt: skip
-
-
-def answer(*facts: Any, entities: Any = (), relations: Any = ()) -> Any:
-    return json_reply({"facts": list(facts), "entities": list(entities), "relations": list(relations)})
-
-
-async def list_facts(api: Api, ada: str) -> list[Any]:
-    found: list[Any] = await api.get(f"/staff/{ada}/memories", params={"kind": "fact"})
-    return found
-
-
-async def wait_learned(api: Api, far: FarEnd, times: int) -> None:
-    """Until so many extractions were asked for and no job is left running."""
-    await until(lambda: len([r for r in far.requests if r.schema]) >= times)
-    await until(lambda: count_jobs(api) == 0)
-
-
-def count_jobs(api: Api) -> int:
-    with contextlib.closing(connect(api.app.settings.db)) as connection:
-        query = "SELECT count(*) FROM jobs WHERE state = 'running' OR (state = 'due' AND attempts = 0 AND due_at <= ?)"
-        return int(connection.execute(query, (now_text(),)).fetchone()[0])
 
 
 async def test_a_quoted_fact_is_learned_with_its_source(db: Path, far: FarEnd) -> None:
@@ -569,11 +537,6 @@ async def test_dead_jobs_are_shown_until_their_work_is_done(db: Path, far: FarEn
 
 def held_answer(gate: Any, *facts: Any) -> Any:
     return json_reply({"facts": list(facts), "entities": [], "relations": []}, head_gate=gate)
-
-
-def hasten_jobs(db: Path) -> None:
-    with contextlib.closing(connect(db)) as connection:
-        connection.execute("UPDATE jobs SET due_at = '2000-01-01T00:00:00.000Z' WHERE state = 'due' AND attempts > 0")
 
 
 def list_job_states(db: Path) -> list[str]:

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.far_end import DEADLINE_S, FarEnd
-from tests.server import Api, FrameReader, open_api, require_tool, serve_here
+from tests.frames import FrameReader
+from tests.server import Api, open_api, require_tool, serve_here
 
 pytestmark = pytest.mark.anyio
 

@@ -10,6 +10,7 @@ from staffstream.app import create_app
 from staffstream.cli import main
 from staffstream.database import connect
 from staffstream.errors import SetupError
+from tests.embedding_server import count_vectors
 from tests.far_end import FarEnd
 from tests.server import make_settings, serve_here
 
@@ -19,11 +20,6 @@ pytestmark = pytest.mark.anyio
 def pretend_other_embedder(db: Path) -> None:
     with contextlib.closing(connect(db)) as connection:
         connection.execute("UPDATE meta SET value = 'another/384' WHERE key = 'embedder'")
-
-
-def count_vectors(db: Path) -> int:
-    with contextlib.closing(connect(db)) as connection:
-        return int(connection.execute("SELECT count(vector) FROM memory_vectors").fetchone()[0])
 
 
 async def test_another_embedder_is_refused_with_the_command_that_helps(db: Path, far: FarEnd) -> None:

@@ -17,7 +17,8 @@ from staffstream.domain import now_text
 from staffstream.sdk import Sdk
 from staffstream.upkeep import QUEUE_ROUND_S
 from tests.far_end import DEADLINE_S, PIECES, FarEnd, Gate, Reply
-from tests.server import Api, Hearing, ServerProcess, serve_here, start_server
+from tests.frames import Hearing
+from tests.server import Api, ServerProcess, serve_here, start_server
 from tests.waiting import until
 
 pytestmark = pytest.mark.anyio

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from staffstream import sse
 from staffstream.errors import BadCursor
 from staffstream.runlog import RunLog, encode_ended_run
-from tests.server import Frame, FrameReader
+from tests.frames import Frame, FrameReader
 
 pytestmark = pytest.mark.anyio
 

@@ -21,7 +21,8 @@ import httpx
 import pytest
 
 from tests.far_end import DEADLINE_S, PIECES, STREAM_HEAD, FarEnd, Gate, Reply, Stall, steps
-from tests.server import Api, Heard, ServerProcess, finish_hearing, leave_out, serve_here, start_server
+from tests.frames import Heard
+from tests.server import Api, ServerProcess, finish_hearing, leave_out, serve_here, start_server
 
 pytestmark = pytest.mark.anyio
 

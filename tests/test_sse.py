@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from staffstream import sse
 from staffstream.domain import RunFailure, clean_text
-from tests.server import FrameReader, read_frame
+from tests.frames import FrameReader, read_frame
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()))
 """All of Unicode and what is none of it: lone surrogates too."""

@@ -27,7 +27,8 @@ from tests.far_end import (
     steps,
 )
 from tests.far_end_cases import CASES, END, ONE, OPEN, START, TWO
-from tests.server import Api, Heard, serve_here
+from tests.frames import Heard
+from tests.server import Api, serve_here
 
 pytestmark = pytest.mark.anyio
 

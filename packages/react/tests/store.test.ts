@@ -296,7 +296,7 @@ test("a reload in the middle of a reply shows all of it, not the tail, and goes 
 test("a reload after the reply was finished shows it once", async () => {
   const before = await opened()
   void before.store.sendMessage("Hello!")
-  await until(() => server.runs.length)
+  await until(() => before.now().progress?.runId)
   before.close()
   await until(() => server.lastRun.readers.size === 0)
   server.lastRun.say("All of it")
