@@ -271,16 +271,14 @@ def _match_words(conn: Connection, scope: Scope, index: ScopeIndex, words: Seque
     """
     total, shares = 0.0, np.zeros(len(index), np.float32)
     most = max(500, min(len(index) // 8, MOST_HOLDERS))
-    seen: set[bytes] = set()
+    seen: dict[bytes, Positions] = {}
     for holders in index.locate_all(find_words(conn, scope, words, most=most)):
-        these = holders.tobytes()
-        if these and these in seen:
+        if len(holders) and seen.setdefault(holders.tobytes(), holders) is not holders:
             continue  # another form of a word before it
-        seen.add(these)
         weight = math.log1p((len(index) + PRIOR_TEXTS - len(holders) + 0.5) / (len(holders) + 0.5))
         total += weight
         shares[holders] += weight
-    matched = np.flatnonzero(shares)
+    matched = _sort(np.concatenate([np.zeros(0, np.int64), *seen.values()]))
     shorter = 2.2 / (1 + 1.2 * (0.25 + 0.75 * index.get_lengths(matched) / index.mean_length))
     shares[matched] *= shorter / max(total, 1e-9)
     return shares, matched
