@@ -1,5 +1,6 @@
 """Builds contexts, for a run or for a look at what a reply would be built from, and searches as a reply recalls."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from staffstream import conversations, staff
@@ -14,6 +15,7 @@ from staffstream.recall import HalfLives, recall_memories
 from staffstream.settings import Settings
 from staffstream.sources import gather_sources
 from staffstream.spending import Ledger
+from staffstream.timing import Lap
 
 
 class ContextBuilder:
@@ -37,12 +39,12 @@ class ContextBuilder:
                 " Shorten it or raise context_budget_tokens."
             )
 
-    async def build_context(self, run: Run) -> Context:
-        """What a run sends, from one snapshot. Raises what the ledger raises for a run that waited in the queue until a
-        cap was reached.
+    async def build_context(self, run: Run) -> tuple[Context, Sequence[Lap]]:
+        """What a run sends, from one snapshot, and how long each part took. Raises what the ledger raises for a run
+        that waited in the queue until a cap was reached.
         """
 
-        def build(conn: Connection) -> Context:
+        def build(conn: Connection) -> tuple[Context, Sequence[Lap]]:
             self._ledger.check_spent(conn, run.scope)
             member = staff.get_staff(conn, run.staff_id)
             question = conversations.get_message(conn, run.scope, run.user_message_id)
@@ -58,14 +60,14 @@ class ContextBuilder:
         NotFound.
         """
 
-        def preview(conn: Connection) -> dict[str, Any]:
+        def build(conn: Connection) -> Context:
             scope = staff.find_scope(conn, staff_id, user_id)
             member = staff.get_staff(conn, staff_id)
             question = conversations.draft_question(conn, scope, conversation_id, content)
-            return self._build(conn, scope, member, question, embed).record
+            return self._build(conn, scope, member, question, embed)[0]
 
         embed = await self._learning.prepare_query(content)
-        return await self._database.read(preview)
+        return (await self._database.read(build)).record
 
     async def search(
         self, scope: Scope, query: str, *, kind: MemoryKind | None, limit: int
@@ -91,16 +93,17 @@ class ContextBuilder:
 
     def _build(
         self, conn: Connection, scope: Scope, member: Staff, question: Message, embed: EmbedNow | None
-    ) -> Context:
+    ) -> tuple[Context, Sequence[Lap]]:
         sources = gather_sources(conn, scope, member, question, embed=embed, half_lives=self._half_lives)
         model = self._model_of(member)
-        return fit_context(
+        context = fit_context(
             sources,
             model=model,
             budget_tokens=self._budget_of(member),
             max_output_tokens=member.max_output_tokens or self._settings.max_output_tokens,
             ratio=self.ratios.get(model),
         )
+        return context, sources.laps
 
     def _model_of(self, member: Staff) -> str:
         return member.model or self._settings.model

@@ -9,13 +9,11 @@ what was recalled for it. Tokens are counted by our vocabulary and multiplied by
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 from staffstream.claude import Prompt
 from staffstream.domain import Message, Staff
 from staffstream.sources import Evidence, Sources
-from staffstream.timing import Lap
 from staffstream.tokens import count_tokens, trim_to_tokens
 
 # Shares of the budget. What a section leaves over flows to the recent turns.
@@ -36,20 +34,13 @@ _TREATMENT = (
 _OPENING = "(The conversation goes on from here.)"  # the API wants the user's word first
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Context:
-    """What one run sends, and the record that …/messages/{id}/context serves, which is written when it is asked for:
-    Claude need not wait for it.
-    """
+    """What one run sends, and the record that …/messages/{id}/context serves."""
 
     prompt: Prompt
+    record: dict[str, Any]
     counted_tokens: int  # by our vocabulary, before the ratio: what `usage` is compared with
-    laps: Sequence[Lap]  # of gathering its sources
-    write_record: Callable[[], dict[str, Any]]
-
-    @cached_property
-    def record(self) -> dict[str, Any]:
-        return self.write_record()
 
 
 @dataclass(slots=True)
@@ -109,20 +100,16 @@ def fit_context(
         _write_system(system),
         _write_messages(summary, turns, evidence, sources.question),
     )
-    spent = budget_tokens - budget.left
-
-    def write_record() -> dict[str, Any]:
-        return {
-            "model": model,
-            "budget_tokens": budget_tokens,
-            "total_tokens": spent,
-            "token_ratio": round(budget.ratio, 4),
-            "sections": _list_sections(sources, budget, system, summary, turns, evidence),
-            "dropped": dropped,
-            "notes": _write_notes(dropped),
-        }
-
-    return Context(prompt, round(spent / budget.ratio), sources.laps, write_record)
+    record = {
+        "model": model,
+        "budget_tokens": budget_tokens,
+        "total_tokens": budget_tokens - budget.left,
+        "token_ratio": round(budget.ratio, 4),
+        "sections": _list_sections(sources, budget, system, summary, turns, evidence),
+        "dropped": dropped,
+        "notes": _write_notes(dropped),
+    }
+    return Context(prompt, record, round((budget_tokens - budget.left) / budget.ratio))
 
 
 def _fit_text(budget: _Budget, section: str, text: str, limit: int) -> str:

@@ -197,8 +197,6 @@ class Pipeline:
                 except Exception:
                     log.exception("run %s failed", active.run.id)
                     active.fail(InternalError("The server made a mistake while making this reply."))
-            if active.context:
-                self.metrics.note_context(active.context.record, active.context.laps)
             await self._finish(active)
 
     # ── 2: build ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -206,8 +204,9 @@ class Pipeline:
     async def _build(self, active: ActiveRun) -> Context:
         """The prompt, from one snapshot of the database; no model call is on this path."""
         with self.metrics.time_stage("build", active.run.door), traces.trace_work("build"):
-            context = await self.builder.build_context(active.run)
-            traces.add_laps(context.laps)
+            context, laps = await self.builder.build_context(active.run)
+            traces.add_laps(laps)
+        self.metrics.note_context(context.record, laps)
         active.context, active.asked_at = context, now_text()
         return context
 
