@@ -2,7 +2,7 @@
 
 import sys
 
-from staffstream.cli import run_locally
+from staffstream.cli.main import run_locally
 
 if __name__ == "__main__":
     sys.exit(run_locally())

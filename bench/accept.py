@@ -15,7 +15,7 @@ from pathlib import Path
 from bench import clients, processes
 from bench.clients import Reader
 from bench.figures import Figure
-from staffstream.database import Connection, connect
+from staffstream.storage.database import Connection, connect
 
 TARGET_S = 1.0
 ROUNDS = 3

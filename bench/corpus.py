@@ -23,13 +23,13 @@ import numpy as np
 from tqdm import tqdm
 
 from bench import clients
-from staffstream import conversations, staff
-from staffstream.conversations import ImportedMessage
-from staffstream.database import Connection, connect, prepare_file, read_schema, transact
 from staffstream.domain import Scope, format_time
-from staffstream.embeddings import load_static_embedder
-from staffstream.memory_index import find_local, get_number_range, merge_words, prepare_index
-from staffstream.past_chats import keep_past
+from staffstream.memory.chat_import import keep_past
+from staffstream.models.embeddings import load_static_embedder
+from staffstream.storage import conversations, staff
+from staffstream.storage.conversations import ImportedMessage
+from staffstream.storage.database import Connection, connect, prepare_file, read_schema, transact
+from staffstream.storage.memory_search import find_local, get_number_range, merge_words, prepare_index
 
 SIZES = (1_000_000, 100_000, 10_000, 1_000, 100)  # memories; the largest first: a search elsewhere has to step over it
 CACHE = Path(tempfile.gettempdir()) / "staffstream-bench-files"

@@ -23,7 +23,7 @@ import httpx
 from bench import processes
 from bench.figures import Figure
 from bench.processes import Process
-from staffstream.database import Connection, connect
+from staffstream.storage.database import Connection, connect
 
 CYCLES = 500
 LIMIT_S = 1200.0

@@ -17,7 +17,7 @@ from typing import cast
 import uvloop
 
 from bench.processes import raise_file_limit
-from staffstream.offline.wire import (
+from staffstream.models.offline.wire import (
     PING,
     STOP_MESSAGE,
     Answer,

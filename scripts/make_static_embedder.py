@@ -42,8 +42,8 @@ import scipy.sparse
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "src"))
 
-from staffstream.embeddings.minilm import build_network, read_safetensors  # noqa: E402 - before onnxruntime: see there
-from staffstream.embeddings.wordpiece import WordPiece  # noqa: E402
+from staffstream.models.embeddings.minilm import build_network, read_safetensors  # noqa: E402 - before onnxruntime: see there
+from staffstream.models.embeddings.wordpiece import WordPiece  # noqa: E402
 
 import onnxruntime  # noqa: E402  # isort: skip
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from staffstream.cli import make_parser
+from staffstream.cli.main import make_parser
 from staffstream.settings import Settings, name_variable
 
 DOCS = Path(__file__).parents[1] / "docs"

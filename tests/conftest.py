@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from staffstream.embeddings import load_static_embedder
+from staffstream.models.embeddings import load_static_embedder
 from tests.far_end import FarEnd
 from tests.server import Api, serve_here
 

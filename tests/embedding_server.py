@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
-from staffstream.database import connect
+from staffstream.storage.database import connect
 
 Answer = tuple[int, dict[str, str], Any]
 

@@ -4,8 +4,8 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
-from staffstream.database import connect
 from staffstream.domain import now_text
+from staffstream.storage.database import connect
 from tests.far_end import FarEnd, json_reply
 from tests.server import Api
 from tests.waiting import until

@@ -29,9 +29,9 @@ from typing import Any, cast
 
 import uvloop
 
-from staffstream.offline import refuse
-from staffstream.offline.answers import PromptCache, write_answer
-from staffstream.offline.wire import (
+from staffstream.models.offline import refuse
+from staffstream.models.offline.answers import PromptCache, write_answer
+from staffstream.models.offline.wire import (
     PING,
     STOP_MESSAGE,
     STREAM_TYPE,

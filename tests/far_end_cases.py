@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from staffstream.offline.wire import (
+from staffstream.models.offline.wire import (
     PING,
     STOP_MESSAGE,
     Answer,

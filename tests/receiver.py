@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
-from staffstream.addresses import Resolve
+from staffstream.background.public_addresses import Resolve
 from tests.far_end import DEADLINE_S, Counter, Gate
 
 

@@ -34,13 +34,13 @@ from hypercorn.config import Config
 from starlette.requests import Request as StarletteRequest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from staffstream import keys
+from staffstream.api.auth import Identify
 from staffstream.app import Staffstream, create_app
-from staffstream.chunks import offer_writer
-from staffstream.database import connect, prepare_file, transact
+from staffstream.cli.chunk_writer import offer_writer
 from staffstream.domain import Role
-from staffstream.endpoints.service import Identify
 from staffstream.settings import Settings
+from staffstream.storage import keys
+from staffstream.storage.database import connect, prepare_file, transact
 from tests.far_end import DEADLINE_S, FarEnd
 from tests.frames import Heard, Hearing, Json
 

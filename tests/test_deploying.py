@@ -16,10 +16,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from staffstream.cli import make_parser
-from staffstream.database import connect, prepare_file
-from staffstream.keys import list_keys
+from staffstream.cli.main import make_parser
 from staffstream.settings import Settings, name_variable, read_settings
+from staffstream.storage.database import connect, prepare_file
+from staffstream.storage.keys import list_keys
 from tests.far_end import DEADLINE_S, FarEnd
 from tests.server import make_environment, make_keys, open_api, require_tool, serve_here
 

@@ -49,7 +49,7 @@ def answer_job(job: dict[str, Any]) -> Answer | None:
     import chromadb
     from chromadb.config import Settings
 
-    from staffstream.embeddings.minilm import MiniLMEmbedder
+    from staffstream.models.embeddings.minilm import MiniLMEmbedder
 
     embedder = MiniLMEmbedder()
     embed_ms: list[float] = []

@@ -14,9 +14,9 @@ from hypercorn.config import Config
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
-from staffstream.chunks import offer_writer
-from staffstream.endpoints.streaming import WRITER
-from staffstream.sdk import find_reader
+from staffstream.api.event_stream import WRITER
+from staffstream.cli.chunk_writer import offer_writer
+from staffstream.models.anthropic_sdk import find_reader
 
 client = anthropic.AsyncAnthropic(max_retries=0, http_client=anthropic.DefaultAioHttpClient())
 

@@ -22,11 +22,11 @@ def take_away(name: str) -> None:
     elif name == "httpx2":
         anthropic.DefaultAioHttpClient = anthropic.DefaultAsyncHttpxClient
     elif name == "iterators":
-        from staffstream import sdk
+        from staffstream.models import anthropic_sdk
 
-        sdk.find_reader = lambda response: None
+        anthropic_sdk.find_reader = lambda response: None
     elif name == "send":
-        from staffstream import server
+        from staffstream.cli.main import server
 
         server.offer_writer = lambda scope, send: None
     else:
@@ -36,6 +36,6 @@ def take_away(name: str) -> None:
 if __name__ == "__main__":
     for name in filter(None, sys.argv[1].split(",")):
         take_away(name)
-    from staffstream.cli import main
+    from staffstream.cli.main import main
 
     sys.exit(main(sys.argv[2:]))

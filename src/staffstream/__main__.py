@@ -2,6 +2,6 @@
 
 import sys
 
-from staffstream.cli import main
+from staffstream.cli.main import main
 
 sys.exit(main())

@@ -15,28 +15,30 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
-from staffstream import housekeeping, keys, staff, tokens, upkeep
-from staffstream.claude import Claude, Limits
-from staffstream.database import Connection, Database, Presence
-from staffstream.embeddings import Embedder, make_embedder
-from staffstream.endpoints import ROUTES
-from staffstream.endpoints.gate import Gate
-from staffstream.endpoints.problems import Edge, handle_own_error, handle_routing_error
-from staffstream.endpoints.service import Identify, KeyRing, Service, identify_local
+from staffstream.api.auth import Identify, KeyRing, Service, identify_local
+from staffstream.api.host_check import Gate
+from staffstream.api.problems import Edge, handle_own_error, handle_routing_error
+from staffstream.api.rate_limits import CallLimits
+from staffstream.api.routes import ROUTES
+from staffstream.background import maintenance, recovery
+from staffstream.background.follow import Readers
+from staffstream.background.webhooks import Webhooks
+from staffstream.background.worker import Lane, Worker
 from staffstream.errors import SetupError, StaffstreamError
-from staffstream.jobs import JobKind
-from staffstream.learning import Learning
-from staffstream.limits import CallLimits
-from staffstream.memory_index import prepare_index
-from staffstream.metrics import Metrics
+from staffstream.memory.learning import Learning
+from staffstream.models.claude import Claude, Limits
+from staffstream.models.embeddings import Embedder, make_embedder
 from staffstream.pipeline import Pipeline
-from staffstream.readers import Readers
 from staffstream.settings import Settings
-from staffstream.webhooks import Webhooks
-from staffstream.worker import Lane, Worker
+from staffstream.storage import keys, staff
+from staffstream.storage.database import Connection, Database, Presence
+from staffstream.storage.jobs import JobKind
+from staffstream.storage.memory_search import prepare_index
+from staffstream.support import tokens
+from staffstream.support.metrics import Metrics
 
 if TYPE_CHECKING:
-    from staffstream.offline import StandIn
+    from staffstream.models.offline import StandIn
 
 log = logging.getLogger(__name__)
 
@@ -101,11 +103,11 @@ class Staffstream(Starlette):
                 metrics=self.metrics,
             )
             await stack.enter_async_context(worker.running(alone=presence.alone))
-            await stack.enter_async_context(upkeep.keep_running(pipeline, alone=presence.alone))
+            await stack.enter_async_context(recovery.keep_running(pipeline, alone=presence.alone))
             await presence.share()
             key_ring = KeyRing(database)
             await stack.enter_async_context(
-                housekeeping.keep_house(settings, database, learning, keys_used=key_ring.used)
+                maintenance.keep_house(settings, database, learning, keys_used=key_ring.used)
             )
             identify = self._identify or (key_ring.identify if settings.uses_keys else identify_local)
             self.state.service = Service(
@@ -123,7 +125,7 @@ class Staffstream(Starlette):
         saved. Background jobs have a moment, and are done again after the restart.
         """
         if (service := getattr(self.state, "service", None)) is not None:
-            await upkeep.drain(service.pipeline, grace_s)
+            await recovery.drain(service.pipeline, grace_s)
             await service.worker.drain(min(grace_s, JOBS_GRACE_S))
 
     async def welcome(self) -> str:
@@ -199,7 +201,7 @@ def open_claude(settings: Settings) -> contextlib.AbstractAsyncContextManager[Cl
     if settings.offline:
 
         def make_stand_in() -> "StandIn":
-            from staffstream.offline import StandIn  # under the SDK's HTTP client, which comes with the SDK
+            from staffstream.models.offline import StandIn  # under the SDK's HTTP client, which comes with the SDK
 
             return StandIn(pace_s=settings.offline_pace_s)
 

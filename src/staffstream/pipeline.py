@@ -13,12 +13,6 @@ import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from staffstream import conversations, runs, sse, staff, traces
-from staffstream.active import ActiveRun, describe_failure
-from staffstream.builder import ContextBuilder
-from staffstream.claude import Claude
-from staffstream.context import Context
-from staffstream.database import Connection, Database
 from staffstream.domain import (
     Door,
     Message,
@@ -31,7 +25,6 @@ from staffstream.domain import (
     make_id,
     now_text,
 )
-from staffstream.endings import Ended, Endings, EndPlan, encode_terminal, is_made_again
 from staffstream.errors import (
     Busy,
     Conflict,
@@ -43,13 +36,21 @@ from staffstream.errors import (
     StorageUnavailable,
     UpstreamError,
 )
-from staffstream.learning import Learning
-from staffstream.metrics import Metrics
-from staffstream.reports import report_reply
+from staffstream.memory.learning import Learning
+from staffstream.models.claude import Claude
+from staffstream.replies.active_runs import ActiveRun, describe_failure
+from staffstream.replies.context import Context
+from staffstream.replies.context_builder import ContextBuilder
+from staffstream.replies.endings import Ended, Endings, EndPlan, encode_terminal, is_made_again
+from staffstream.replies.report import report_reply
 from staffstream.settings import Settings
-from staffstream.spending import Ledger
-from staffstream.timing import Rush
-from staffstream.tokens import count_tokens
+from staffstream.storage import conversations, runs, staff
+from staffstream.storage.database import Connection, Database
+from staffstream.storage.spending import Ledger
+from staffstream.support import sse, traces
+from staffstream.support.metrics import Metrics
+from staffstream.support.timers import Rush
+from staffstream.support.tokens import count_tokens
 
 log = logging.getLogger(__name__)
 

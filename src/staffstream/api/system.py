@@ -1,0 +1,74 @@
+"""Health, readiness, and what the server is."""
+
+import asyncio
+from collections import Counter
+from typing import get_args
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from staffstream.api.auth import get_admin, get_service
+from staffstream.api.json_responses import respond_json
+from staffstream.domain import Door, now_text
+from staffstream.errors import StaffstreamError
+from staffstream.storage import jobs, runs
+from staffstream.storage.database import Connection
+from staffstream.support.metrics import CONTENT_TYPE
+
+_TOLD = {"embedder", "jobs"}  # checks that a person should know of, while replies go on: by words, and unlearned from
+
+
+async def health(request: Request) -> Response:
+    """The process runs."""
+    return respond_json({"status": "ok"})
+
+
+async def ready(request: Request) -> Response:
+    """Whether requests can be served: 200, or 503 with the checks that fail."""
+    service = get_service(request)
+    checks = {
+        "draining": "ok" if not service.pipeline.draining else "draining",
+        "embedder": "ok" if service.learning.embedder_answers else "silent",
+    }
+    try:
+        await service.database.write(_touch)
+        checks["database"] = "ok"
+        oldest = await service.database.read(_find_oldest_waiting)
+        checks["jobs"] = "dead" if await service.database.read(jobs.is_any_dead) else "ok"
+        checks["queue"] = "ok" if oldest > now_text(-service.settings.max_queue_age_s) else "stuck"
+    except StaffstreamError as error:
+        checks["database"] = error.code
+    fine = all(value == "ok" for name, value in checks.items() if name not in _TOLD)
+    return respond_json({"status": "ok" if fine else "unavailable", "checks": checks}, 200 if fine else 503)
+
+
+async def export_metrics(request: Request) -> Response:
+    """Everything that is counted, for Prometheus. An admin's key, where keys are asked for."""
+    service, _ = await get_admin(request)
+    metrics, pipeline = service.pipeline.metrics, service.pipeline
+    making = Counter(active.run.door for active in pipeline.active.values())
+    for door in get_args(Door):
+        metrics.active.labels(door).set(making[door])
+    metrics.subscribers.set(sum(active.log.reader_count for active in pipeline.active.values()))
+    metrics.note_waiting(*await service.database.read(_measure_waiting))
+    metrics.note_files(service.settings.db)
+    return Response(await asyncio.to_thread(metrics.export), media_type=CONTENT_TYPE)
+
+
+def _measure_waiting(conn: Connection) -> tuple[int, str, dict[str, tuple[int, int]]]:
+    counts = {count.kind: (count.due, count.dead) for count in jobs.measure_jobs(conn)}
+    by_kind: dict[str, tuple[int, int]] = {kind: counts.get(kind, (0, 0)) for kind in get_args(jobs.JobKind)}
+    return runs.measure_queue(conn)[0], _find_oldest_waiting(conn), by_kind
+
+
+def _find_oldest_waiting(conn: Connection) -> str:
+    """Since when the reply or job has been due that has waited longest; now if nothing waits."""
+    return min(runs.measure_queue(conn)[1] or now_text(), jobs.find_oldest_due(conn) or now_text())
+
+
+def _touch(tx: Connection) -> None:
+    """Prove that a commit goes through."""
+    tx.execute(
+        "INSERT INTO meta (key, value) VALUES ('ready_at', ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+        (now_text(),),
+    )

@@ -1,0 +1,127 @@
+"""Following runs: what readers are sent and told of a run, wherever it is made.
+
+One that this process makes is read from its log, any other from its row: it waits in the queue, another process makes
+it, or it is over. Its readers see no difference.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import functools
+import logging
+from collections.abc import AsyncGenerator
+
+from staffstream.domain import Run, Scope
+from staffstream.errors import BadCursor, Draining, InternalError, StaffstreamError
+from staffstream.pipeline import Pipeline
+from staffstream.replies.active_runs import describe_failure
+from staffstream.replies.endings import encode_terminal
+from staffstream.replies.run_log import Push, encode_ended_run
+from staffstream.storage import runs
+from staffstream.support import sse
+
+log = logging.getLogger(__name__)
+
+START_WAIT_S = 1.0  # a response starts after this even if Claude has not accepted yet
+LOOK_AGAIN_S = 0.25  # how often a run is looked at that waits, or that another process makes
+
+
+class Readers:
+    """Tells readers of the runs of a pipeline, and of those that other processes make."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+
+    async def wait_started(self, run: Run) -> None:
+        """Return when the response may start: Claude has accepted, or a second has passed.
+
+        Raises what made the run fail, if it failed for good before that with nothing said.
+        """
+        active = self._pipeline.active.get(run.id)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(START_WAIT_S):
+                while active is None and run.state == "queued":
+                    await self._pipeline.run_begun.wait()
+                    active = self._pipeline.active.get(run.id)
+                if active:
+                    await active.started.wait()
+        if active and active.log.terminal and active.failure and not active.log.cursor:
+            raise active.failure
+
+    async def follow(
+        self, run: Run, after: int, *, status: bool = False, push: Push | None = None
+    ) -> AsyncGenerator[bytes, None]:
+        """The frames of a run after a cursor, live while it is being made (then by `push` if it takes them), and one
+        terminal frame: the run's own, or an error when this stream cannot go on though the run may.
+        """
+        heartbeat_s = self._pipeline.settings.heartbeat_s
+        try:
+            while True:
+                active = self._pipeline.active.get(run.id)
+                if active is None:
+                    frames = self._watch_row(run, after)
+                elif await self._note_delivery(active.run):
+                    frames = active.log.follow(after, heartbeat_s=heartbeat_s, status=status, push=push)
+                else:
+                    active.stop("taken_over")
+                    await active.ended.wait()
+                    continue
+                async with contextlib.aclosing(frames):
+                    async for data in frames:
+                        yield data
+                if active.log.terminal is not None if active else run.id not in self._pipeline.active:
+                    return
+                after = active.log.cursor if active else after
+        except StaffstreamError as error:
+            yield sse.encode_error(describe_failure(error), None)
+        except Exception:
+            log.exception("run %s cannot be followed", run.id)
+            yield sse.encode_error(describe_failure(InternalError()), None)
+
+    async def _watch_row(self, run: Run, after: int) -> AsyncGenerator[bytes, None]:
+        """The frames of a run that waits in the queue or that another process makes, until it ends or begins here."""
+        loop = asyncio.get_running_loop()
+        sent_at = loop.time()
+        while run.id not in self._pipeline.active:
+            begun = self._pipeline.run_begun
+            run, text = await self._pipeline.database.read(
+                functools.partial(runs.load_run_text, scope=run.scope, run_id=run.id)
+            )
+            if run.ended:
+                yield encode_ended_run(run.id, text, min(after, len(text)), encode_terminal(run))
+                return
+            if self._pipeline.draining and run.id not in self._pipeline.active:
+                raise Draining
+            if len(text) > after and await self._note_delivery(run):
+                yield sse.encode_token(run.id, len(text), text[after:])
+                after, sent_at = len(text), loop.time()
+            elif loop.time() - sent_at >= self._pipeline.settings.heartbeat_s:
+                yield sse.PING
+                sent_at = loop.time()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_AGAIN_S):
+                    await begun.wait()
+
+    async def _note_delivery(self, run: Run) -> bool:
+        """Before the text of an asynchronous run is sent: from here on it can no longer be made anew. False when it is
+        already being made anew: then this text is not what its reply will say.
+        """
+        return run.door != "async" or await self._pipeline.database.write(
+            functools.partial(runs.mark_delivered, run=run)
+        )
+
+    async def describe(self, scope: Scope, run_id: str) -> tuple[Run, str]:
+        """A run and what it has said so far, to the last token if it is being made here. Raises NotFound."""
+        active = self._pipeline.active.get(run_id)  # looked up first: it may end while its row is read as it was before
+        run, text = await self._pipeline.database.read(lambda conn: runs.load_run_text(conn, scope, run_id))
+        if active is None or run.ended:
+            return run, text
+        reached = {"state": active.state, "model": active.model, "streaming_at": active.streaming_at}
+        return dataclasses.replace(run, first_token_at=active.first_token_at, **reached), active.log.text  # type: ignore[arg-type]
+
+    async def check_cursor(self, scope: Scope, run_id: str, after: int) -> Run:
+        """The run, if `after` is one of its cursors. Raises NotFound or BadCursor."""
+        run, text = await self.describe(scope, run_id)
+        if not 0 <= after <= len(text):
+            raise BadCursor
+        return run

@@ -1,0 +1,114 @@
+"""What the server does by the clock for its keeper: writing down when keys were used, erasing what has grown old, and
+keeping the word index in few parts.
+
+Each step is a small transaction on the one writer, so that no reply waits long for it.
+"""
+
+import asyncio
+import contextlib
+import functools
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from staffstream.domain import Scope, now_text
+from staffstream.errors import Unavailable
+from staffstream.memory.learning import Learning
+from staffstream.settings import Settings
+from staffstream.storage import conversations, keys, memory_search, runs, spending
+from staffstream.storage.database import Connection, Database
+
+log = logging.getLogger(__name__)
+
+KEYS_ROUND_S = 30.0
+WORDS_ROUND_S = 5.0
+AGE_ROUND_S = 3600.0
+_DAY_S = 24 * 3600.0
+_BATCH = 100
+_BREATH_S = 0.05  # between the steps of a merge: replies go first
+
+
+@contextlib.asynccontextmanager
+async def keep_house(
+    settings: Settings, database: Database, learning: Learning, *, keys_used: dict[str, str]
+) -> AsyncIterator[None]:
+    """Do the rounds until the block ends. `keys_used` is emptied as it is written down: {key id: time}."""
+    write_uses = functools.partial(_write_key_uses, database, keys_used)
+    erase_old = functools.partial(_erase_old, settings, database, learning)
+    tasks = [
+        asyncio.create_task(_repeat(write_uses, KEYS_ROUND_S), name="note the use of keys"),
+        asyncio.create_task(
+            _repeat(WordMerger(database).merge, WORDS_ROUND_S, first_in_s=WORDS_ROUND_S), name="merge the word index"
+        ),
+        asyncio.create_task(_repeat(erase_old, AGE_ROUND_S), name="erase what is old"),
+    ]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await _attempt(write_uses)
+
+
+async def _repeat(work: Callable[[], Awaitable[None]], every_s: float, *, first_in_s: float = 0.0) -> None:
+    await asyncio.sleep(first_in_s)
+    while True:
+        await _attempt(work)
+        await asyncio.sleep(every_s)
+
+
+async def _attempt(work: Callable[[], Awaitable[None]]) -> None:
+    try:
+        await work()
+    except Unavailable as error:
+        log.warning("housekeeping has to wait: %s", error.code)
+    except Exception:
+        log.exception("housekeeping failed")
+
+
+async def _write_key_uses(database: Database, keys_used: dict[str, str]) -> None:
+    if keys_used:
+        used = dict(keys_used)
+        keys_used.clear()
+        await database.write(lambda tx: keys.note_uses(tx, used))
+
+
+class WordMerger:
+    """Puts the parts of the word index together that were added since the last time."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._merged = b""
+
+    async def merge(self) -> None:
+        if await self._database.read(memory_search.read_words_state) != self._merged:
+            more = True
+            while more:
+                more = await self._database.write(memory_search.merge_words)
+                await asyncio.sleep(_BREATH_S)
+            self._merged = await self._database.read(memory_search.read_words_state)
+
+
+async def _erase_old(settings: Settings, database: Database, learning: Learning) -> None:
+    """Conversations that nobody has used for so long, with all that came from them, and old records of contexts."""
+    if settings.retention_days is not None:
+        await _erase_conversations(database, learning, before=now_text(-settings.retention_days * _DAY_S))
+    if settings.context_retention_days is not None:
+        before = now_text(-settings.context_retention_days * _DAY_S)
+        list_old = functools.partial(runs.list_old_contexts, before=before, limit=_BATCH)
+        while old := await database.read(list_old):
+            await database.write(functools.partial(runs.drop_contexts, run_ids=old))
+    if await database.read(spending.has_old_days):
+        await database.write(spending.drop_old_days)
+
+
+async def _erase_conversations(database: Database, learning: Learning, *, before: str) -> None:
+    def erase(tx: Connection, scope: Scope, conversation_id: str) -> None:
+        if conversations.list_unused(tx, before=before, limit=1, conversation_id=conversation_id):  # still
+            learning.forget_conversation(tx, scope, conversation_id)
+
+    list_unused = functools.partial(conversations.list_unused, before=before, limit=_BATCH)
+    while batch := await database.read(list_unused):
+        for scope, conversation_id in batch:
+            await database.write(functools.partial(erase, scope=scope, conversation_id=conversation_id))
+        log.info("erased %d conversations that were not used since %s", len(batch), before)

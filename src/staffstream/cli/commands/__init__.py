@@ -1,0 +1,53 @@
+"""Commands that work on the data: one module a group, each with an `add_commands(commands)` for the command line.
+
+They open the SQLite file with the same build of SQLite and the same settings as the server, which may be running.
+"""
+
+import argparse
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from staffstream.errors import SetupError
+from staffstream.settings import Settings, name_variable
+from staffstream.storage.database import Connection, connect, prepare_file
+
+
+def add_db_option(parser: argparse.ArgumentParser) -> None:
+    """`--db`, as every command that touches the data takes it."""
+    default = Settings.model_fields["db"].default
+    variable = name_variable("db")
+    parser.add_argument(
+        "--db",
+        type=Path,
+        default=Path(os.environ.get(variable) or default),
+        help=f"the SQLite file [{variable}; default {default}]",
+    )
+
+
+@contextlib.contextmanager
+def open_file(path: Path, *, make: bool = False) -> Iterator[Connection]:
+    """A connection to the file, brought to today's tables; made only if `make` says so. Raises SetupError."""
+    if not make and not path.is_file():
+        raise SetupError(f"There is no database at {path}. Name it with --db or {name_variable('db')}.")
+    prepare_file(path)
+    with contextlib.closing(connect(path)) as connection:
+        yield connection
+
+
+_CONTROLS = dict.fromkeys({*range(32), *range(127, 160)}, "\ufffd")
+
+
+def print_line(text: str) -> None:
+    """Print a line in which somebody else may have put words: a terminal would obey control characters."""
+    print(text.translate(_CONTROLS))
+
+
+def show_progress(total: int | None, what: str) -> "tqdm[Any]":
+    """A progress bar on standard error, for commands that take long."""
+    tqdm.monitor_interval = 0  # no thread of its own
+    return tqdm(total=total, unit=f" {what}", unit_scale=what == "bytes")

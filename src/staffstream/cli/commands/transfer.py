@@ -1,0 +1,153 @@
+"""`staffstream export` and `import`: one staff member with everything, and past chats from elsewhere."""
+
+import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+from staffstream.cli.commands import add_db_option, open_file, show_progress
+from staffstream.domain import Scope, Staff, clean_text
+from staffstream.errors import SetupError
+from staffstream.memory.chat_import import PastChat, keep_past, read_past_chats
+from staffstream.models.embeddings import make_embedder
+from staffstream.settings import read_settings
+from staffstream.storage import archive, conversations, jobs, staff
+from staffstream.storage.database import Connection, transact
+from staffstream.storage.memory_search import EmbedNow, find_local, prepare_index
+
+_MOST_LINE_CHARACTERS = 64 * 1024 * 1024
+_TITLE_CHARACTERS = 200
+
+
+def add_commands(commands: Any) -> None:
+    """Add `export` and `import`."""
+    export = commands.add_parser("export", help="write a staff member with everything it holds as JSON Lines")
+    export.add_argument("staff", help="its id or name")
+    export.add_argument("--to", type=Path, metavar="FILE", help="a new file; by default standard output")
+    export.set_defaults(run=_export)
+    importing = commands.add_parser(
+        "import", help="read such a file back; or, with --staff, conversations exported from ChatGPT or Claude.ai"
+    )
+    importing.add_argument(
+        "file", type=Path, help="a file of `export`, or the ZIP (or conversations.json) of the others"
+    )
+    importing.add_argument("--staff", help="the staff member, by id or name, who is to know those conversations")
+    importing.add_argument("--user", default="local", help="the user whose conversations they are [local]")
+    importing.set_defaults(run=_import)
+    for parser in (export, importing):
+        add_db_option(parser)
+
+
+# ── export ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _export(args: argparse.Namespace) -> None:
+    with open_file(args.db) as connection:
+        connection.execute("BEGIN")  # one snapshot, though a server may be writing
+        member = _find_staff(connection, args.staff)
+        with _open_target(args.to) as file, show_progress(None, "rows") as progress:
+            for line in archive.export_staff(connection, member.id):
+                file.write(line + "\n")
+                progress.update()
+
+
+@contextlib.contextmanager
+def _open_target(path: Path | None) -> Iterator[TextIO]:
+    if path is None:
+        yield sys.stdout
+        return
+    try:
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    except OSError as error:
+        raise SetupError(f"{path} cannot be made: {error.strerror}.") from error
+    try:
+        with open(descriptor, "w", encoding="utf-8", newline="\n") as file:
+            yield file
+    except BaseException:
+        path.unlink()
+        raise
+
+
+# ── import ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _import(args: argparse.Namespace) -> None:
+    with open_file(args.db, make=True) as connection:
+        embed = _find_embedder(connection)
+        if args.staff is None:
+            _import_staff(connection, args.file, embed)
+        else:
+            _import_chats(connection, args, embed)
+
+
+def _import_staff(connection: Connection, path: Path, embed: EmbedNow | None) -> None:
+    """All of it in one transaction: a file that turns out wrong at its end leaves nothing."""
+    try:
+        size = path.stat().st_size if path.is_file() else None
+        with open(path, encoding="utf-8") as file, show_progress(size, "bytes") as progress, transact(connection):
+            member = archive.import_staff(connection, _read_lines(file, progress), embed)
+            for scope in staff.list_scopes(connection, member.id):
+                _request_vectors(connection, scope, embed)
+    except (OSError, UnicodeDecodeError) as error:
+        raise SetupError(f"{path} cannot be read: {error}. Conversations from elsewhere need --staff.") from error
+    print(f"imported {member.name}; its webhook secret, if it has a webhook, is a new one")
+    print(member.id)
+
+
+def _read_lines(file: TextIO, progress: Any) -> Iterator[str]:
+    while line := file.readline(_MOST_LINE_CHARACTERS):
+        if len(line) == _MOST_LINE_CHARACTERS:
+            raise SetupError("The file has a line longer than any that was exported.")
+        progress.update(len(line.encode()))
+        yield line
+
+
+def _import_chats(connection: Connection, args: argparse.Namespace, embed: EmbedNow | None) -> None:
+    """A transaction a conversation, so that a running server need not wait for all of them."""
+    member = _find_staff(connection, args.staff)
+    number = sum(1 for _ in read_past_chats(args.file))  # the whole file has been looked through before any is kept
+    messages = 0
+    with show_progress(number, "conversations") as progress:
+        for chat in read_past_chats(args.file):
+            with transact(connection):
+                scope = staff.ensure_scope(connection, member.id, clean_text(args.user))
+                _save_chat(connection, scope, chat, embed)
+                _request_vectors(connection, scope, embed)
+            messages += len(chat.messages)
+            progress.update()
+    print(f"imported {number} conversations with {messages} messages for {args.user} and {member.name}")
+
+
+def _save_chat(tx: Connection, scope: Scope, chat: PastChat, embed: EmbedNow | None) -> None:
+    made = conversations.create_conversation(tx, scope, title=chat.title[:_TITLE_CHARACTERS])
+    keep_past(tx, scope, made, conversations.import_messages(tx, scope, made, chat.messages), embed)
+
+
+def _request_vectors(tx: Connection, scope: Scope, embed: EmbedNow | None) -> None:
+    if embed is None:
+        jobs.enqueue_job(tx, "embed", str(scope.id), scope_id=scope.id)
+
+
+# ── both ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _find_staff(connection: Connection, name: str) -> Staff:
+    found = [member for member in staff.list_staff(connection) if name in (member.id, member.name)]
+    if len(found) != 1:
+        raise SetupError(f"{len(found) or 'No'} staff members have the id or name {name!r}.")
+    return found[0]
+
+
+def _find_embedder(connection: Connection) -> EmbedNow | None:
+    """The embedder that is set, if it runs in this process; the vectors of another one are fetched by the server."""
+    settings = read_settings()
+    key = settings.embedder_key.get_secret_value() if settings.embedder_key else None
+    embedder = make_embedder(
+        settings.embedder, url=settings.embedder_url, key=key, dimensions=settings.embedder_dimensions
+    )
+    with transact(connection):
+        prepare_index(connection, embedder.name, embedder.dimensions)
+    return find_local(embedder)

@@ -1,0 +1,167 @@
+"""The Anthropic SDK, which only this room imports: its client as we set it up, and its errors as ours.
+
+Of 1,600 modules: claude.py has a thread import this room once the server takes requests.
+"""
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import aiohttp
+import anthropic
+import httpx2
+
+from staffstream.errors import (
+    UpstreamBroken,
+    UpstreamError,
+    UpstreamKeyRefused,
+    UpstreamMalformed,
+    UpstreamOverloaded,
+    UpstreamRateLimited,
+    UpstreamRefused,
+    UpstreamTimeout,
+)
+from staffstream.models.fast_reader import Hear, listen
+from staffstream.support.logs import show_word, text_log
+from staffstream.support.timers import read_retry_after
+
+log = logging.getLogger(__name__)
+
+
+class Sdk:
+    """The SDK's client, over its aiohttp transport or over the one given. Can be made in any thread.
+
+    Redirects are not followed, since they could carry the key elsewhere, and the SDK's own retries are off: it would
+    sleep through any Retry-After and could repeat half a reply.
+    """
+
+    def __init__(self, *, api_key: str, base_url: str | None, transport: httpx2.AsyncBaseTransport | None) -> None:
+        options: dict[str, Any] = {
+            "follow_redirects": False,
+            "limits": httpx2.Limits(max_connections=0, keepalive_expiry=30),  # 0: claude.py sets the limit
+        }
+        http = httpx2.AsyncClient(transport=transport) if transport else anthropic.DefaultAioHttpClient(**options)
+        self._client = anthropic.AsyncAnthropic(
+            api_key=api_key,
+            base_url=base_url,
+            http_client=http,
+            max_retries=0,
+            timeout=None,
+            open_telemetry=False,  # traces.py has spans of its own
+        )
+        self._streams = self._client.messages.with_streaming_response  # which imports as much again
+
+    @property
+    def host(self) -> str:
+        """The far end's name."""
+        return self._client.base_url.host
+
+    async def aclose(self) -> None:
+        """Let go of connections."""
+        await self._client.close()
+
+    async def stream(
+        self,
+        *,
+        model: str,
+        max_tokens: int,
+        system: list[dict[str, Any]],
+        messages: list[dict[str, Any]],
+        connect_s: float,
+        hear: Hear,
+    ) -> None:
+        """Hand the bytes of a reply to `hear` as they come, until it has what it needs or they are over. Raises an
+        UpstreamError.
+        """
+        with _translated_errors():
+            async with self._streams.create(
+                model=model,
+                max_tokens=max_tokens,
+                system=system or anthropic.omit,  # type: ignore[arg-type]
+                messages=messages,  # type: ignore[arg-type]
+                stream=True,
+                timeout=httpx2.Timeout(None, connect=connect_s),
+            ) as response:
+                if not response.headers.get("content-type", "").startswith("text/event-stream"):
+                    raise UpstreamMalformed
+                await _hear_body(response.http_response, hear)
+
+    async def create(
+        self,
+        *,
+        model: str,
+        max_tokens: int,
+        system: str,
+        question: str,
+        schema: dict[str, Any],
+        connect_s: float,
+        silence_s: float,
+    ) -> anthropic.types.Message:
+        """A whole answer, in JSON that fits the schema. Raises an UpstreamError."""
+        with _translated_errors():
+            return await self._client.messages.create(
+                model=model,
+                max_tokens=max_tokens,
+                system=system,
+                messages=[{"role": "user", "content": question}],
+                output_config={"format": {"type": "json_schema", "schema": anthropic.transform_schema(schema)}},
+                timeout=httpx2.Timeout(silence_s, connect=connect_s),
+            )
+
+
+async def _hear_body(response: httpx2.Response, hear: Hear) -> None:
+    """Under the aiohttp transport by aiohttp's own reader: the four async generators that httpx2 and the transport put
+    on top of it cost a tenth of a relayed token (bench/relay.py). Anything else, a compressed body among it, is read
+    through them.
+    """
+    if (reader := find_reader(response)) is not None and "content-encoding" not in response.headers:
+        await listen(reader, hear)
+        return
+    async with contextlib.aclosing(response.aiter_bytes()) as chunks:
+        async for chunk in chunks:
+            if hear(chunk):
+                return
+
+
+def find_reader(response: httpx2.Response) -> aiohttp.StreamReader | None:
+    """aiohttp's reader beneath a response, if it came through that transport."""
+    beneath = getattr(response.stream, "_stream", None)
+    answer = getattr(beneath, "_aiohttp_response", None)
+    return answer.content if isinstance(answer, aiohttp.ClientResponse) else None
+
+
+# ── errors ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+_BY_STATUS: dict[int, type[UpstreamError]] = {
+    401: UpstreamKeyRefused,
+    402: UpstreamKeyRefused,
+    403: UpstreamKeyRefused,
+    408: UpstreamTimeout,
+    429: UpstreamRateLimited,
+    503: UpstreamOverloaded,
+    504: UpstreamTimeout,
+    529: UpstreamOverloaded,
+}
+
+
+def _translate_status(error: anthropic.APIStatusError) -> UpstreamError:
+    status = error.status_code
+    kind = _BY_STATUS.get(status) or (UpstreamBroken if status >= 500 else UpstreamRefused)
+    log.warning("Claude answered %d %s (request %s)", status, show_word(error.type), show_word(error.request_id))
+    text_log.debug("Claude answered %d: %.300s", status, error.message)
+    return kind(retry_after_s=read_retry_after(error.response.headers.get("retry-after", "")))
+
+
+@contextlib.contextmanager
+def _translated_errors() -> Iterator[None]:
+    """Whatever the SDK and the transports beneath it raise, as our own errors."""
+    try:
+        yield
+    except anthropic.APIStatusError as error:
+        raise _translate_status(error) from error
+    except (anthropic.APITimeoutError, httpx2.TimeoutException) as error:
+        raise UpstreamTimeout from error
+    except (anthropic.APIError, httpx2.HTTPError, httpx2.StreamError, aiohttp.ClientError, OSError) as error:
+        log.warning("the connection to Claude broke: %s", type(error).__name__)
+        raise UpstreamBroken from error

@@ -1,0 +1,97 @@
+"""The stand-in for Claude: a transport under the real SDK, so that all of the product but the model itself
+runs with no key and no network. It answers from the context it was given, by rules and always alike: memory
+that works can be seen to work, and what it cannot know it says it does not know.
+"""
+
+import asyncio
+import hashlib
+import json
+from collections.abc import AsyncIterator
+from itertools import count
+from typing import Any
+
+import httpx2
+
+from staffstream.models.offline.answers import PromptCache, write_answer
+from staffstream.models.offline.refusals import refuse
+from staffstream.models.offline.wire import (
+    MODEL,
+    PING,
+    STOP_MESSAGE,
+    STREAM_TYPE,
+    Answer,
+    add_text,
+    encode_event,
+    error_body,
+    finish_message,
+    message_body,
+    start_block,
+    start_message,
+    stop_block,
+)
+
+__all__ = ["MODEL", "StandIn", "refuse"]
+
+
+class StandIn(httpx2.AsyncBaseTransport):
+    """Speaks `POST /v1/messages`, streamed or whole. `pace_s` is the time between two streamed words."""
+
+    def __init__(self, *, pace_s: float = 0.025) -> None:
+        self._pace_s = pace_s
+        self._numbers = count(1)
+        self._cache = PromptCache()
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        """The reply, or the error the API would give. Raises nothing of its own."""
+        raw = await request.aread()
+        serial = _make_serial(next(self._numbers), raw)
+        headers = {"request-id": f"req_{serial}"}
+        error = _find_error(request, raw)
+        if error is not None:
+            status, error_type, message = error
+            return _respond(status, headers, error_body(error_type, message, headers["request-id"]))
+        prompt = json.loads(raw)
+        answer = await asyncio.to_thread(write_answer, prompt, f"msg_{serial}", self._cache)
+        if not prompt.get("stream"):
+            return _respond(200, headers, message_body(answer))
+        stream = _PacedStream(answer, self._pace_s)
+        return httpx2.Response(200, headers=headers | {"content-type": STREAM_TYPE}, stream=stream)
+
+
+class _PacedStream(httpx2.AsyncByteStream):
+    """The events of one answer, a word at a time. Holds nothing open: it may be left at any point."""
+
+    def __init__(self, answer: Answer, pace_s: float) -> None:
+        self._answer = answer
+        self._pace_s = pace_s
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield encode_event(start_message(self._answer))
+        yield encode_event(start_block()) + encode_event(PING)
+        for piece in self._answer.pieces:
+            await asyncio.sleep(self._pace_s)
+            yield encode_event(add_text(piece))
+        yield encode_event(stop_block()) + encode_event(finish_message(self._answer))
+        yield encode_event(STOP_MESSAGE)
+
+
+def _respond(status: int, headers: dict[str, str], body: dict[str, Any]) -> httpx2.Response:
+    headers = headers | {"content-type": "application/json"}
+    return httpx2.Response(status, headers=headers, content=json.dumps(body).encode())
+
+
+def _find_error(request: httpx2.Request, raw: bytes) -> tuple[int, str, str] | None:
+    if request.url.path != "/v1/messages":
+        return 404, "not_found_error", "Not found"
+    if request.method != "POST":
+        return 405, "invalid_request_error", "Method Not Allowed"
+    try:
+        prompt: Any = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        return 400, "invalid_request_error", f"The request body is not valid JSON: {error}"
+    return refuse(prompt)
+
+
+def _make_serial(number: int, raw: bytes) -> str:
+    """Unlike for every request, and the same when the same requests come again."""
+    return "01" + hashlib.sha256(b"%d:" % number + raw).hexdigest()[:22]

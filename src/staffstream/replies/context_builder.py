@@ -1,0 +1,112 @@
+"""Builds contexts, for a run or for a look at what a reply would be built from, and searches as a reply recalls."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from staffstream.domain import Message, Run, Scope, Staff
+from staffstream.errors import MessageTooLong
+from staffstream.memory.learning import Learning
+from staffstream.memory.recall import HalfLives, recall_memories
+from staffstream.replies.context import Context, fit_context, weigh_question
+from staffstream.replies.context_sources import gather_sources
+from staffstream.settings import Settings
+from staffstream.storage import conversations, staff
+from staffstream.storage.database import Connection, Database
+from staffstream.storage.memories import Memory, MemoryKind, load_memories
+from staffstream.storage.memory_search import EmbedNow
+from staffstream.storage.spending import Ledger
+from staffstream.support.timers import Lap
+
+
+class ContextBuilder:
+    """Reads what there is to say and fits it to a staff member's budget. `ratios` are the token ratios by model."""
+
+    def __init__(self, *, settings: Settings, database: Database, learning: Learning, ledger: Ledger) -> None:
+        self.ratios: dict[str, float] = {}
+        self._settings = settings
+        self._database = database
+        self._learning = learning
+        self._ledger = ledger
+        self._half_lives = HalfLives(settings.memory_half_life_days, settings.latest_half_life_days)
+
+    def check_length(self, member: Staff, tokens: int) -> None:
+        """Raises MessageTooLong for a question that would not fit whole, by our own count of its tokens."""
+        budget = self._budget_of(member)
+        needed = weigh_question(tokens, self.ratios.get(self._model_of(member)))
+        if needed > budget:
+            raise MessageTooLong(
+                f"The message counts about {needed} tokens and the staff member's context budget is {budget}."
+                " Shorten it or raise context_budget_tokens."
+            )
+
+    async def build_context(self, run: Run) -> tuple[Context, Sequence[Lap]]:
+        """What a run sends, from one snapshot, and how long each part took. Raises what the ledger raises for a run
+        that waited in the queue until a cap was reached.
+        """
+
+        def build(conn: Connection) -> tuple[Context, Sequence[Lap]]:
+            self._ledger.check_spent(conn, run.scope)
+            member = staff.get_staff(conn, run.staff_id)
+            question = conversations.get_message(conn, run.scope, run.user_message_id)
+            return self._build(conn, run.scope, member, question, embed)
+
+        embed = self._learning.embed_now or await self._embed_question(run)
+        return await self._database.read(build)
+
+    async def preview_context(
+        self, staff_id: str, user_id: str, conversation_id: str | None, content: str
+    ) -> dict[str, Any]:
+        """The record of the context that a reply to `content` would be built from; nothing is stored. Raises
+        NotFound.
+        """
+
+        def build(conn: Connection) -> Context:
+            scope = staff.find_scope(conn, staff_id, user_id)
+            member = staff.get_staff(conn, staff_id)
+            question = conversations.draft_question(conn, scope, conversation_id, content)
+            return self._build(conn, scope, member, question, embed)[0]
+
+        embed = await self._learning.prepare_query(content)
+        return (await self._database.read(build)).record
+
+    async def search(
+        self, scope: Scope, query: str, *, kind: MemoryKind | None, limit: int
+    ) -> list[tuple[Memory, float]]:
+        """What would be recalled for a query and its scores, best first, below the relevance floor too."""
+
+        def search(conn: Connection) -> list[tuple[Memory, float]]:
+            found = recall_memories(
+                conn, scope, query, embed=embed, limit=limit, kind=kind, half_lives=self._half_lives
+            )
+            known = load_memories(conn, scope, [item.memory.number for item in found])
+            return [(known[item.memory.number], item.score) for item in found]
+
+        embed = await self._learning.prepare_query(query)
+        return await self._database.read(search)
+
+    async def _embed_question(self, run: Run) -> EmbedNow | None:
+        """What gives the question's vector when that takes a far end."""
+        question = await self._database.read(
+            lambda conn: conversations.get_message(conn, run.scope, run.user_message_id)
+        )
+        return await self._learning.prepare_query(question.content)
+
+    def _build(
+        self, conn: Connection, scope: Scope, member: Staff, question: Message, embed: EmbedNow | None
+    ) -> tuple[Context, Sequence[Lap]]:
+        sources = gather_sources(conn, scope, member, question, embed=embed, half_lives=self._half_lives)
+        model = self._model_of(member)
+        context = fit_context(
+            sources,
+            model=model,
+            budget_tokens=self._budget_of(member),
+            max_output_tokens=member.max_output_tokens or self._settings.max_output_tokens,
+            ratio=self.ratios.get(model),
+        )
+        return context, sources.laps
+
+    def _model_of(self, member: Staff) -> str:
+        return member.model or self._settings.model
+
+    def _budget_of(self, member: Staff) -> int:
+        return member.context_budget_tokens or self._settings.context_budget_tokens

@@ -1,0 +1,153 @@
+"""Everything that one reply may be built from, gathered from one snapshot of the database.
+
+What was recalled becomes evidence: one line each, with its date, escaped, so that nothing in it can end the block it
+stands in. What falls below the relevance floor is left out and said so: injecting nothing is right when nothing fits.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+from xml.sax.saxutils import escape, quoteattr
+
+from staffstream.domain import Message, Scope, Staff
+from staffstream.memory.recall import HalfLives, Recalled, recall_memories
+from staffstream.storage import conversations, graph
+from staffstream.storage.database import Connection
+from staffstream.storage.memory_search import EmbedNow
+from staffstream.support.timers import Lap, Laps
+
+MOST_MEMORIES = 24
+MOST_RELATIONS = 12
+SHOWN_LEFT_OUT = 8
+_MOST_TURNS = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Something recalled that may help: one line for the prompt, and where it came from."""
+
+    source: Literal["memory", "relation"]
+    id: str
+    line: str
+    text: str
+    score: float
+    kind: str = ""
+    occurred_at: str = ""
+    source_message_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Everything one reply may be built from. `turns` are oldest first, `evidence` best first."""
+
+    staff: Staff
+    question: Message
+    turns: Sequence[Sequence[Message]]
+    summary: str = ""
+    evidence: Sequence[Evidence] = ()
+    left_out: Sequence[dict[str, Any]] = ()
+    laps: Sequence[Lap] = ()
+
+
+def gather_sources(
+    conn: Connection, scope: Scope, member: Staff, question: Message, *, embed: EmbedNow | None, half_lives: HalfLives
+) -> Sources:
+    """The summary, the recent turns before the question, and what is recalled for it."""
+    conversation_id = question.conversation_id
+    laps = Laps()
+    summary, summed_up = conversations.load_summary(conn, scope, conversation_id)
+    laps.take("summary")
+    turns = conversations.load_turns(
+        conn, scope, conversation_id, after_turn=summed_up, before_turn=question.turn, limit=_MOST_TURNS
+    )
+    laps.take("turns")
+    recalled = recall_for(conn, scope, question, embed, half_lives) if member.memory_enabled else []
+    laps.take("memories")
+    used = [item for item in recalled if item.relevant]
+    relations = _find_relations(conn, scope, question, used) if member.memory_enabled else []
+    laps.take("graph")
+    left_out = [item for item in recalled if not item.relevant][:SHOWN_LEFT_OUT]
+    return Sources(
+        staff=member,
+        question=question,
+        turns=turns,
+        summary=summary,
+        evidence=[*map(_describe_memory, used), *map(_describe_relation, relations)],
+        left_out=[_describe_left_out(item) for item in left_out],
+        laps=laps.taken,
+    )
+
+
+def recall_for(
+    conn: Connection, scope: Scope, question: Message, embed: EmbedNow | None, half_lives: HalfLives
+) -> list[Recalled]:
+    """What is recalled for a question, without the question itself, what was said after it in its conversation (it may
+    have waited in the queue, or be asked again), and what is true no longer.
+    """
+    found = recall_memories(
+        conn,
+        scope,
+        question.content,
+        embed=embed,
+        limit=MOST_MEMORIES + SHOWN_LEFT_OUT,
+        without_message=question.id,
+        half_lives=half_lives,
+    )
+    return [item for item in found if item.memory.valid_to is None and not _is_later(item, question)][:MOST_MEMORIES]
+
+
+def _is_later(item: Recalled, question: Message) -> bool:
+    said_here = item.memory.conversation_id == question.conversation_id
+    return said_here and (item.memory.source_message_id or "") >= question.id
+
+
+def _find_relations(
+    conn: Connection, scope: Scope, question: Message, recalled: Sequence[Recalled]
+) -> list[graph.Relation]:
+    """What the graph says of the things that the question names or that recalled facts speak of.
+
+    The user is left out as a starting point, who is connected to everything, and so is a relation that says the same
+    as a fact which was recalled anyway.
+    """
+    facts = [item.memory.id for item in recalled if item.memory.kind == "fact"]
+    named = graph.find_entities(conn, scope, question.content)
+    carried = graph.find_entities_of_memories(conn, scope, facts)
+    start = {entity.id: entity for entity in (*named, *carried) if entity.name != graph.USER_NAME}
+    if not start:
+        return []
+    found = graph.find_neighbourhood(conn, scope, list(start.values()), depth=1, limit=MOST_RELATIONS * 2)
+    return [relation for relation in found if relation.memory_id not in facts][:MOST_RELATIONS]
+
+
+def _describe_memory(item: Recalled) -> Evidence:
+    memory = item.memory
+    said_by = f" from={quoteattr(memory.speaker)}" if memory.kind == "episode" and memory.speaker else ""
+    line = f'<memory date="{memory.occurred_at[:10]}" kind="{memory.kind}"{said_by}>{escape(memory.text)}</memory>'
+    return Evidence(
+        "memory", memory.id, line, memory.text, item.score, memory.kind, memory.occurred_at, memory.source_message_id
+    )
+
+
+def _describe_relation(relation: graph.Relation) -> Evidence:
+    line = f'<relation date="{relation.valid_from[:10]}">{escape(relation.line)}</relation>'
+    return Evidence(
+        "relation",
+        relation.id,
+        line,
+        relation.line,
+        1 / relation.distance,
+        "relation",
+        relation.valid_from,
+        relation.source_message_id,
+    )
+
+
+def _describe_left_out(item: Recalled) -> dict[str, Any]:
+    return {
+        "source": "memory",
+        "id": item.memory.id,
+        "text": item.memory.text[:500],
+        "score": round(item.score, 4),
+        "kind": item.memory.kind,
+        "reason": "below the relevance floor",
+    }

@@ -1,0 +1,168 @@
+"""What replies and background work cost, by day, user and staff member: rows in and out.
+
+Counted in the transaction that saves what was paid for, so that a crash loses no count and a restart forgives nothing.
+Days are UTC. Prices are Anthropic's list prices of October 2026 in US dollars for a million tokens; the setting
+`prices` corrects them. What a reply costs is known when it ends: until then it counts with the most that it may take,
+so that asking many times at once does not get round a cap. Queued replies are looked at when their turn comes; those
+that are begun at the same moment (ASYNC_CONCURRENCY) may together go over it.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+from staffstream.domain import Scope
+from staffstream.errors import StaffCapReached, UserCapReached
+from staffstream.settings import Settings
+from staffstream.storage.database import Connection
+from staffstream.support.metrics import Metrics
+
+Kind = Literal["user", "staff"]
+Prices = Mapping[str, tuple[float, float, float, float]]
+"""(input, output, cache write, cache read) by the beginning of a model's name; the longest one that fits counts."""
+
+LIST_PRICES: dict[str, tuple[float, float, float, float]] = {
+    "claude-fable": (10, 50, 12.5, 1),
+    "claude-fable-5-1": (10, 50, 12.5, 0.25),
+    "claude-mythos": (10, 50, 12.5, 1),
+    "claude-mythos-5-1": (10, 50, 12.5, 0.25),
+    "claude-opus": (5, 25, 6.25, 0.5),
+    "claude-opus-5-5": (4, 20, 5, 0.2),
+    "claude-sonnet": (3, 15, 3.75, 0.3),
+    "claude-sonnet-5": (2, 10, 2.5, 0.2),
+    "claude-sonnet-5-5": (2, 10, 2.5, 0.1),
+    "claude-haiku": (1, 5, 1.25, 0.1),
+    "claude-haiku-5-5": (0.1, 0.5, 0.125, 0.01),  # prompts above 100,000 tokens cost five times that
+    "staffstream-offline": (0, 0, 0, 0),
+}
+_Cap = tuple[tuple[Kind, str], int | None, float | None, type[UserCapReached] | type[StaffCapReached]]
+_LET_ONE_END_S = 15
+_DEAREST = max(LIST_PRICES.values())
+_KINDS = ("input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
+
+
+@dataclass(frozen=True, slots=True)
+class Spending:
+    """What some calls to Claude took."""
+
+    tokens: int
+    cost_usd: float
+
+
+def price_usage(model: str, usage: Mapping[str, int], corrections: Prices | None = None) -> Spending:
+    """What a call took by the `usage` that Claude reported. A model of unknown price counts as the dearest one: a cap
+    must not be got round by a new name.
+    """
+    prices = LIST_PRICES | dict(corrections or {})
+    counts = [usage.get(kind, 0) for kind in _KINDS]
+    fitting = [prefix for prefix in prices if model.startswith(prefix)]
+    price = prices[max(fitting, key=len)] if fitting else _DEAREST
+    cost = sum(count * each for count, each in zip(counts, price, strict=True)) / 1_000_000
+    return Spending(sum(counts), cost)
+
+
+class Ledger:
+    """Keeps the sums of a server and its caps."""
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self._settings = settings
+        self._metrics = metrics
+
+    def record(self, tx: Connection, scope: Scope, model: str, usage: Mapping[str, int]) -> None:
+        """Add what a call to Claude took to today's sums of the user and of the staff member."""
+        spent = price_usage(model, usage, self._settings.prices)
+        add_spending(tx, scope, spent)
+        self._metrics.note_spending(model, usage, spent.cost_usd)
+
+    def check_caps(self, conn: Connection, scope: Scope) -> None:
+        """As `check_spent`, and raise the same, with a wait that lets one of them end, when the replies that are being
+        made could reach a cap.
+        """
+        self.check_spent(conn, scope)
+        for holder, tokens, usd, reached in self._list_caps(scope):
+            if _is_over(self._sum_going(conn, *holder), tokens, usd):
+                detail = "The replies that are being made may use up the rest of the day's cap. Let one end."
+                raise reached(detail, retry_after_s=_LET_ONE_END_S)
+
+    def check_spent(self, conn: Connection, scope: Scope) -> None:
+        """Raise UserCapReached or StaffCapReached, with the seconds until midnight, when a day's cap was reached."""
+        for holder, tokens, usd, reached in self._list_caps(scope):
+            if _is_over(load_spending(conn, *holder), tokens, usd):
+                raise reached(retry_after_s=_seconds_to_midnight())
+
+    def _list_caps(self, scope: Scope) -> Iterator[_Cap]:
+        """The caps that are set."""
+        settings = self._settings
+        users = settings.user_tokens_per_day, settings.user_cost_per_day
+        members = settings.staff_tokens_per_day, settings.staff_cost_per_day
+        if users != (None, None):
+            yield ("user", scope.user_id), *users, UserCapReached
+        if members != (None, None):
+            yield ("staff", scope.staff_id), *members, StaffCapReached
+
+    def _sum_going(self, conn: Connection, kind: Kind, holder: str) -> Spending:
+        """What has been taken today, and the most that the replies being made may take."""
+        settings, total = self._settings, load_spending(conn, kind, holder)
+        for row in conn.execute(
+            "SELECT own_model, context_budget_tokens, max_output_tokens FROM runs JOIN scopes ON scopes.id = scope_id"
+            " JOIN (SELECT id AS member_id, model AS own_model, context_budget_tokens, max_output_tokens FROM staff)"
+            f" ON member_id = staff_id WHERE state IN ('building', 'streaming') AND {kind}_id = ?",
+            (holder,),
+        ):
+            most = {
+                "input_tokens": row["context_budget_tokens"] or settings.context_budget_tokens,
+                "output_tokens": row["max_output_tokens"] or settings.max_output_tokens,
+            }
+            going = price_usage(row["own_model"] or settings.model, most, settings.prices)
+            total = Spending(total.tokens + going.tokens, total.cost_usd + going.cost_usd)
+        return total
+
+
+def add_spending(tx: Connection, scope: Scope, spent: Spending) -> None:
+    """Add to today's sums of the user and of the staff member."""
+    for kind, holder in (("user", scope.user_id), ("staff", scope.staff_id)):
+        tx.execute(
+            f"INSERT INTO spending_days (day, {kind}_id, tokens, cost_usd) VALUES (?, ?, ?, ?)"
+            f" ON CONFLICT ({kind}_id, day) WHERE {kind}_id IS NOT NULL DO UPDATE SET"
+            " tokens = tokens + excluded.tokens, cost_usd = cost_usd + excluded.cost_usd",
+            (_today(), holder, spent.tokens, spent.cost_usd),
+        )
+
+
+def load_spending(conn: Connection, kind: Kind, holder: str) -> Spending:
+    """What a user, or a staff member, has taken today."""
+    row = conn.execute(
+        f"SELECT tokens, cost_usd FROM spending_days WHERE {kind}_id = ? AND day = ?", (holder, _today())
+    ).fetchone()
+    return Spending(row["tokens"], row["cost_usd"]) if row else Spending(0, 0.0)
+
+
+def has_old_days(conn: Connection) -> bool:
+    """Whether there are sums of days that are more than a year past."""
+    return conn.execute("SELECT 1 FROM spending_days WHERE day < ? LIMIT 1", (_day_before(400),)).fetchone() is not None
+
+
+def drop_old_days(tx: Connection) -> None:
+    """Erase those."""
+    tx.execute("DELETE FROM spending_days WHERE day < ?", (_day_before(400),))
+
+
+def _is_over(spent: Spending, most_tokens: int | None, most_usd: float | None) -> bool:
+    return (most_tokens is not None and spent.tokens >= most_tokens) or (
+        most_usd is not None and spent.cost_usd >= most_usd
+    )
+
+
+def _today() -> str:
+    return _day_before(0)
+
+
+def _day_before(days: int) -> str:
+    return (datetime.now(UTC) - timedelta(days=days)).date().isoformat()
+
+
+def _seconds_to_midnight() -> float:
+    now = datetime.now(UTC)
+    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
+    return (midnight - now).total_seconds()

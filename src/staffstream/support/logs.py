@@ -1,0 +1,73 @@
+"""The log: one line a thing that happened, as text or as JSON, each with the id of the request that led to it.
+
+No line of ours holds what a user or a model wrote, a key or a secret. The one exception has to be asked for: what
+Claude says about a request that it refuses, which may quote the request, goes to the logger `staffstream.text`.
+Libraries are heard from `warning` on, whatever our own level: some write whole requests at `debug`.
+"""
+
+import logging
+import re
+import sys
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import Any
+
+from staffstream.domain import format_time
+from staffstream.support.sse import encode_json
+
+request_id: ContextVar[str] = ContextVar("staffstream_request_id", default="")
+
+text_log = logging.getLogger("staffstream.text")
+text_log.setLevel(logging.CRITICAL)
+
+_OWN_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
+
+
+def set_up_logging(*, form: str, level: str, with_text: bool) -> None:
+    """Send the log to stderr, for a server process; an app that embeds us has set up its own."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    logging.getLogger("staffstream").setLevel(level.upper())
+    text_log.setLevel(logging.DEBUG if with_text else logging.CRITICAL)
+
+
+def show_word(value: object) -> str:
+    """What a line may hold of what a far end says: a name of its API's, and no sentence that could quote a message."""
+    return value if isinstance(value, str) and re.fullmatch(r"\w{1,64}", value, re.ASCII) else "(no name)"
+
+
+class TextFormatter(logging.Formatter):
+    """Time, level, logger, message, then `name=value` for what else the line knows."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        values = "".join(f" {name}={value}" for name, value in _list_values(record))
+        line = f"{_format_moment(record)} {record.levelname} {record.name}: {record.getMessage()}{values}"
+        return "\n".join([line, self.formatException(record.exc_info)] if record.exc_info else [line])
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": _format_moment(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        line |= dict(_list_values(record))
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return encode_json(line).decode()
+
+
+def _format_moment(record: logging.LogRecord) -> str:
+    return format_time(datetime.fromtimestamp(record.created, UTC))
+
+
+def _list_values(record: logging.LogRecord) -> list[tuple[str, Any]]:
+    """What was given as `extra`, and the request's id."""
+    values = [(name, value) for name, value in vars(record).items() if name not in _OWN_FIELDS and value is not None]
+    known = request_id.get()
+    return [*values, ("request_id", known)] if known and "request_id" not in dict(values) else values

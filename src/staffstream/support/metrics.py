@@ -1,0 +1,188 @@
+"""What the server tells Prometheus about itself.
+
+One registry an app, nothing global, so that two apps in one process do not share counts. Nothing here is called per
+token: a reply is counted once, when it has ended, from what its row says; depths and sizes are read when somebody
+scrapes. docs/ops holds a dashboard and alert rules over these names.
+"""
+
+import contextlib
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, get_args
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+
+from staffstream.domain import Door, Run, parse_time
+from staffstream.errors import InternalError, StorageFull, StorageUnavailable, UpstreamKeyRefused
+from staffstream.support.timers import Lap
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_QUICK = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 5)
+_SLOW = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 20, 60)
+_REPLY = (0.5, 1, 2, 5, 10, 20, 40, 60, 120, 300, 600)
+_GAPS = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1)
+_TOKENS = (100, 250, 500, 1000, 2000, 4000, 6000, 8000, 16000, 32000, 100000)
+_FEW = (0, 1, 2, 4, 8, 12, 16, 24, 32)
+_TOKEN_KINDS = {
+    "input_tokens": "input",
+    "output_tokens": "output",
+    "cache_creation_input_tokens": "cache_write",
+    "cache_read_input_tokens": "cache_read",
+}
+
+
+class Metrics:
+    """The metrics of one app. Attributes are Prometheus's own objects; whoever knows a number gives it to them."""
+
+    def __init__(self) -> None:
+        registry = self._registry = CollectorRegistry()
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"staffstream_{name}", text, labels, registry=registry)
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"staffstream_{name}", text, labels, registry=registry)
+
+        def histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+            return Histogram(f"staffstream_{name}", text, labels, registry=registry, buckets=buckets)
+
+        # replies
+        self.first_token = histogram(
+            "first_token_seconds", "From a saved question to the first token of its reply.", _SLOW, "door"
+        )
+        self.stages = histogram(
+            "stage_seconds",
+            "The stages before the first token: accept, queue, build, claude (asked to accepted), think.",
+            (*_QUICK, 10, 30),
+            "stage",
+            "door",
+        )
+        self.token_gap = histogram("token_gap_seconds", "Mean time between the tokens of a reply.", _GAPS)
+        self.replies = histogram("reply_seconds", "From a saved question to the end of its run.", _REPLY, "door")
+        self.runs = counter(
+            "runs", "Runs by how they ended; code is empty unless they failed.", "door", "state", "code"
+        )
+        self.active = gauge("active_runs", "Replies that are being made by this process.", "door")
+        self.subscribers = gauge("subscribers", "Readers that follow those replies.")
+        self.problems = counter("problems", "Requests that were answered with a problem.", "status", "code")
+        # what it takes
+        self.tokens = counter("tokens", "Tokens by Claude's count.", "model", "kind")
+        self.cost = counter("cost_dollars", "What those tokens cost by list price, in US dollars.", "model")
+        self.context = histogram("context_tokens", "Size of a prompt, by section and in all.", _TOKENS, "section")
+        # memory
+        self.recall = histogram("recall_seconds", "Searching memory and graph for one reply.", _QUICK)
+        self.recalled = histogram("recalled_memories", "Memories in one prompt.", _FEW)
+        self.learned = counter("learned_facts", "Facts that extraction found to be new.")
+        self.rejected = counter("rejected_facts", "Statements that extraction rejected, such as those without a quote.")
+        # work that waits
+        self.queued = gauge("queued_runs", "Replies that are due and not begun.")
+        self.queue_age = gauge("queue_age_seconds", "How long the oldest due reply or job has been waiting.")
+        self.jobs_due = gauge("jobs_due", "Background jobs that are due and not begun.", "kind")
+        self.jobs_dead = gauge("jobs_dead", "Background jobs that were given up.", "kind")
+        self.jobs = counter(
+            "jobs",
+            "Attempts at background jobs; outcome is done or an error code. kind deliver is webhooks.",
+            "kind",
+            "outcome",
+        )
+        # the database
+        self.commits = histogram("commit_seconds", "A commit with all transactions in it.", _QUICK)
+        self.batches = histogram(
+            "commit_transactions", "How many transactions shared a commit.", (1, 2, 4, 8, 16, 32, 64, 128, 256)
+        )
+        self.wal = gauge("wal_bytes", "Size of the write-ahead log.")
+        self.file = gauge("database_bytes", "Size of the database file.")
+        ProcessCollector(registry=registry)
+        self._begin_at_zero()
+
+    def _begin_at_zero(self) -> None:
+        """Make the series that alerts watch: a counter that appears with its first count has not increased, to
+        Prometheus, so the first failure would go unseen.
+        """
+        for door in get_args(Door):
+            self.runs.labels(door, "done", "")
+            for failure in (UpstreamKeyRefused, InternalError):
+                self.runs.labels(door, "failed", failure.code)
+        for trouble in (StorageFull, StorageUnavailable, InternalError):
+            self.problems.labels(trouble.status, trouble.code)
+
+    @contextlib.contextmanager
+    def time_stage(self, stage: str, door: str) -> Iterator[None]:
+        """Observe how long the block takes, if it succeeds."""
+        started = time.perf_counter()
+        yield
+        self.stages.labels(stage, door).observe(time.perf_counter() - started)
+
+    def note_run(self, run: Run, asked_at: str | None) -> None:
+        """Count a run that has ended, from its row and the moment when Claude was asked."""
+        self.runs.labels(run.door, run.state, run.error.code if run.error else "").inc()
+        texts = (run.created_at, run.building_at, asked_at, run.streaming_at, run.first_token_at, run.finished_at)
+        created, building, asked, streaming, first, finished = map(_read_time, texts)
+        self._note_span(self.replies.labels(run.door), created, finished)
+        self._note_span(self.stages.labels("queue", run.door), created, building)
+        self._note_span(self.stages.labels("claude", run.door), asked, streaming)
+        self._note_span(self.stages.labels("think", run.door), streaming, first)
+        self._note_span(self.first_token.labels(run.door), created, first)
+        said = (run.usage or {}).get("output_tokens", 0)
+        if first and finished and run.state == "done" and said > 1:
+            self.token_gap.observe((finished - first).total_seconds() / (said - 1))
+
+    @staticmethod
+    def _note_span(histogram: Histogram, start: datetime | None, end: datetime | None) -> None:
+        if start and end:
+            histogram.observe(max(0.0, (end - start).total_seconds()))
+
+    def note_spending(self, model: str, usage: Mapping[str, int], cost_usd: float) -> None:
+        """Count the tokens of one call to Claude, and their price."""
+        for name, kind in _TOKEN_KINDS.items():
+            if usage.get(name):
+                self.tokens.labels(model, kind).inc(usage[name])
+        self.cost.labels(model).inc(cost_usd)
+
+    def note_context(self, record: Mapping[str, Any], laps: Iterable[Lap]) -> None:
+        """Observe the sizes of a prompt from its record, and how long the search of its memories took."""
+        self.context.labels("all").observe(record["total_tokens"])
+        for section in record["sections"]:
+            self.context.labels(section["name"]).observe(section["tokens"])
+            if section["name"] == "memories":
+                self.recalled.observe(len(section["items"]))
+        self.recall.observe(sum(lap.seconds for lap in laps if lap.name in ("memories", "graph")))
+
+    def note_learned(self, facts: int, rejected: int) -> None:
+        """Count what one extraction brought."""
+        self.learned.inc(facts)
+        self.rejected.inc(rejected)
+
+    def note_job(self, kind: str, outcome: str) -> None:
+        """Count an attempt at a background job."""
+        self.jobs.labels(kind, outcome).inc()
+
+    def note_commit(self, transactions: int, seconds: float) -> None:
+        """Observe a commit of the database."""
+        self.batches.observe(transactions)
+        self.commits.observe(seconds)
+
+    def note_waiting(self, queued: int, oldest: str, jobs: Mapping[str, tuple[int, int]]) -> None:
+        """Set what waits: replies that are due, since when the oldest work has been due, (due, dead) jobs by kind."""
+        self.queued.set(queued)
+        self.queue_age.set(max(0.0, (datetime.now(UTC) - parse_time(oldest)).total_seconds()))
+        for kind, (due, dead) in jobs.items():
+            self.jobs_due.labels(kind).set(due)
+            self.jobs_dead.labels(kind).set(dead)
+
+    def note_files(self, db: Path) -> None:
+        """Set the sizes of the database's files."""
+        self.file.set(db.stat().st_size)
+        wal = db.with_name(db.name + "-wal")
+        self.wal.set(wal.stat().st_size if wal.exists() else 0)
+
+    def export(self) -> bytes:
+        """Everything in Prometheus's text format. Safe to call from any thread."""
+        return generate_latest(self._registry)
+
+
+def _read_time(text: str | None) -> datetime | None:
+    return parse_time(text) if text else None

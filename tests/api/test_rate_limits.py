@@ -1,0 +1,462 @@
+"""What one caller may ask of the server, and whom it answers at all."""
+
+import asyncio
+import contextlib
+import datetime
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from staffstream.api.rate_limits import CallLimits
+from staffstream.api.request_body import parse_json
+from staffstream.app import create_app
+from staffstream.domain import parse_time
+from staffstream.errors import SetupError, TooManyRequests, TooManyStreams
+from staffstream.settings import Settings, read_settings
+from staffstream.storage import spending, staff
+from staffstream.storage.database import connect, transact
+from staffstream.storage.spending import Spending, price_usage
+from tests.far_end import DEADLINE_S, FarEnd, Reply
+from tests.server import Api, make_keys, make_settings, read_problem, serve_here
+
+pytestmark = pytest.mark.anyio
+
+BUDGETS = {"context_budget_tokens": 6000, "max_output_tokens": 4096}
+
+# ── requests and streams ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_requests_are_counted_by_the_minute_and_by_holder() -> None:
+    """The one that is too many is told how long to wait; another holder and the next minute are free."""
+    now = 59.0
+    limits = CallLimits(Settings(requests_per_minute=2), clock=lambda: now)
+    limits.count_request("kim")
+    now = 60.0
+    limits.count_request("kim")
+    limits.count_request("kim")
+    now = 70.0
+    with pytest.raises(TooManyRequests) as refused:
+        limits.count_request("kim")
+    assert refused.value.retry_after_s == 50
+    limits.count_request("lee")
+    now = 120.0
+    limits.count_request("kim")
+
+
+def test_places_for_streams_are_given_back() -> None:
+    """However the stream ends; the places of all holders together are limited too."""
+    limits = CallLimits(Settings(streams_per_key=1, streams=2))
+    for _ in range(3):
+        with contextlib.suppress(ZeroDivisionError), limits.hold_stream("kim"):
+            with pytest.raises(TooManyStreams), limits.hold_stream("kim"):
+                pytest.fail("two streams of one key")
+            with limits.hold_stream(None), pytest.raises(TooManyStreams), limits.hold_stream(None):
+                pytest.fail("three streams in all")
+            raise ZeroDivisionError
+
+
+def test_zero_means_no_limit() -> None:
+    """For each of the three."""
+    limits = CallLimits(Settings(requests_per_minute=0, streams_per_key=0, streams=0))
+    with contextlib.ExitStack() as stack:
+        for _ in range(5000):
+            limits.count_request("kim")
+            stack.enter_context(limits.hold_stream("kim"))
+
+
+async def test_a_key_that_asks_too_often_is_refused_for_a_while(db: Path, far: FarEnd) -> None:
+    """429 with Retry-After; another key and the open paths are not touched."""
+    keys = make_keys(db, ada="admin", bob="member")
+    async with serve_here(db, far, auth="keys", requests_per_minute=3) as api:
+        answers = [await api.http.get("/staff", headers=keys["ada"]) for _ in range(7)]  # a minute may end within
+        refused = next(answer for answer in answers if answer.status_code != 200)
+        assert read_problem(refused)["code"] == "too_many_requests"
+        assert 1 <= int(refused.headers["retry-after"]) <= 60
+        assert (await api.http.get("/staff", headers=keys["bob"])).status_code == 200
+        assert (await api.http.get(f"{api.url}/healthz")).status_code == 200
+
+
+async def test_without_keys_nobody_is_counted(db: Path, far: FarEnd) -> None:
+    """Everybody is the same user then."""
+    async with serve_here(db, far, requests_per_minute=1, streams_per_key=1) as api:
+        for _ in range(5):
+            await api.get("/staff")
+
+
+@contextlib.asynccontextmanager
+async def serve_two(db: Path, far: FarEnd, **settings: object) -> AsyncIterator[tuple[Api, Api, str]]:
+    """A server with keys, as Ada and as Bob see it, and a staff member's id."""
+    keys = make_keys(db, ada="admin", bob="member")
+    async with serve_here(db, far, auth="keys", **settings) as api:
+        async with httpx.AsyncClient(base_url=api.http.base_url, headers=keys["bob"], trust_env=False) as http:
+            api.http.headers.update(keys["ada"])
+            yield api, Api(api.url, http), await api.make_staff()
+
+
+async def test_one_key_has_so_many_open_streams_and_no_more(db: Path, far: FarEnd) -> None:
+    """Joins count as well; what is refused saves nothing; a place is free again when a stream has ended."""
+    async with serve_two(db, far, streams_per_key=2) as (ada, bob, grace):
+        gate = far.hold(["one"])
+        async with ada.stream(grace, "first") as first, ada.join(grace, first.run_id) as second:
+            assert second.response.status_code == 200
+            refused = await ada.ask(grace, "third", multitask_strategy="enqueue")
+            assert (refused.status, refused.problem["code"]) == (429, "too_many_streams")
+            assert (await ada.rejoin(grace, first.run_id)).status == 429
+            far.script(Reply(["hello bob"]))
+            assert (await bob.ask(grace, "hi")).text == "hello bob"
+            gate.open()
+            await first.rest()
+            await second.rest()
+        assert await ada.said(grace) == ["first", "one"]
+        assert (await ada.ask(grace, "again")).status == 200
+
+
+async def test_a_stream_that_never_began_gives_its_place_back(db: Path, far: FarEnd) -> None:
+    """Whether the question was refused, Claude refused, or the client left."""
+    async with serve_two(db, far, streams_per_key=1) as (ada, _, grace):
+        for _ in range(3):
+            assert (await ada.ask("nobody", "hi")).status == 404
+        gate = far.hold(["one"])
+        async with ada.stream(grace, "hi") as hearing:
+            run_id = hearing.run_id
+        gate.open()
+        while (heard := await ada.rejoin(grace, run_id)).status == 429:
+            await asyncio.sleep(0.01)  # until the server has noticed that its reader left
+        assert heard.text == "one"
+
+
+async def test_requests_to_claude_beyond_the_limit_wait(db: Path, far: FarEnd) -> None:
+    """The second reply is asked for when the first is whole."""
+    async with serve_two(db, far, upstream_concurrency=1) as (ada, bob, grace):
+        gate = far.hold(["one", " two"])
+        gate.release()
+        async with ada.stream(grace, "hi") as first:
+            assert await first.token() == "one"
+            far.script(Reply(["later"]))
+            async with bob.stream(grace, "hi") as second:  # answers after a second, with nothing said yet
+                assert len(far.chats) == 1
+                gate.open()
+                await first.rest()
+                assert (await second.rest()).text == "later"
+        assert len(far.chats) == 2
+
+
+# ── bodies ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    "body", ["[" * 33 + "]" * 33, '{"a":' * 33 + "1" + "}" * 33, '{"content":' + "[" * 900 + "]" * 900 + "}"]
+)
+async def test_json_nested_too_deep_is_refused(api: Api, ada: str, body: str) -> None:
+    """Before anything looks into it."""
+    answer = await api.http.post(f"/staff/{ada}/messages", content=body)
+    assert (answer.status_code, read_problem(answer)["code"]) == (400, "not_json")
+
+
+@pytest.mark.parametrize("number", ["1e400", "-1", "0", "9007199254740993", "18446744073709551616", "1" * 5000, "1.5"])
+async def test_numbers_out_of_range_are_refused(api: Api, ada: str, number: str) -> None:
+    """Whatever their size, and none becomes another number on the way."""
+    answer = await api.http.patch(f"/staff/{ada}", content=f'{{"max_output_tokens": {number}}}')
+    assert answer.status_code in (400, 422)
+    assert (await api.get(f"/staff/{ada}"))["max_output_tokens"] is None
+
+
+def test_deep_json_is_no_danger_to_the_parser() -> None:
+    """Whatever the depth, there is a value or an error of ours."""
+    for depth in (10, 1000, 100_000):
+        with contextlib.suppress(Exception):
+            parse_json(b"[" * depth + b"]" * depth)
+
+
+# ── a day's caps ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_prices_go_by_the_longest_name_that_fits() -> None:
+    """Dated names and future ones of a family included; a model of unknown price counts as the dearest."""
+    million = {"input_tokens": 1_000_000}
+    assert price_usage("claude-sonnet-5-5", million).cost_usd == 2
+    assert price_usage("claude-sonnet-4-6-20260101", million).cost_usd == 3
+    assert price_usage("claude-haiku-5-5", million).cost_usd == 0.1
+    assert price_usage("claude-haiku-4-5-20251001", million).cost_usd == 1
+    assert price_usage("another-model", million).cost_usd == 10
+    assert price_usage("staffstream-offline", million).cost_usd == 0
+
+
+def test_every_kind_of_token_has_its_price() -> None:
+    """Input, output, written to the cache, read from it; unknown counts are no tokens."""
+    usage = {
+        "input_tokens": 1000, "output_tokens": 100, "cache_creation_input_tokens": 10, "cache_read_input_tokens": 1,
+        "something_new": 5,
+    }  # fmt: skip
+    spent = price_usage("m", usage, {"m": (1, 10, 100, 1000)})
+    assert spent == Spending(1111, pytest.approx((1000 + 1000 + 1000 + 1000) / 1e6))
+
+
+def test_prices_can_be_corrected_by_setting() -> None:
+    """As JSON in the environment; what is no price is refused."""
+    settings = read_settings({"STAFFSTREAM_PRICES": '{"claude-x": [1, 2, 3, 4]}'})
+    assert settings.prices == {"claude-x": (1, 2, 3, 4)}
+    for wrong in ("{", "[]", '{"m": [1]}', '{"m": [-1, 1, 1, 1]}'):
+        with pytest.raises(Exception, match="STAFFSTREAM_PRICES"):
+            read_settings({"STAFFSTREAM_PRICES": wrong})
+
+
+@pytest.mark.parametrize(
+    ("settings", "code", "bob_too"),
+    [
+        ({"user_tokens_per_day": 10}, "user_cap_reached", False),
+        ({"user_cost_per_day": 0.0001}, "user_cap_reached", False),
+        ({"staff_tokens_per_day": 10}, "staff_cap_reached", True),
+        ({"staff_cost_per_day": 0.0001}, "staff_cap_reached", True),
+    ],
+)
+async def test_a_cap_holds_for_the_day_and_over_a_restart(
+    db: Path, far: FarEnd, settings: dict[str, float], code: str, bob_too: bool
+) -> None:
+    """What was asked before can still be had by its Idempotency-Key; another user or staff member has a cap of its
+    own.
+    """
+    keys = make_keys(db, ada="admin", bob="member")
+    async with serve_here(db, far, auth="keys", **settings) as api:
+        api.http.headers.update(keys["ada"])
+        grace, other = await api.make_staff(), await api.make_staff("Linus")
+        assert (await api.ask(grace, "hi", key="k")).status == 200
+    async with serve_here(db, far, auth="keys", **settings) as api:
+        api.http.headers.update(keys["ada"])
+        for refused in (await api.ask(grace, "more"), await api.ask(grace, "and more")):
+            assert (refused.status, refused.problem["code"]) == (429, code)
+            assert 1 <= int(refused.headers["retry-after"]) <= 86400
+        assert (await api.send(grace, "more", 429))["code"] == code
+        assert (await api.ask(grace, "hi", key="k")).status == 200
+        assert len(await api.messages(grace)) == 2
+        assert (await api.ask(other, "hi")).status == (200 if bob_too else 429)
+        api.http.headers.update(keys["bob"])
+        assert (await api.ask(grace, "hi")).status == (429 if bob_too else 200)
+
+
+async def test_a_reply_that_is_broken_off_counts_too(db: Path, far: FarEnd) -> None:
+    """Or cancelling every reply at its last word would be free."""
+    async with serve_here(db, far, user_tokens_per_day=20) as api:
+        grace = await api.make_staff()
+        far.hold(["said", " more"]).release()
+        async with api.stream(grace, "hi") as hearing:
+            await hearing.token()
+            await api.cancel(grace, hearing.run_id)
+            await hearing.rest()
+        assert (await api.ask(grace, "hi")).problem["code"] == "user_cap_reached"
+
+
+async def test_asking_many_times_at_once_does_not_get_round_a_cap(db: Path, far: FarEnd) -> None:
+    """A reply that is being made counts with the most it may take; when it has ended, with what it took."""
+    async with serve_here(db, far, auth="keys", user_tokens_per_day=10_000, **BUDGETS) as api:
+        keys = make_keys(db, ada="admin", bob="member")
+        api.http.headers.update(keys["ada"])
+        grace = await api.make_staff()
+        other = await api.post(f"/staff/{grace}/conversations", {}, 201)
+        gate = far.hold(["one"])
+        async with api.stream(grace, "first") as first:
+            refused = await api.ask(grace, "second", conversation_id=other["id"])
+            assert (refused.status, refused.problem["code"]) == (429, "user_cap_reached")
+            assert int(refused.headers["retry-after"]) < 60  # not until midnight
+            gate.open()
+            await first.rest()
+        assert (await api.ask(grace, "second", conversation_id=other["id"])).status == 200
+
+
+async def test_what_was_queued_before_a_cap_was_reached_waits_for_the_next_day(db: Path, far: FarEnd) -> None:
+    """Accepting many questions at once must not cost more than asking them one by one."""
+    async with serve_here(db, far, user_tokens_per_day=10) as api:
+        grace = await api.make_staff()
+        gate = far.hold(["one"])
+        sent = [await api.send(grace, f"question {number}") for number in range(3)]
+        gate.open()
+        await api.ended_run(grace, sent[0]["run_id"])
+        with contextlib.closing(connect(db)) as connection:
+            async with asyncio.timeout(DEADLINE_S):
+                while not (waits := connection.execute("SELECT not_before FROM runs ORDER BY id").fetchall()[1][0]):
+                    await asyncio.sleep(0.02)
+        assert parse_time(waits).time() < datetime.time(0, 1)
+        assert len(far.chats) == 1
+
+
+async def test_background_work_counts_too(db: Path, far: FarEnd) -> None:
+    """What is learned from a conversation is paid for by its user."""
+    async with serve_here(db, far, extract_every_messages=2, user_tokens_per_day=100_000) as api:
+        grace = await api.make_staff()
+        far.script(Reply(["Bergen is fine."]))
+        reply = (await api.ask(grace, "I live in Bergen.")).end["usage"]
+        with contextlib.closing(connect(db)) as connection:
+            async with asyncio.timeout(DEADLINE_S):
+                while spending.load_spending(connection, "user", "local").tokens <= sum(reply.values()):
+                    await asyncio.sleep(0.01)
+
+
+async def test_what_was_spent_on_other_days_does_not_count(db: Path, far: FarEnd) -> None:
+    """A day begins at midnight UTC."""
+    async with serve_here(db, far, user_tokens_per_day=1000) as api:
+        grace = await api.make_staff()
+        with contextlib.closing(connect(db)) as connection:
+            with transact(connection):
+                scope = staff.ensure_scope(connection, grace, "local")
+                spending.add_spending(connection, scope, Spending(999, 0.0))
+                connection.execute("UPDATE spending_days SET day = '2026-01-01'")
+            assert spending.load_spending(connection, "user", "local") == Spending(0, 0.0)
+        assert (await api.ask(grace, "hi")).status == 200
+
+
+# ── the gate ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def knock(api: Api, method: str = "POST", **headers: str) -> httpx.Response:
+    """A request with these headers; names have _ for -."""
+    sent = {name.replace("_", "-"): value for name, value in headers.items()}
+    return await api.http.request(method, "/staff", json={"name": "x"}, headers=sent)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.example",
+        "evil.example:8001",
+        "127.0.0.1.evil.example",
+        "10.0.0.1",
+        "[::2]:1",
+        "*",
+        "localhost.",
+        "127.0.0.1@evil.example",
+    ],
+)
+async def test_a_rebound_name_reaches_nothing(api: Api, host: str) -> None:
+    """A page whose own name points at a loopback address may not read from a server without keys."""
+    for method in ("GET", "POST"):
+        answer = await knock(api, method, Host=host)
+        assert (answer.status_code, read_problem(answer)["code"]) == (403, "host_not_allowed")
+    assert await api.get("/staff") == []
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:1", "127.0.0.1:9", "[::1]", "[::1]:80"])
+async def test_the_servers_own_names_are_known(api: Api, host: str) -> None:
+    """With any port: a proxy or a tunnel may stand between."""
+    assert (await knock(api, "GET", Host=host)).status_code == 200
+
+
+async def test_further_names_can_be_allowed(db: Path) -> None:
+    """For a proxy in front that passes the outer name on."""
+    async with serve_here(db, allowed_hosts=("chat.example", "b.example")) as api:
+        assert (await knock(api, "GET", Host="Chat.Example:443")).status_code == 200
+        assert (await knock(api, "GET", Host="127.0.0.1")).status_code == 200
+        assert (await knock(api, "GET", Host="c.example")).status_code == 403
+    async with serve_here(db, allowed_hosts=("*",)) as api:
+        assert (await knock(api, "GET", Host="c.example")).status_code == 200
+
+
+async def test_with_keys_any_name_will_do(db: Path) -> None:
+    """No browser adds a key by itself, so there is nothing to gain; a list of names is still kept to."""
+    ada = make_keys(db, ada="admin")["ada"]
+    async with serve_here(db, auth="keys") as api:
+        assert (await knock(api, "GET", Host="chat.example", **ada)).status_code == 200
+    async with serve_here(db, auth="keys", allowed_hosts=("chat.example",)) as api:
+        assert (await knock(api, "GET", Host="chat.example", **ada)).status_code == 200
+        assert (await knock(api, "GET", Host="127.0.0.1", **ada)).status_code == 200  # a health check's
+        assert (await knock(api, "GET", Host="10.0.0.1", **ada)).status_code == 403
+
+
+async def test_inside_another_app_the_address_itself_is_known(db: Path) -> None:
+    """A host's own tests call it `testserver`, which is what the ASGI server says it is."""
+    app = create_app(make_settings(db))
+    async with app.running():
+        transport = httpx.ASGITransport(app=app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as client:
+            assert (await client.get("/api/v1/staff")).status_code == 200
+            assert (await client.get("/api/v1/staff", headers={"Host": "evil.example"})).status_code == 403
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "http://localhost:1"},
+        {"Origin": "https://evil.example", "Sec_Fetch_Site": "cross-site"},
+        {"Origin": "https://a.localhost", "Sec_Fetch_Site": "same-site"},
+    ],
+)
+async def test_a_page_of_another_site_changes_nothing(api: Api, headers: dict[str, str]) -> None:
+    """Though its browser would send the request: a body of text/plain needs no preflight."""
+    answer = await knock(api, **headers)
+    assert (answer.status_code, read_problem(answer)["code"]) == (403, "origin_not_allowed")
+    assert await api.get("/staff") == []
+
+
+async def test_ones_own_page_may_call(api: Api) -> None:
+    """By its origin, or by what the browser says of it when a proxy has changed Host; programs send neither."""
+    own = api.url.removeprefix("http://")
+    assert (await knock(api, Origin=f"http://{own}")).status_code == 201
+    assert (await knock(api, Origin="https://chat.example", Sec_Fetch_Site="same-origin")).status_code == 201
+    assert (await knock(api)).status_code == 201
+
+
+async def test_a_page_that_knows_a_key_may_call(db: Path) -> None:
+    """It has not borrowed its user's rights."""
+    ada = make_keys(db, ada="admin")["ada"]
+    async with serve_here(db, auth="keys") as api:
+        assert (await knock(api, Origin="https://elsewhere.example", **ada)).status_code == 201
+        assert (await knock(api, Origin="https://elsewhere.example")).status_code == 403
+
+
+async def test_cors_is_off_unless_origins_are_named(api: Api) -> None:
+    """A browser is told nothing that would let a page read an answer."""
+    preflight = {"Origin": "https://app.example", "Access_Control_Request_Method": "POST"}
+    for answer in (await knock(api, "OPTIONS", **preflight), await knock(api, "GET", Origin="https://app.example")):
+        assert not [name for name in answer.headers if name.startswith("access-control")]
+
+
+async def test_pages_of_a_named_origin_may_call_and_read(db: Path) -> None:
+    """The preflight allows our methods and the key's header; the answer shows our headers; others get nothing."""
+    ada = make_keys(db, ada="admin")["ada"]
+    async with serve_here(db, auth="keys", cors_origins=("https://app.example",)) as api:
+        asked = await knock(
+            api, "OPTIONS", Origin="https://app.example", Access_Control_Request_Method="PATCH",
+            Access_Control_Request_Headers="authorization,content-type,idempotency-key,last-event-id",
+        )  # fmt: skip
+        assert asked.status_code == 200
+        assert asked.headers["access-control-allow-origin"] == "https://app.example"
+        assert "PATCH" in asked.headers["access-control-allow-methods"]
+        assert "authorization" in asked.headers["access-control-allow-headers"]
+        made = await knock(api, Origin="https://app.example", **ada)
+        assert made.status_code == 201
+        assert made.headers["access-control-allow-origin"] == "https://app.example"
+        assert "access-control-expose-headers" in made.headers
+        other = await knock(api, "GET", Origin="https://evil.example", **ada)
+        assert "access-control-allow-origin" not in other.headers
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("cors_origins", "app.example"), ("cors_origins", "https://app.example/page"), ("cors_origins", "null"),
+        ("allowed_hosts", "chat.example:8001"), ("allowed_hosts", "https://chat.example"),
+    ],
+)  # fmt: skip
+def test_a_name_that_could_match_nothing_is_refused(name: str, value: str) -> None:
+    """At the start, with an example: it would look set and let nobody in."""
+    with pytest.raises(SetupError, match="write it like"):
+        read_settings({f"STAFFSTREAM_{name.upper()}": value})
+
+
+async def test_names_are_taken_as_people_write_them(db: Path) -> None:
+    """With capitals, a final slash, or the brackets of an IPv6 address."""
+    settings = read_settings(
+        {"STAFFSTREAM_CORS_ORIGINS": "https://App.example/", "STAFFSTREAM_ALLOWED_HOSTS": "[FD00::1],Chat.example"}
+    )
+    async with serve_here(db, cors_origins=settings.cors_origins, allowed_hosts=settings.allowed_hosts) as api:
+        answer = await knock(api, Origin="https://app.example", Host="[fd00::1]:8001")
+        assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (201, "https://app.example")
+
+
+async def test_answers_are_never_guessed_to_be_something_else(api: Api) -> None:
+    """What a user wrote must not run as a page."""
+    assert (await knock(api, "GET")).headers["x-content-type-options"] == "nosniff"
+    assert (await knock(api, Host="evil.example")).headers["x-content-type-options"] == "nosniff"

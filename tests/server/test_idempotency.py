@@ -1,0 +1,258 @@
+"""Idempotency-Key: the same question twice is one run, whoever asks, by whichever door, before and after a restart."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from staffstream.storage.database import connect
+from tests.far_end import DEADLINE_S, PIECES, STREAM_HEAD, FarEnd, Gate, Hold, Reply, http_error, steps
+from tests.far_end_cases import CASES, ONE, OPEN
+from tests.server import Api, serve_here, start_server
+
+pytestmark = pytest.mark.anyio
+
+SAID = "".join(PIECES)
+
+
+async def _count_questions(api: Api, staff_id: str) -> int:
+    return sum(message["message_type"] == "user" for message in await api.messages(staff_id))
+
+
+async def test_the_same_key_twice_at_once(api: Api, far: FarEnd, ada: str) -> None:
+    """Both hear the one reply to its one end; Claude is asked once and the question is saved once."""
+    gate = far.hold()
+    gate.release(2)
+    asking = [asyncio.create_task(api.ask(ada, "Hi", key="k")) for _ in range(5)]
+    await far.arrived(1)
+    gate.open()
+    heard = [await task for task in asking]
+    assert {each.run_id for each in heard} == {heard[0].run_id}
+    assert [(each.text, each.end) for each in heard] == [(SAID, heard[0].end)] * 5
+    assert len(far.requests) == 1
+    assert await _count_questions(api, ada) == 1
+
+
+async def test_the_same_key_while_the_reply_is_made(api: Api, far: FarEnd, ada: str) -> None:
+    """A repeated question joins the run from its beginning, though the conversation is busy."""
+    gate = far.hold()
+    gate.release(2)
+    async with api.stream(ada, "Hi", key="k") as first:
+        await first.until("Hello from")
+        async with api.stream(ada, "Hi", key="k") as second:
+            await second.until("Hello from")
+            gate.open()
+            assert (await second.rest()).end == (await first.rest()).end
+    assert first.run_id == second.run_id
+    assert len(far.requests) == 1
+
+
+async def test_the_same_key_after_the_end(api: Api, far: FarEnd, ada: str) -> None:
+    """The end is replayed: of a reply, of a cancelled one, and of one that failed."""
+    gate = far.hold()
+    gate.release(1)
+    far.script(Reply(), steps(STREAM_HEAD, OPEN, ONE), CASES["http_400"].script)
+    async with api.stream(ada, "Hi", key="cancelled") as hearing:
+        await hearing.token()
+        await api.cancel(ada, hearing.run_id)
+        cancelled = await hearing.rest()
+    done, failed = await api.ask(ada, "Hi", key="done"), await api.ask(ada, "Hi", key="failed")
+    refused = await api.ask(ada, "Hi", key="refused")
+    for key, first in (("cancelled", cancelled), ("done", done), ("failed", failed)):
+        again = await api.ask(ada, "Hi", key=key)
+        assert (again.run_id, again.text, again.end) == (first.run_id, first.text, first.end)
+    again = await api.ask(ada, "Hi", key="refused")
+    assert again.run_id == refused.problem["run_id"]
+    assert again.end["code"] == refused.problem["code"] == "upstream_refused"
+    assert len(far.requests) == 4
+
+
+async def test_the_doors_share_a_key(api: Api, far: FarEnd, ada: str) -> None:
+    """What was asked by one door is heard, or accepted, by the other as the same run."""
+    gate = far.hold()
+    accepted = await api.send(ada, "Hi", key="k")
+    async with api.stream(ada, "Hi", key="k") as hearing:
+        gate.open()
+        assert (await hearing.rest()).text == SAID
+    assert hearing.run_id == accepted["run_id"]
+    assert hearing.heard.headers["x-user-message-id"] == accepted["message_id"]
+    streamed = await api.ask(ada, "Ho", key="l")
+    assert (await api.send(ada, "Ho", key="l"))["run_id"] == streamed.run_id
+    assert await api.send(ada, "Hi", key="k") == accepted
+    assert len(far.requests) == 2
+
+
+async def test_the_same_key_in_the_queue(api: Api, far: FarEnd, ada: str) -> None:
+    """A question that still waits is not asked a second time either."""
+    gate = far.hold()
+    first = await api.send(ada, "1")
+    await far.arrived(1)
+    waiting = [await api.send(ada, "2", key="k") for _ in range(3)]
+    assert waiting == [waiting[0]] * 3
+    async with api.stream(ada, "2", key="k") as hearing:
+        gate.open()
+        assert (await hearing.rest()).text == SAID
+    assert hearing.run_id == waiting[0]["run_id"] != first["run_id"]
+    assert [request.said for request in far.requests] == ["1", "2"]
+
+
+async def test_a_reader_stays_with_a_run_that_is_made_again(db: Path, far: FarEnd) -> None:
+    """An asynchronous run that is put back has not failed: who asked again by the stream hears its reply."""
+    gate = Gate()
+    far.script(lambda request: [Hold(gate), *http_error(529, "overloaded_error")(request)])
+    async with serve_here(db, far, upstream_retries=0) as api:
+        ada = await api.make_staff()
+        accepted = await api.send(ada, "Hi", key="k")
+        await far.arrived(1)
+        asking = asyncio.create_task(api.ask(ada, "Hi", key="k"))
+        async with asyncio.timeout(DEADLINE_S):
+            while not api.app.state.service.limits._streams:
+                await asyncio.sleep(0.001)
+        gate.open()
+        heard = await asking
+    assert (heard.text, heard.run_id) == (SAID, accepted["run_id"])
+
+
+async def test_another_body_is_refused(api: Api, far: FarEnd, ada: str) -> None:
+    """A key belongs to one question: another text, conversation or webhook is a 422, and nothing is asked."""
+    conversation_id = (await api.post(f"/staff/{ada}/conversations", {}, 201))["id"]
+    await api.ask(ada, "Hi", key="k")
+    for other in (
+        await api.ask(ada, "Hi ", key="k"),
+        await api.ask(ada, "Hi", key="k", conversation_id=conversation_id),
+    ):
+        assert (other.status, other.problem["code"]) == (422, "idempotency_mismatch")
+    url = "https://example.org/hook"
+    assert (await api.send(ada, "Hi", 422, key="k", webhook_url=url))["code"] == "idempotency_mismatch"
+    assert len(far.requests) == 1
+    assert await _count_questions(api, ada) == 1
+
+
+async def test_a_key_is_one_staff_members(api: Api, far: FarEnd, ada: str) -> None:
+    """The same key to another staff member is another question."""
+    bob = await api.make_staff("Bob")
+    heard = [await api.ask(staff_id, "Hi", key="k") for staff_id in (ada, bob)]
+    assert heard[0].run_id != heard[1].run_id
+    assert len(far.requests) == 2
+
+
+async def test_a_refused_question_uses_no_key_up(api: Api, far: FarEnd, ada: str) -> None:
+    """A key whose question was not accepted, being busy or too long, is free for the next attempt."""
+    gate = far.hold()
+    async with api.stream(ada, "Hi") as hearing:
+        assert (await api.ask(ada, "Ho", key="k")).status == 409
+        gate.open()
+        await hearing.rest()
+    assert (await api.ask(ada, "long " * 30_000, key="l")).status == 413
+    assert (await api.ask(ada, "Ho", key="k")).text == SAID
+    assert (await api.ask(ada, "short", key="l")).text == SAID
+
+
+async def test_the_length_of_a_key(api: Api, ada: str) -> None:
+    """1 to 255 characters."""
+    assert (await api.ask(ada, "Hi", key="k" * 255)).end["type"] == "done"
+    for key in ("", "k" * 256):
+        heard = await api.ask(ada, "Hi", key=key)
+        assert (heard.status, heard.problem["code"]) == (400, "bad_request")
+
+
+async def test_a_key_lasts_a_day(db: Path, api: Api, far: FarEnd, ada: str) -> None:
+    """After 24 hours the same key is a new question, also with another body."""
+    first = await api.ask(ada, "Hi", key="k")
+    _age_keys(db, hours=23)
+    assert (await api.ask(ada, "Hi", key="k")).run_id == first.run_id
+    _age_keys(db, hours=2)
+    second = await api.ask(ada, "Ho", key="k")
+    assert second.run_id != first.run_id
+    assert (await api.ask(ada, "Ho", key="k")).run_id == second.run_id
+    assert len(far.requests) == 2
+
+
+def _age_keys(db: Path, *, hours: int) -> None:
+    """Make every key that much older than it is."""
+    connection = connect(db)
+    connection.execute(
+        "UPDATE idempotency_keys SET created_at = strftime('%Y-%m-%dT%H:%M:%fZ', created_at, ?)", (f"-{hours} hours",)
+    )
+    connection.close()
+
+
+# ── restarts ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_key_outlives_its_server(db: Path, far: FarEnd) -> None:
+    """After a clean restart the same key replays the end."""
+    async with serve_here(db, far) as api:
+        ada = await api.make_staff()
+        first = await api.ask(ada, "Hi", key="k")
+    async with serve_here(db, far) as api:
+        again = await api.ask(ada, "Hi", key="k")
+        assert (again.run_id, again.text, again.end) == (first.run_id, first.text, first.end)
+        assert (await api.ask(ada, "Ho", key="k")).status == 422
+    assert len(far.requests) == 1
+
+
+async def test_a_key_outlives_a_crash(db: Path, far: FarEnd) -> None:
+    """A reply that the crash cut off is replayed as the failure it is, with its text; a new key asks anew."""
+    gate = far.hold()
+    gate.release(2)
+    async with start_server(db, far) as server:
+        ada = await server.api.make_staff()
+        async with server.api.stream(ada, "Hi", key="k") as hearing:
+            await hearing.until("Hello from")
+            await _wait_written(db, hearing.run_id, "Hello from")
+            await server.kill()
+    async with start_server(db, far) as server:
+        again = await server.api.ask(ada, "Hi", key="k")
+        assert (again.run_id, again.text, again.end["code"]) == (hearing.run_id, "Hello from", "server_restart")
+        assert len(far.requests) == 1
+        assert (await server.api.ask(ada, "Hi", key="l")).text == SAID
+
+
+async def test_a_key_of_the_asynchronous_door_outlives_a_crash(db: Path, far: FarEnd) -> None:
+    """Who repeats the question after the restart is told of the same run, which is made again; by the other door the
+    same key hears it, and another body is still refused.
+    """
+    far.script(Reply(head_gate=Gate()))
+    async with start_server(db, far) as server:
+        ada = await server.api.make_staff()
+        accepted = await server.api.send(ada, "Hi", key="k")
+        waiting = await server.api.send(ada, "Ho", key="l")
+        await far.arrived(1)
+        await server.kill()
+    async with start_server(db, far) as server:
+        api = server.api
+        assert await api.send(ada, "Hi", key="k") == accepted
+        assert await api.send(ada, "Ho", key="l") == waiting
+        for key, content, first in (("k", "Hi", accepted), ("l", "Ho", waiting)):
+            heard = await api.ask(ada, content, key=key)
+            assert (heard.run_id, heard.text, heard.end["message_id"]) == (first["run_id"], SAID, first["run_id"])
+        assert (await api.send(ada, "Hu", 422, key="k"))["code"] == "idempotency_mismatch"
+        assert await api.said(ada) == ["Hi", SAID, "Ho", SAID]
+    assert [request.said for request in far.chats] == ["Hi", "Hi", "Ho"]
+
+
+async def _wait_written(db: Path, run_id: str, text: str) -> None:
+    """Return once the run's partial text on disk is this."""
+    connection = connect(db, read_only=True)
+    async with asyncio.timeout(20):
+        while connection.execute("SELECT partial_text FROM runs WHERE id = ?", (run_id,)).fetchone()[0] != text:
+            await asyncio.sleep(0.02)
+    connection.close()
+
+
+async def test_a_key_is_known_to_another_process(db: Path, far: FarEnd) -> None:
+    """Two servers on one file: the second one joins the run that the first one makes, and does not make it again."""
+    start = Gate()
+    far.script(Reply(start_gate=start))
+    async with serve_here(db, far) as first, serve_here(db, far) as second:
+        ada = await first.make_staff()
+        asking = asyncio.create_task(first.ask(ada, "Hi", key="k"))
+        await far.arrived(1)
+        async with second.stream(ada, "Hi", key="k") as hearing:
+            start.open()
+            heard = await hearing.rest()
+        assert heard.text == SAID
+        assert heard.end == (await asking).end
+        assert heard.run_id == (await asking).run_id
+    assert len(far.requests) == 1

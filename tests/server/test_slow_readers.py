@@ -1,0 +1,145 @@
+"""Readers that take little or nothing: they cost nothing, hold nobody up, and are let go when they make no progress."""
+
+import asyncio
+import contextlib
+import json
+import socket
+from collections.abc import AsyncGenerator, AsyncIterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from starlette.types import Message
+
+from staffstream.api.event_stream import EventStream
+from staffstream.replies.run_log import Push
+from tests.far_end import DEADLINE_S, FarEnd, Gate, Reply
+from tests.server import Api, serve_here, start_server
+
+pytestmark = pytest.mark.anyio
+
+BIG = "many words " * 9_000  # about 100 kB, more than fits between a small window and the server's own buffers at once
+WORDS = 150  # times BIG: far more than the kernel's largest buffers hold
+
+
+@contextlib.asynccontextmanager
+async def _open_slowly(api: Api, path: str, window_bytes: int = 4096) -> AsyncIterator[socket.socket]:
+    """A socket with a small window, on which a GET has been sent and nothing is read."""
+    place = urlsplit(api.url)
+    with socket.socket() as slow:
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window_bytes)
+        slow.setblocking(False)
+        loop = asyncio.get_running_loop()
+        await loop.sock_connect(slow, (place.hostname, place.port))
+        await loop.sock_sendall(slow, f"GET /api/v1{path} HTTP/1.1\r\nHost: {place.netloc}\r\n\r\n".encode())
+        yield slow
+
+
+async def _drain_socket(slow: socket.socket) -> bytes:
+    """What comes until the server hangs up."""
+    loop, chunks = asyncio.get_running_loop(), []
+    async with asyncio.timeout(DEADLINE_S):
+        with contextlib.suppress(ConnectionError):
+            while chunk := await loop.sock_recv(slow, 1 << 16):
+                chunks.append(chunk)
+    return b"".join(chunks)
+
+
+async def _wait_for_readers(api: Api, run_id: str, count: int) -> None:
+    log = api.app.state.service.pipeline.active[run_id].log
+    async with asyncio.timeout(DEADLINE_S):
+        while log.reader_count != count:
+            await asyncio.sleep(0.005)
+
+
+async def test_a_reader_that_takes_nothing_is_let_go(db: Path, far: FarEnd) -> None:
+    """After slow_reader_s it is hung up on, with no end that it could take for one; the run and the others go on."""
+    gate = far.hold([BIG] * WORDS)
+    async with serve_here(db, far, slow_reader_s=0.5) as api:
+        ada = await api.make_staff()
+        async with api.stream(ada, "Hi") as fast:
+            path = f"/staff/{ada}/runs/{fast.run_id}/stream"
+            async with _open_slowly(api, path) as slow:
+                await _wait_for_readers(api, fast.run_id, 2)
+                gate.release(WORDS)
+                await fast.until(BIG * WORDS)
+                await _wait_for_readers(api, fast.run_id, 1)
+                gate.open()
+                assert (await fast.rest()).end["type"] == "done"
+                assert b'"type":"done"' not in await _drain_socket(slow)
+        assert (await api.run(ada, fast.run_id))["state"] == "done"
+
+
+async def test_a_reader_that_does_not_take_the_end_is_let_go() -> None:
+    """The few bytes that end a body can be those that no longer fit."""
+
+    async def follow(*, push: Push | None) -> AsyncGenerator[bytes, None]:
+        yield b"data: {}\n\n"
+
+    async def wait(*_: object) -> Any:
+        await asyncio.Event().wait()
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.body" and not message.get("more_body"):
+            await wait()
+
+    async with asyncio.timeout(DEADLINE_S):
+        await EventStream(follow, slow_reader_s=0.05)({"type": "http", "method": "GET"}, wait, send)
+
+
+async def test_a_reader_that_takes_little_is_not_let_go(db: Path, far: FarEnd) -> None:
+    """One that makes progress gets a long text to its end, though it takes many times slow_reader_s over it."""
+    far.script(Reply([BIG] * WORDS))
+    async with start_server(db, far, "--slow-reader-s", "0.5") as server:
+        ada = await server.api.make_staff()
+        run_id = (await server.api.ask(ada, "Hi")).run_id
+        got = b""
+        async with _open_slowly(server.api, f"/staff/{ada}/runs/{run_id}/stream", 1 << 16) as slow:
+            async with asyncio.timeout(60):
+                while b'"type":"done"' not in got[-1000:]:
+                    chunk = await asyncio.get_running_loop().sock_recv(slow, 1 << 17)
+                    assert chunk, "let go"
+                    got += chunk
+                    await asyncio.sleep(0.02)
+    frames = [line for line in _read_chunks(got).split(b"\n") if line.startswith(b"data: ")]
+    assert json.loads(frames[0][6:])["content"] == BIG * WORDS
+
+
+def _read_chunks(data: bytes) -> bytes:
+    """The body of a chunked response, as far as it is there."""
+    _, _, rest = data.partition(b"\r\n\r\n")
+    body = []
+    while rest:
+        size, _, rest = rest.partition(b"\r\n")
+        body.append(rest[: int(size, 16)])
+        rest = rest[int(size, 16) + 2 :]
+    return b"".join(body)
+
+
+async def test_slow_readers_cost_no_memory(db: Path, far: FarEnd) -> None:
+    """Forty readers that take nothing of a long reply need no copies of it: about what one reply needs without them."""
+    gate = Gate()
+    far.script(Reply([BIG] * WORDS), Reply([BIG] * WORDS, gate=gate))
+    async with start_server(db, far) as server:
+        ada = await server.api.make_staff()
+        await server.api.ask(ada, "Hi")
+        async with contextlib.AsyncExitStack() as stack:
+            fast = await stack.enter_async_context(server.api.stream(ada, "Hi"))
+            path = f"/staff/{ada}/runs/{fast.run_id}/stream"
+            for _ in range(40):
+                await stack.enter_async_context(_open_slowly(server.api, path))
+            before = _measure_rss(server.process.pid)
+            gate.open()
+            heard = await fast.rest()
+            grown = _measure_rss(server.process.pid) - before
+    assert len(heard.text) == len(BIG) * WORDS
+    assert grown < 10 * len(heard.text), f"grown by {grown} bytes for {len(heard.text)} characters"
+
+
+def _measure_rss(pid: int) -> int:
+    """Bytes of memory that a process has in use."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024
+    raise AssertionError("no VmRSS")

@@ -1,0 +1,67 @@
+"""The statements of a reply: what SQLite does with them beyond their answers."""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from staffstream.domain import Owner, Scope
+from staffstream.storage import conversations, jobs, memories, runs, staff
+from staffstream.storage.candidates import load_candidates
+from staffstream.storage.database import Connection, connect, prepare_file
+from staffstream.storage.memory_search import find_words
+
+
+@pytest.fixture
+def tx(tmp_path: Path) -> Iterator[Connection]:
+    prepare_file(tmp_path / "s.db")
+    with closing(connect(tmp_path / "s.db")) as connection:
+        yield connection
+
+
+def reply_once(tx: Connection, scope: Scope) -> None:
+    """Accept, build and finish one reply, by the rooms' own functions."""
+    owner = Owner("me", 15.0)
+    _, scope = staff.meet_staff(tx, scope.staff_id, scope.user_id)
+    conversation = conversations.ensure_conversation(tx, scope, None)
+    assert runs.find_active_run(tx, scope, conversation.id) is None
+    question = conversations.append_user_message(tx, scope, conversation, "Where is the boat?")
+    memories.add_episode(tx, scope, question, speaker="Kim", embed=None)
+    run = runs.insert_run(tx, scope, conversation, question, door="stream", owner=owner)
+    conversations.load_turns(tx, scope, conversation.id, after_turn=0, before_turn=question.turn, limit=400)
+    find_words(tx, scope, ["boat"], most=10)
+    load_candidates(tx, scope, [1], None)
+    assert runs.end_run(tx, run, "done", message_id=run.id)
+    conversations.append_reply(tx, run, "In the harbour.", status="complete")
+    conversations.has_unlearned(tx, scope, conversation.id, at_least=10)
+    runs.claim_due_runs(tx, owner=owner, limit=1, conversation_id=conversation.id)
+    assert not runs.is_any_due(tx)
+    jobs.claim_due_jobs(tx, "extract", owner=owner, limit=4)
+
+
+def test_sqlite_compiles_no_statement_of_a_reply_twice(tx: Connection) -> None:
+    """A bare `LIMIT ?` would be compiled at every execution, since SQLite plans by its value: six times the cost."""
+    scope = staff.ensure_scope(tx, staff.create_staff(tx, {"name": "Ada"}).id, "kim")
+    compiled: Counter[str] = Counter()
+
+    def watch(action: int, *details: str | None) -> int:  # SQLite asks for leave whenever it compiles
+        compiled[f"{action} {details}"] += 1
+        return 0
+
+    tx.set_authorizer(watch)
+    reply_once(tx, scope)
+    assert compiled
+    reply_once(tx, scope)  # some look different when there is a conversation
+    reply_once(tx, scope)
+    compiled.clear()
+    reply_once(tx, scope)
+    assert not compiled
+
+
+def test_progress_is_found_by_the_runs_ids(tx: Connection) -> None:
+    """A thousand runs are written down in one statement, which must not look through all that ever were."""
+    details = [row["detail"] for row in tx.execute("EXPLAIN QUERY PLAN " + runs.SAVE_PROGRESS, ("[]",))]
+    assert details[0].startswith("SCAN new ")
+    assert details[1].startswith("SEARCH runs USING INDEX")
