@@ -1,5 +1,5 @@
 -- The truth about today's tables. A new database is made from this file; an older one is brought here by
--- src/staffstream/migrations/, and a test compares the two. PRAGMA user_version says which version a file has.
+-- src/staffstream/storage/migrations/, and a test compares the two. PRAGMA user_version says which version a file has.
 --
 -- Ids are UUIDv7 text, times RFC 3339 UTC text with milliseconds, both made in Python. JSON is text.
 -- A scope is one (staff, user) pair. Everything that belongs to a user hangs on its scope, so that one integer
@@ -87,7 +87,7 @@ CREATE TABLE runs (
     scope_id         INTEGER NOT NULL REFERENCES scopes ON DELETE CASCADE,
     user_message_id  TEXT NOT NULL REFERENCES messages ON DELETE CASCADE,
     turn             INTEGER NOT NULL,
-    door             TEXT NOT NULL CHECK (door IN ('stream', 'async')),
+    mode             TEXT NOT NULL CHECK (mode IN ('stream', 'async')),
     state            TEXT NOT NULL CHECK (state IN ('queued', 'building', 'streaming', 'done', 'failed', 'cancelled')),
     partial_text     TEXT NOT NULL DEFAULT '',  -- moves to the message when the run ends
     message_id       TEXT,                      -- the saved reply, null if nothing was said
@@ -310,4 +310,4 @@ CREATE UNIQUE INDEX spending_days_of_user ON spending_days (user_id, day) WHERE 
 CREATE UNIQUE INDEX spending_days_of_staff ON spending_days (staff_id, day) WHERE staff_id IS NOT NULL;
 
 PRAGMA application_id = 0x53544653;
-PRAGMA user_version = 2;
+PRAGMA user_version = 3;

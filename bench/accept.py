@@ -1,7 +1,7 @@
 """1,000 messages accepted at once, each committed with synchronous=FULL before its answer begins.
 
 From the first request sent until the file holds every message with its run, as another process's connection sees it:
-what SQLite shows in WAL mode with FULL has been synced. The asynchronous door answers just after that, so its last
+what SQLite shows in WAL mode with FULL has been synced. The asynchronous mode answers just after that, so its last
 response head is given too; the streaming one answers when Claude begins or a second has passed, which is by design
 and no measure of what is saved. Beside it in the same run: 1,000 commits of one row each, one after another, which is
 what a transaction a message would at least cost here.
@@ -24,21 +24,21 @@ DOORS = (("streaming", "messages/stream"), ("asynchronous", "messages"))
 
 
 async def measure(*, smoke: bool) -> list[Figure]:
-    """Both doors, and the commits alone."""
+    """Both modes, and the commits alone."""
     count = 100 if smoke else 1000
     found = []
-    for name, door in DOORS:
-        durable_s, head_s = await _measure_door(door, count)
+    for name, mode in DOORS:
+        durable_s, head_s = await _measure_door(mode, count)
         found += [
-            Figure(f"{count} by the {name} door, all durable", durable_s, "s", None if smoke else TARGET_S),
-            Figure(f"{count} by the {name} door, last response head", head_s, "s"),
+            Figure(f"{count} by the {name} mode, all durable", durable_s, "s", None if smoke else TARGET_S),
+            Figure(f"{count} by the {name} mode, last response head", head_s, "s"),
         ]
     with processes.make_folder() as folder:
         found.append(Figure(f"{count} commits of one row, one by one", _measure_commits(folder, count), "s"))
     return found
 
 
-async def _measure_door(door: str, count: int) -> tuple[float, float]:
+async def _measure_door(mode: str, count: int) -> tuple[float, float]:
     """Seconds from the first request until all are durable, and until the last response head: the best of some rounds
     on one server.
     """
@@ -50,17 +50,19 @@ async def _measure_door(door: str, count: int) -> tuple[float, float]:
         contextlib.closing(connect(folder / "bench.db", read_only=True)) as connection,
     ):
         for turn in range(1, ROUNDS + 1):
-            requests = await asyncio.to_thread(clients.write_questions, server.port, count, door)
-            async with clients.connect(server.port, count) as readers:
+            requests = await asyncio.to_thread(clients.write_questions, server.port, count, mode)
+            async with clients.connect(server.port, count) as subscriptions:
                 watching = asyncio.create_task(asyncio.to_thread(_wait_durable, connection, turn * count))
-                await clients.ask_all(readers, requests, limit_s=60)
-                durable_s = min(durable_s, _measure_from_first(readers, await watching))
-                head_s = min(head_s, _measure_from_first(readers, max(reader.head_ns for reader in readers)))
+                await clients.ask_all(subscriptions, requests, limit_s=60)
+                durable_s = min(durable_s, _measure_from_first(subscriptions, await watching))
+                head_s = min(
+                    head_s, _measure_from_first(subscriptions, max(reader.head_ns for reader in subscriptions))
+                )
     return durable_s, head_s
 
 
-def _measure_from_first(readers: list[Reader], at_ns: int) -> float:
-    return (at_ns - min(reader.asked_ns for reader in readers)) / 1e9
+def _measure_from_first(subscriptions: list[Reader], at_ns: int) -> float:
+    return (at_ns - min(reader.asked_ns for reader in subscriptions)) / 1e9
 
 
 def _wait_durable(connection: Connection, runs: int) -> int:

@@ -107,27 +107,27 @@ class Reader(asyncio.Protocol):
 async def connect(port: int, count: int, marks: Marks = OURS, *, stamped: bool = False) -> AsyncIterator[list[Reader]]:
     """Readers whose connections stand, closed at the block's end."""
     loop = asyncio.get_running_loop()
-    readers: list[Reader] = []
+    subscriptions: list[Reader] = []
     try:
         for _ in range(count):
             _, reader = await loop.create_connection(lambda: Reader(marks, stamped=stamped), "127.0.0.1", port)
-            readers.append(reader)
-        yield readers
+            subscriptions.append(reader)
+        yield subscriptions
     finally:
-        for reader in readers:
+        for reader in subscriptions:
             reader.transport.abort()
 
 
-async def ask_all(readers: Sequence[Reader], requests: Sequence[bytes], *, limit_s: float) -> None:
+async def ask_all(subscriptions: Sequence[Reader], requests: Sequence[bytes], *, limit_s: float) -> None:
     """Send every request and return when every response is over. Raises TimeoutError, or RuntimeError for a response
     that failed: a bench that lost a reply has nothing to report.
     """
-    for reader, request in zip(readers, requests, strict=True):
+    for reader, request in zip(subscriptions, requests, strict=True):
         reader.ask(request)
     async with asyncio.timeout(limit_s):
-        await asyncio.gather(*(reader.over for reader in readers))
-    if bad := [reader.status for reader in readers if not 200 <= reader.status < 300]:
-        raise RuntimeError(f"{len(bad)} of {len(readers)} requests failed, the first with status {bad[0]}")
+        await asyncio.gather(*(reader.over for reader in subscriptions))
+    if bad := [reader.status for reader in subscriptions if not 200 <= reader.status < 300]:
+        raise RuntimeError(f"{len(bad)} of {len(subscriptions)} requests failed, the first with status {bad[0]}")
 
 
 async def measure_shares(port: int, requests: Sequence[bytes]) -> list[float]:
@@ -135,11 +135,11 @@ async def measure_shares(port: int, requests: Sequence[bytes]) -> list[float]:
     end that stamps.
     """
     shares_ms = []
-    async with connect(port, 1, stamped=True) as readers:
+    async with connect(port, 1, stamped=True) as subscriptions:
         for request in requests:
-            await ask_all(readers, [request], limit_s=300)  # a large scope is read into memory first
-            shares_ms.append((readers[0].stamp_ns - readers[0].asked_ns) / 1e6)
-            readers[0] = readers[0].make_next()
+            await ask_all(subscriptions, [request], limit_s=300)  # a large scope is read into memory first
+            shares_ms.append((subscriptions[0].stamp_ns - subscriptions[0].asked_ns) / 1e6)
+            subscriptions[0] = subscriptions[0].make_next()
     return shares_ms
 
 
@@ -150,19 +150,19 @@ def write_post(path: str, body: Any) -> bytes:
     return f"{head}content-length: {len(data)}\r\n\r\n".encode() + data
 
 
-def write_questions(port: int, count: int, door: str = "messages/stream") -> list[bytes]:
+def write_questions(port: int, count: int, mode: str = "messages/stream") -> list[bytes]:
     """One request a conversation, with a new staff member, on one server of ours."""
     staff_id = call(port, "POST", "/staff", {"name": "Bench", "persona": "You are brief."})["id"]
-    return write_requests(port, staff_id, [QUESTION] * count, door)
+    return write_requests(port, staff_id, [QUESTION] * count, mode)
 
 
-def write_requests(port: int, staff_id: str, questions: Sequence[str], door: str = "messages/stream") -> list[bytes]:
+def write_requests(port: int, staff_id: str, questions: Sequence[str], mode: str = "messages/stream") -> list[bytes]:
     """One request a question, each in a new conversation."""
     path = f"/staff/{staff_id}/conversations"
     with contextlib.closing(HTTPConnection("127.0.0.1", port, timeout=30)) as connection:
         threads = [_call(connection, "POST", path, {"user_name": USER_NAME})["id"] for _ in questions]
     return [
-        write_post(f"{API}/staff/{staff_id}/{door}", {"content": question, "conversation_id": thread})
+        write_post(f"{API}/staff/{staff_id}/{mode}", {"content": question, "conversation_id": thread})
         for question, thread in zip(questions, threads, strict=True)
     ]
 

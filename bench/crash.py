@@ -1,6 +1,6 @@
 """kill -9 at random instants, over and over on one file: everything that was acknowledged is there in the end.
 
-Each cycle starts the server as its operator does, talks to it by both doors, and ends it at an instant that nobody
+Each cycle starts the server as its operator does, talks to it by both modes, and ends it at an instant that nobody
 chose, now and then before it is ready. Then the server may finish its work, and all that any of them acknowledged is
 looked for. The receiver of the webhooks loses some of the first attempts.
 """

@@ -1,4 +1,4 @@
-"""Claude's far end for the benches: streams the same reply to everyone, as cheaply as it can.
+"""Claude's provider for the benches: streams the same reply to everyone, as cheaply as it can.
 
 One protocol and one timer a stream and no task, so that a thousand streams at 20 tokens/s leave its core mostly free.
 Each stream has a phase of its own: replies that tick together would let a server read fifty sockets in one wake-up,

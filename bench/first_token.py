@@ -1,6 +1,6 @@
 """Our share of the first token: from the request's way in to our request's arrival at Claude, with an empty memory.
 
-The far end notes when a request is there on the clock that all processes share. One message at a time, each in a
+The provider notes when a request is there on the clock that all processes share. One message at a time, each in a
 conversation of its own; with memories it is measured by the bench `memory`.
 """
 

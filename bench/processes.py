@@ -69,7 +69,7 @@ def raise_file_limit() -> None:
 
 @contextlib.contextmanager
 def run_feeder(*, tokens: int, rate: float, stamp: bool = False, core: int | None = None) -> Iterator[str]:
-    """The URL of a far end that streams `tokens` tokens at `rate` a second to each request."""
+    """The URL of a provider that streams `tokens` tokens at `rate` a second to each request."""
     flags = ["--tokens", str(tokens), "--rate", str(rate), *(["--stamp"] if stamp else [])]
     with run_python(["-m", "bench.feeder", *flags], core=core) as process:
         yield process.read_line()
@@ -103,7 +103,7 @@ def run_peer(module: str, feeder_url: str) -> Iterator[Server]:
 
 
 def name_claude(url: str) -> dict[str, str]:
-    """The SDK's own variables, for a far end at this address."""
+    """The SDK's own variables, for a provider at this address."""
     return {"ANTHROPIC_API_KEY": "bench", "ANTHROPIC_BASE_URL": url}
 
 

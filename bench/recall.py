@@ -50,7 +50,7 @@ class Talk:
 
 
 async def measure_recall(file: Path) -> list[Figure]:
-    """Ours with both embedders that need no far end, and Chroma with two ways to write a document."""
+    """Ours with both embedders that need no provider, and Chroma with two ways to write a document."""
     talks = await asyncio.to_thread(read_talks, file)
     title = f"R@{FOUND} over {sum(len(talk.questions) for talk in talks)} questions"
     figures = []

@@ -1,6 +1,6 @@
 """From the command to the first answer on a new file, and the memory of a server that does nothing.
 
-A server is ready before it has imported the far end's SDK; a reply that is asked for at once waits for that, so the
+A server is ready before it has imported the provider's SDK; a reply that is asked for at once waits for that, so the
 time to the first token is given too, and memory is taken after a first reply.
 """
 
@@ -19,7 +19,7 @@ SETTLE_S = 7.0  # a server gives back what its start has freed after 5
 
 
 async def measure(*, smoke: bool) -> list[Figure]:
-    """Some starts, one after another; what importing the far end's SDK alone takes is beside it."""
+    """Some starts, one after another; what importing the provider's SDK alone takes is beside it."""
     rounds = 2 if smoke else 7
     starts = [await asyncio.to_thread(_start_once) for _ in range(rounds)]
     imports = [await asyncio.to_thread(_import_sdk) for _ in range(rounds)]

@@ -1,1 +1,1 @@
-"""The tests; a package so that the scripted far end can be run on its own: python -m tests.far_end."""
+"""The tests; a package so that the scripted provider can be run on its own: python -m tests.tools.provider."""

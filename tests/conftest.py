@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from staffstream.models.embeddings import load_static_embedder
-from tests.far_end import FarEnd
-from tests.server import Api, serve_here
+from tests.tools.provider import ScriptedProvider
+from tests.tools.server import Api, serve_here
 
 LEAVING_S = 3.0
 """How long what is ending may take to end before it counts as left behind."""
@@ -32,10 +32,10 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture
-async def far() -> AsyncIterator[FarEnd]:
+async def provider() -> AsyncIterator[ScriptedProvider]:
     """Claude, scripted."""
-    async with FarEnd() as far:
-        yield far
+    async with ScriptedProvider() as provider:
+        yield provider
 
 
 @pytest.fixture
@@ -45,9 +45,9 @@ def db(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-async def api(db: Path, far: FarEnd) -> AsyncIterator[Api]:
-    """A server with default settings, and the far end as its Claude."""
-    async with serve_here(db, far) as api:
+async def api(db: Path, provider: ScriptedProvider) -> AsyncIterator[Api]:
+    """A server with default settings, and the provider as its Claude."""
+    async with serve_here(db, provider) as api:
         yield api
 
 

@@ -20,8 +20,8 @@ from staffstream.cli.main import make_parser
 from staffstream.settings import Settings, name_variable, read_settings
 from staffstream.storage.database import connect, prepare_file
 from staffstream.storage.keys import list_keys
-from tests.far_end import DEADLINE_S, FarEnd
-from tests.server import make_environment, make_keys, open_api, require_tool, serve_here
+from tests.tools.provider import DEADLINE_S, ScriptedProvider
+from tests.tools.server import make_environment, make_keys, open_api, require_tool, serve_here
 
 pytestmark = pytest.mark.anyio
 
@@ -83,7 +83,7 @@ def test_the_units_are_sound(tmp_path: Path) -> None:
     assert (checked.returncode, checked.stderr) == (0, "")
 
 
-async def test_the_service_starts_serves_and_stops(db: Path, far: FarEnd) -> None:
+async def test_the_service_starts_serves_and_stops(db: Path, provider: ScriptedProvider) -> None:
     """Its ExecStart with its environment: it asks for keys, and ends well when it is told to."""
     (command,) = read_unit("staffstream.service")["ExecStart"]
     port = take_port()
@@ -94,12 +94,12 @@ async def test_the_service_starts_serves_and_stops(db: Path, far: FarEnd) -> Non
     ada = make_keys(db, ada="admin")["ada"]
     arguments = shlex.split(command)
     assert arguments[0] == INSTALLED
-    async with run_server([*STAFFSTREAM, *arguments[1:]], make_environment(db, far, **variables), port) as process:
+    async with run_server([*STAFFSTREAM, *arguments[1:]], make_environment(db, provider, **variables), port) as process:
         async with open_api(f"http://127.0.0.1:{port}") as api:
             await api.get("/staff", 401)
             api.http.headers.update(ada)
-            heard = await api.ask(await api.make_staff(), "hello")
-            assert heard.end["type"] == "done"
+            received = await api.ask(await api.make_staff(), "hello")
+            assert received.end["type"] == "done"
         process.send_signal(signal.SIGTERM)
         _, log = await asyncio.to_thread(process.communicate, timeout=DEADLINE_S)
     assert process.returncode == 0
@@ -164,21 +164,23 @@ def image(db: Path) -> dict[str, str]:
     return variables | {"STAFFSTREAM_DB": str(db), "STAFFSTREAM_PORT": str(take_port())}
 
 
-async def test_the_image_refuses_to_stand_open(image: dict[str, str], db: Path, far: FarEnd) -> None:
+async def test_the_image_refuses_to_stand_open(image: dict[str, str], db: Path, provider: ScriptedProvider) -> None:
     """Without a key its command says how to make one."""
     command = [*STAFFSTREAM, *json.loads(read_dockerfile()["CMD"][0])]
-    environment = make_environment(db, far, **image)
+    environment = make_environment(db, provider, **image)
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode == 2
     assert "staffstream keys create NAME" in ended.stderr
 
 
-async def test_the_image_serves_and_knows_its_health(image: dict[str, str], db: Path, far: FarEnd) -> None:
+async def test_the_image_serves_and_knows_its_health(
+    image: dict[str, str], db: Path, provider: ScriptedProvider
+) -> None:
     """The first key, the command and the health check as they stand; the check fails once the server is gone."""
     dockerfile = read_dockerfile()
     assert json.loads(dockerfile["ENTRYPOINT"][0]) == ["staffstream"]
     assert dockerfile["USER"] == ["staffstream"]
-    environment, port = make_environment(db, far, **image), int(image["STAFFSTREAM_PORT"])
+    environment, port = make_environment(db, provider, **image), int(image["STAFFSTREAM_PORT"])
     made = subprocess.run(
         [*STAFFSTREAM, "keys", "create", "me"], env=environment, capture_output=True, text=True, timeout=60, check=True
     )
@@ -234,23 +236,23 @@ async def run_nginx(folder: Path, upstream: str) -> AsyncIterator[str]:
         await asyncio.to_thread(process.wait)
 
 
-async def test_behind_nginx_tokens_come_as_they_are_said(db: Path, tmp_path: Path, far: FarEnd) -> None:
+async def test_behind_nginx_tokens_come_as_they_are_said(db: Path, tmp_path: Path, provider: ScriptedProvider) -> None:
     """Each is there before the next one is let out; the outer name, imports and the request's id get through, and
     metrics do not get out.
     """
     ada = make_keys(db, ada="admin")["ada"]
-    async with serve_here(db, far, auth="keys") as inner:
+    async with serve_here(db, provider, auth="keys") as inner:
         async with run_nginx(tmp_path, inner.url.removeprefix("http://")) as url, open_api(url) as api:
             api.http.headers.update(ada | {"Host": "chat.example.com"})
             staff = await api.make_staff()
-            gate = far.hold(["one", " two", " three"])
-            async with api.stream(staff, "hello") as hearing:
+            gate = provider.hold(["one", " two", " three"])
+            async with api.stream(staff, "hello") as stream_reader:
                 for token in ("one", " two", " three"):
                     gate.release()
-                    assert await hearing.token() == token
+                    assert await stream_reader.token() == token
                 gate.open()
-                assert (await hearing.rest()).end["type"] == "done"
-            assert re.fullmatch(r"[0-9a-f]{32}", hearing.heard.headers["x-request-id"])
+                assert (await stream_reader.rest()).end["type"] == "done"
+            assert re.fullmatch(r"[0-9a-f]{32}", stream_reader.received.headers["x-request-id"])
             past = [{"message_type": "user", "content": "x" * 50_000, "created_at": "2026-01-01T00:00:00Z"}] * 100
             await api.post(f"/staff/{staff}/conversations", {"messages": past}, 201)
             assert (await api.http.get(f"{url}/metrics")).status_code == 403

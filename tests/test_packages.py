@@ -4,7 +4,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from tests.server import leave_out, require_tool
+from tests.tools.server import leave_out, require_tool
 
 PACKAGES = Path(__file__).parents[1] / "packages"
 LIMIT_S = 1200

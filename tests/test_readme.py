@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.server import open_api, require_tool, serve_asgi_here, start_server
+from tests.tools.server import open_api, require_tool, serve_asgi_here, start_server
 
 pytestmark = pytest.mark.anyio
 
@@ -53,8 +53,8 @@ async def test_its_host_app_serves_replies(tmp_path: Path, monkeypatch: pytest.M
     assert prefix
     async with serve_asgi_here(host) as url, open_api(url + prefix[1]) as api:
         ada = await api.make_staff()
-        heard = await api.ask(ada, "Hello! My name is Kim.")
-        assert heard.end["type"] == "done"
+        received = await api.ask(ada, "Hello! My name is Kim.")
+        assert received.end["type"] == "done"
         assert len(await api.messages(ada)) == 2
 
 

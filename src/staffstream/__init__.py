@@ -1,7 +1,7 @@
 """AI staff members that answer in real time and remember.
 
-The public door: `create_app(settings)` makes an ASGI app, `Settings` says how it behaves. Everything else is a room
-behind it; the floors they stand on are in pyproject.toml.
+The public interface: `create_app(settings)` makes an ASGI app, `Settings` says how it behaves. Each package below is
+one room; `pyproject.toml` lists which room may import which.
 """
 
 from typing import TYPE_CHECKING, Any

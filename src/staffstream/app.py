@@ -16,17 +16,17 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 from staffstream.api.auth import Identify, KeyRing, Service, identify_local
-from staffstream.api.host_check import Gate
-from staffstream.api.problems import Edge, handle_own_error, handle_routing_error
-from staffstream.api.rate_limits import CallLimits
+from staffstream.api.host_check import HostCheck
+from staffstream.api.problems import RequestBoundary, handle_own_error, handle_routing_error
+from staffstream.api.rate_limits import RateLimits
 from staffstream.api.routes import ROUTES
 from staffstream.background import maintenance, recovery
-from staffstream.background.follow import Readers
+from staffstream.background.follow import Subscriptions
 from staffstream.background.webhooks import Webhooks
 from staffstream.background.worker import Lane, Worker
 from staffstream.errors import SetupError, StaffstreamError
 from staffstream.memory.learning import Learning
-from staffstream.models.claude import Claude, Limits
+from staffstream.models.claude import Claude, ProviderTimeouts
 from staffstream.models.embeddings import Embedder, make_embedder
 from staffstream.pipeline import Pipeline
 from staffstream.settings import Settings
@@ -56,7 +56,10 @@ class Staffstream(Starlette):
         self.keyless = identify is None and not settings.uses_keys
         super().__init__(
             routes=ROUTES,
-            middleware=[Middleware(Edge, gate=Gate(settings, keyless=self.keyless)), *_allow_origins(settings)],
+            middleware=[
+                Middleware(RequestBoundary, gate=HostCheck(settings, keyless=self.keyless)),
+                *_allow_origins(settings),
+            ],
             exception_handlers={StaffstreamError: handle_own_error, HTTPException: handle_routing_error},
             lifespan=lambda _: self.running(),
         )
@@ -103,15 +106,15 @@ class Staffstream(Starlette):
                 metrics=self.metrics,
             )
             await stack.enter_async_context(worker.running(alone=presence.alone))
-            await stack.enter_async_context(recovery.keep_running(pipeline, alone=presence.alone))
+            await stack.enter_async_context(recovery.run_recovery(pipeline, alone=presence.alone))
             await presence.share()
             key_ring = KeyRing(database)
             await stack.enter_async_context(
-                maintenance.keep_house(settings, database, learning, keys_used=key_ring.used)
+                maintenance.run_maintenance(settings, database, learning, keys_used=key_ring.used)
             )
             identify = self._identify or (key_ring.identify if settings.uses_keys else identify_local)
             self.state.service = Service(
-                settings, database, pipeline, Readers(pipeline), learning, identify, CallLimits(settings), worker
+                settings, database, pipeline, Subscriptions(pipeline), learning, identify, RateLimits(settings), worker
             )
             warming = asyncio.get_running_loop().call_later(WARM_UP_AFTER_S, claude.warm_up)
             try:
@@ -196,7 +199,7 @@ async def open_embedder(settings: Settings) -> AsyncIterator[Embedder]:
 
 def open_claude(settings: Settings) -> contextlib.AbstractAsyncContextManager[Claude]:
     """Claude, or with `offline` its stand-in under the same SDK."""
-    limits = Limits(settings.connect_timeout_s, settings.first_event_timeout_s, settings.stream_timeout_s)
+    limits = ProviderTimeouts(settings.connect_timeout_s, settings.first_event_timeout_s, settings.stream_timeout_s)
     most = settings.upstream_concurrency
     if settings.offline:
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 MessageType = Literal["user", "assistant"]
 MessageStatus = Literal["complete", "cancelled", "interrupted"]
 RunState = Literal["queued", "building", "streaming", "done", "failed", "cancelled"]
-Door = Literal["stream", "async"]
+Mode = Literal["stream", "async"]
 MultitaskStrategy = Literal["reject", "enqueue", "interrupt"]
 Role = Literal["admin", "member"]
 
@@ -114,7 +114,7 @@ class Run:
     conversation_id: str
     user_message_id: str
     turn: int
-    door: Door
+    mode: Mode
     state: RunState
     partial_text: str
     message_id: str | None

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from staffstream.domain import (
-    Door,
     Message,
+    Mode,
     MultitaskStrategy,
     Owner,
     Run,
@@ -49,17 +49,17 @@ from staffstream.storage.database import Connection, Database
 from staffstream.storage.spending import Ledger
 from staffstream.support import sse, traces
 from staffstream.support.metrics import Metrics
-from staffstream.support.timers import Rush
+from staffstream.support.timers import BurstGate
 from staffstream.support.tokens import count_tokens
 
 log = logging.getLogger(__name__)
 
-RUSH_QUESTIONS = 16  # when more than these wait to be saved, saving them goes before answering …
-RUSH_WAIT_S = 1.5  # … for no longer than this, as there may always be more
+BURST_MESSAGES = 16  # when more than these wait to be saved, saving them goes before answering …
+BURST_WAIT_S = 1.5  # … for no longer than this, as there may always be more
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class RunRequest:
     """What a client asks for, validated. `regenerates` names an earlier message to be answered again instead of
     `content`.
     """
@@ -67,7 +67,7 @@ class Question:
     staff_id: str
     user_id: str
     content: str
-    door: Door
+    mode: Mode
     strategy: MultitaskStrategy
     conversation_id: str | None = None
     webhook_url: str | None = None
@@ -88,7 +88,7 @@ class Acceptance:
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
+class SettledRun:
     """What the transaction that ended a run left, and the run that was claimed after it."""
 
     ended: Ended
@@ -109,19 +109,19 @@ class Pipeline:
         self.database = database
         self.owner = Owner(make_id(), settings.lease_s)
         self.active: dict[str, ActiveRun] = {}
-        self.unsettled: list[Callable[[Connection], Settled]] = []  # ends that the disk has not taken yet
+        self.unsettled: list[Callable[[Connection], SettledRun]] = []  # ends that the disk has not taken yet
         self.draining = False
         self.queue_changed = asyncio.Event()
         self.queue_waits = False  # there was no room for all of it at the last look
         self.run_begun = asyncio.Event()  # set and replaced whenever a run begins
         self.claude = claude
         self._learning = learning
-        self._rush = Rush(RUSH_QUESTIONS, RUSH_WAIT_S)
+        self._burst_gate = BurstGate(BURST_MESSAGES, BURST_WAIT_S)
         self._tasks: set[asyncio.Task[None]] = set()
 
     # ── 1: accept ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def accept(self, question: Question) -> Acceptance:
+    async def accept(self, question: RunRequest) -> Acceptance:
         """Save the question and its run in one transaction; once this returns, both survive anything.
 
         A stream's run begins at once if the conversation is free. Raises NotFound, Busy, Conflict, MessageTooLong,
@@ -129,20 +129,20 @@ class Pipeline:
         """
         tokens = await _count_question(question.content)
         context = contextvars.copy_context()  # the request's id and trace go on with its run
-        with self.metrics.time_stage("accept", question.door), self._rush:
+        with self.metrics.time_stage("accept", question.mode), self._burst_gate:
             return await self.database.write(
                 lambda tx: self._accept(tx, question, tokens),
                 then=lambda acceptance: self._begin_accepted(acceptance, context),
             )
 
-    def _accept(self, tx: Connection, question: Question, tokens: int) -> Acceptance:
+    def _accept(self, tx: Connection, question: RunRequest, tokens: int) -> Acceptance:
         if self.draining:
             raise Draining
-        member, scope = staff.meet_staff(tx, question.staff_id, question.user_id)
+        member, scope = staff.get_or_create_scope(tx, question.staff_id, question.user_id)
         key = question.idempotency_key
         if key and (known := runs.find_run_by_key(tx, scope, key, question.request_hash)):
             return Acceptance(known)
-        (self._ledger.check_caps if question.door == "stream" else self._ledger.check_spent)(tx, scope)
+        (self._ledger.check_caps if question.mode == "stream" else self._ledger.check_spent)(tx, scope)
         asked = _find_asked(tx, scope, question.regenerates) if question.regenerates else None
         conversation = conversations.ensure_conversation(
             tx, scope, asked.conversation_id if asked else question.conversation_id
@@ -153,14 +153,14 @@ class Pipeline:
         if asked is None:
             self.builder.check_length(member, tokens)
             asked = conversations.append_user_message(tx, scope, conversation, question.content)
-            self._learning.keep_question(tx, member, scope, conversation, asked)
-        begins = question.door == "stream" and other is None
+            self._learning.index_user_message(tx, member, scope, conversation, asked)
+        begins = question.mode == "stream" and other is None
         run = runs.insert_run(
             tx, scope, conversation, asked,
-            door=question.door, webhook_url=question.webhook_url, owner=self.owner if begins else None,
+            mode=question.mode, webhook_url=question.webhook_url, owner=self.owner if begins else None,
         )  # fmt: skip
         if key:
-            runs.keep_key(tx, scope, key, question.request_hash, run)
+            runs.save_idempotency_key(tx, scope, key, question.request_hash, run)
         return Acceptance(run, begins, other if question.strategy == "interrupt" else None)
 
     def _begin_accepted(self, acceptance: Acceptance, context: contextvars.Context) -> None:
@@ -188,7 +188,7 @@ class Pipeline:
             with active:
                 try:
                     async with asyncio.timeout(self.settings.run_timeout_s):
-                        await self._rush.wait_over()
+                        await self._burst_gate.wait_until_calm()
                         context = await self._build(active)
                         await self._stream(active, context)
                 except TimeoutError:
@@ -204,10 +204,10 @@ class Pipeline:
 
     async def _build(self, active: ActiveRun) -> Context:
         """The prompt, from one snapshot of the database; no model call is on this path."""
-        with self.metrics.time_stage("build", active.run.door), traces.trace_work("build"):
-            context, laps = await self.builder.build_context(active.run)
-            traces.add_laps(laps)
-        self.metrics.note_context(context.record, laps)
+        with self.metrics.time_stage("build", active.run.mode), traces.trace_work("build"):
+            context, stages = await self.builder.build_context(active.run)
+            traces.add_stages(stages)
+        self.metrics.note_context(context.record, stages)
         active.context, active.asked_at = context, now_text()
         return context
 
@@ -248,12 +248,12 @@ class Pipeline:
             settled = await self.database.write(functools.partial(self._end_elsewhere, run=run), then=self.after_end)
             run = settled.ended.run or run  # not ended: it began meanwhile
 
-    def _end_elsewhere(self, tx: Connection, run: Run) -> Settled:
+    def _end_elsewhere(self, tx: Connection, run: Run) -> SettledRun:
         """End a run from its row, unless this process makes it: its claim can be read before what follows it is done,
         and ending it from here would lose what it goes on to say.
         """
         if run.id in self.active:
-            return Settled(Ended(runs.get_run(tx, run.scope, run.id)), [])
+            return SettledRun(Ended(runs.get_run(tx, run.scope, run.id)), [])
         return self.end_from_row(tx, run, "cancelled")
 
     async def stop_all(self, *, staff_id: str | None = None, conversation_id: str | None = None) -> None:
@@ -297,21 +297,23 @@ class Pipeline:
         if self.queue_waits:  # for room, and there is some now
             self.queue_changed.set()
 
-    def _plan(self, end: EndPlan) -> Callable[[Connection], Settled]:
+    def _plan(self, end: EndPlan) -> Callable[[Connection], SettledRun]:
         return lambda tx: self._claim_next(tx, end(tx))
 
-    def end_from_row(self, tx: Connection, run: Run, state: RunState, failure: RunFailure | None = None) -> Settled:
+    def end_from_row(self, tx: Connection, run: Run, state: RunState, failure: RunFailure | None = None) -> SettledRun:
         """End a run that this process is not making, from what its row holds."""
         return self._claim_next(tx, self._endings.end_from_row(tx, run, state, failure))
 
-    def _claim_next(self, tx: Connection, ended: Ended) -> Settled:
+    def _claim_next(self, tx: Connection, ended: Ended) -> SettledRun:
         """Begin the run that waited for this one."""
         run = ended.run
         if self.draining or run is None or not run.ended:
-            return Settled(ended, [])
-        return Settled(ended, runs.claim_due_runs(tx, owner=self.owner, limit=1, conversation_id=run.conversation_id))
+            return SettledRun(ended, [])
+        return SettledRun(
+            ended, runs.claim_due_runs(tx, owner=self.owner, limit=1, conversation_id=run.conversation_id)
+        )
 
-    def after_end(self, settled: Settled) -> None:
+    def after_end(self, settled: SettledRun) -> None:
         """What follows the commit that ended a run."""
         ended = settled.ended
         if ended.run and ended.by_us:

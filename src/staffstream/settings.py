@@ -159,7 +159,7 @@ class Settings(BaseModel):
         False, description="Webhooks may go to addresses that are not public: loopback, private networks and the like."
     )
     stream_share: float = Field(
-        1, ge=0, le=1, description="The share of users whom `GET …/door` sends to the stream; the others go to polling."
+        1, ge=0, le=1, description="The share of users whom `GET …/mode` sends to the stream; the others go to polling."
     )
     extract_every_messages: int = Field(
         10, ge=1, le=1000, description="Facts are learned from a conversation after so many messages …"

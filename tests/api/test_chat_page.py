@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.server import Api
+from tests.tools.server import Api
 
 pytestmark = pytest.mark.anyio
 

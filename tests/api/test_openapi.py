@@ -17,7 +17,7 @@ from starlette.routing import Route
 from staffstream.api.openapi import OPERATIONS, describe_api
 from staffstream.api.routes import ROUTES
 from staffstream.app import create_app
-from tests.server import Api, make_settings, serve_asgi_here, start_server
+from tests.tools.server import Api, make_settings, serve_asgi_here, start_server
 
 DOCUMENT = describe_api(prefix="", keyed=False, version="1")
 
@@ -121,7 +121,7 @@ def described(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 async def move_in(api: Api) -> dict[str, str]:
     """Make one of everything, with the ids that the paths name."""
     staff = await api.make_staff(webhook_url="http://127.0.0.1:9/")
-    heard = await api.ask(staff, "I live in Bergen.")
+    received = await api.ask(staff, "I live in Bergen.")
     (delivery,) = await api.get(f"/staff/{staff}/deliveries")
     other = await api.make_staff(
         webhook_url="http://127.0.0.1:9/"
@@ -132,8 +132,8 @@ async def move_in(api: Api) -> dict[str, str]:
     (memory,) = (await api.post(f"/staff/{staff}/memories", [{"text": "Kim lives in Bergen."}], 201))[:1]
     key = await api.post("/keys", {"name": "kim"}, 201)
     return {
-        "staff_id": staff, "run_id": heard.run_id, "message_id": heard.run_id, "key_id": key["id"],
-        "conversation_id": heard.headers["x-conversation-id"], "memory_id": memory["id"],
+        "staff_id": staff, "run_id": received.run_id, "message_id": received.run_id, "key_id": key["id"],
+        "conversation_id": received.headers["x-conversation-id"], "memory_id": memory["id"],
         "delivery_id": delivery["id"], "job_id": job["id"],
     }  # fmt: skip
 

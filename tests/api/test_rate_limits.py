@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from staffstream.api.rate_limits import CallLimits
+from staffstream.api.rate_limits import RateLimits
 from staffstream.api.request_body import parse_json
 from staffstream.app import create_app
 from staffstream.domain import parse_time
@@ -18,8 +18,8 @@ from staffstream.settings import Settings, read_settings
 from staffstream.storage import spending, staff
 from staffstream.storage.database import connect, transact
 from staffstream.storage.spending import Spending, price_usage
-from tests.far_end import DEADLINE_S, FarEnd, Reply
-from tests.server import Api, make_keys, make_settings, read_problem, serve_here
+from tests.tools.provider import DEADLINE_S, Reply, ScriptedProvider
+from tests.tools.server import Api, make_keys, make_settings, read_problem, serve_here
 
 pytestmark = pytest.mark.anyio
 
@@ -31,7 +31,7 @@ BUDGETS = {"context_budget_tokens": 6000, "max_output_tokens": 4096}
 def test_requests_are_counted_by_the_minute_and_by_holder() -> None:
     """The one that is too many is told how long to wait; another holder and the next minute are free."""
     now = 59.0
-    limits = CallLimits(Settings(requests_per_minute=2), clock=lambda: now)
+    limits = RateLimits(Settings(requests_per_minute=2), clock=lambda: now)
     limits.count_request("kim")
     now = 60.0
     limits.count_request("kim")
@@ -47,7 +47,7 @@ def test_requests_are_counted_by_the_minute_and_by_holder() -> None:
 
 def test_places_for_streams_are_given_back() -> None:
     """However the stream ends; the places of all holders together are limited too."""
-    limits = CallLimits(Settings(streams_per_key=1, streams=2))
+    limits = RateLimits(Settings(streams_per_key=1, streams=2))
     for _ in range(3):
         with contextlib.suppress(ZeroDivisionError), limits.hold_stream("kim"):
             with pytest.raises(TooManyStreams), limits.hold_stream("kim"):
@@ -59,17 +59,17 @@ def test_places_for_streams_are_given_back() -> None:
 
 def test_zero_means_no_limit() -> None:
     """For each of the three."""
-    limits = CallLimits(Settings(requests_per_minute=0, streams_per_key=0, streams=0))
+    limits = RateLimits(Settings(requests_per_minute=0, streams_per_key=0, streams=0))
     with contextlib.ExitStack() as stack:
         for _ in range(5000):
             limits.count_request("kim")
             stack.enter_context(limits.hold_stream("kim"))
 
 
-async def test_a_key_that_asks_too_often_is_refused_for_a_while(db: Path, far: FarEnd) -> None:
+async def test_a_key_that_asks_too_often_is_refused_for_a_while(db: Path, provider: ScriptedProvider) -> None:
     """429 with Retry-After; another key and the open paths are not touched."""
     keys = make_keys(db, ada="admin", bob="member")
-    async with serve_here(db, far, auth="keys", requests_per_minute=3) as api:
+    async with serve_here(db, provider, auth="keys", requests_per_minute=3) as api:
         answers = [await api.http.get("/staff", headers=keys["ada"]) for _ in range(7)]  # a minute may end within
         refused = next(answer for answer in answers if answer.status_code != 200)
         assert read_problem(refused)["code"] == "too_many_requests"
@@ -78,33 +78,33 @@ async def test_a_key_that_asks_too_often_is_refused_for_a_while(db: Path, far: F
         assert (await api.http.get(f"{api.url}/healthz")).status_code == 200
 
 
-async def test_without_keys_nobody_is_counted(db: Path, far: FarEnd) -> None:
+async def test_without_keys_nobody_is_counted(db: Path, provider: ScriptedProvider) -> None:
     """Everybody is the same user then."""
-    async with serve_here(db, far, requests_per_minute=1, streams_per_key=1) as api:
+    async with serve_here(db, provider, requests_per_minute=1, streams_per_key=1) as api:
         for _ in range(5):
             await api.get("/staff")
 
 
 @contextlib.asynccontextmanager
-async def serve_two(db: Path, far: FarEnd, **settings: object) -> AsyncIterator[tuple[Api, Api, str]]:
+async def serve_two(db: Path, provider: ScriptedProvider, **settings: object) -> AsyncIterator[tuple[Api, Api, str]]:
     """A server with keys, as Ada and as Bob see it, and a staff member's id."""
     keys = make_keys(db, ada="admin", bob="member")
-    async with serve_here(db, far, auth="keys", **settings) as api:
+    async with serve_here(db, provider, auth="keys", **settings) as api:
         async with httpx.AsyncClient(base_url=api.http.base_url, headers=keys["bob"], trust_env=False) as http:
             api.http.headers.update(keys["ada"])
             yield api, Api(api.url, http), await api.make_staff()
 
 
-async def test_one_key_has_so_many_open_streams_and_no_more(db: Path, far: FarEnd) -> None:
+async def test_one_key_has_so_many_open_streams_and_no_more(db: Path, provider: ScriptedProvider) -> None:
     """Joins count as well; what is refused saves nothing; a place is free again when a stream has ended."""
-    async with serve_two(db, far, streams_per_key=2) as (ada, bob, grace):
-        gate = far.hold(["one"])
+    async with serve_two(db, provider, streams_per_key=2) as (ada, bob, grace):
+        gate = provider.hold(["one"])
         async with ada.stream(grace, "first") as first, ada.join(grace, first.run_id) as second:
             assert second.response.status_code == 200
             refused = await ada.ask(grace, "third", multitask_strategy="enqueue")
             assert (refused.status, refused.problem["code"]) == (429, "too_many_streams")
             assert (await ada.rejoin(grace, first.run_id)).status == 429
-            far.script(Reply(["hello bob"]))
+            provider.script(Reply(["hello bob"]))
             assert (await bob.ask(grace, "hi")).text == "hello bob"
             gate.open()
             await first.rest()
@@ -113,34 +113,34 @@ async def test_one_key_has_so_many_open_streams_and_no_more(db: Path, far: FarEn
         assert (await ada.ask(grace, "again")).status == 200
 
 
-async def test_a_stream_that_never_began_gives_its_place_back(db: Path, far: FarEnd) -> None:
+async def test_a_stream_that_never_began_gives_its_place_back(db: Path, provider: ScriptedProvider) -> None:
     """Whether the question was refused, Claude refused, or the client left."""
-    async with serve_two(db, far, streams_per_key=1) as (ada, _, grace):
+    async with serve_two(db, provider, streams_per_key=1) as (ada, _, grace):
         for _ in range(3):
             assert (await ada.ask("nobody", "hi")).status == 404
-        gate = far.hold(["one"])
-        async with ada.stream(grace, "hi") as hearing:
-            run_id = hearing.run_id
+        gate = provider.hold(["one"])
+        async with ada.stream(grace, "hi") as stream_reader:
+            run_id = stream_reader.run_id
         gate.open()
-        while (heard := await ada.rejoin(grace, run_id)).status == 429:
+        while (received := await ada.rejoin(grace, run_id)).status == 429:
             await asyncio.sleep(0.01)  # until the server has noticed that its reader left
-        assert heard.text == "one"
+        assert received.text == "one"
 
 
-async def test_requests_to_claude_beyond_the_limit_wait(db: Path, far: FarEnd) -> None:
+async def test_requests_to_claude_beyond_the_limit_wait(db: Path, provider: ScriptedProvider) -> None:
     """The second reply is asked for when the first is whole."""
-    async with serve_two(db, far, upstream_concurrency=1) as (ada, bob, grace):
-        gate = far.hold(["one", " two"])
+    async with serve_two(db, provider, upstream_concurrency=1) as (ada, bob, grace):
+        gate = provider.hold(["one", " two"])
         gate.release()
         async with ada.stream(grace, "hi") as first:
             assert await first.token() == "one"
-            far.script(Reply(["later"]))
+            provider.script(Reply(["later"]))
             async with bob.stream(grace, "hi") as second:  # answers after a second, with nothing said yet
-                assert len(far.chats) == 1
+                assert len(provider.chats) == 1
                 gate.open()
                 await first.rest()
                 assert (await second.rest()).text == "later"
-        assert len(far.chats) == 2
+        assert len(provider.chats) == 2
 
 
 # ── bodies ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -213,17 +213,17 @@ def test_prices_can_be_corrected_by_setting() -> None:
     ],
 )
 async def test_a_cap_holds_for_the_day_and_over_a_restart(
-    db: Path, far: FarEnd, settings: dict[str, float], code: str, bob_too: bool
+    db: Path, provider: ScriptedProvider, settings: dict[str, float], code: str, bob_too: bool
 ) -> None:
     """What was asked before can still be had by its Idempotency-Key; another user or staff member has a cap of its
     own.
     """
     keys = make_keys(db, ada="admin", bob="member")
-    async with serve_here(db, far, auth="keys", **settings) as api:
+    async with serve_here(db, provider, auth="keys", **settings) as api:
         api.http.headers.update(keys["ada"])
         grace, other = await api.make_staff(), await api.make_staff("Linus")
         assert (await api.ask(grace, "hi", key="k")).status == 200
-    async with serve_here(db, far, auth="keys", **settings) as api:
+    async with serve_here(db, provider, auth="keys", **settings) as api:
         api.http.headers.update(keys["ada"])
         for refused in (await api.ask(grace, "more"), await api.ask(grace, "and more")):
             assert (refused.status, refused.problem["code"]) == (429, code)
@@ -236,26 +236,26 @@ async def test_a_cap_holds_for_the_day_and_over_a_restart(
         assert (await api.ask(grace, "hi")).status == (429 if bob_too else 200)
 
 
-async def test_a_reply_that_is_broken_off_counts_too(db: Path, far: FarEnd) -> None:
+async def test_a_reply_that_is_broken_off_counts_too(db: Path, provider: ScriptedProvider) -> None:
     """Or cancelling every reply at its last word would be free."""
-    async with serve_here(db, far, user_tokens_per_day=20) as api:
+    async with serve_here(db, provider, user_tokens_per_day=20) as api:
         grace = await api.make_staff()
-        far.hold(["said", " more"]).release()
-        async with api.stream(grace, "hi") as hearing:
-            await hearing.token()
-            await api.cancel(grace, hearing.run_id)
-            await hearing.rest()
+        provider.hold(["said", " more"]).release()
+        async with api.stream(grace, "hi") as stream_reader:
+            await stream_reader.token()
+            await api.cancel(grace, stream_reader.run_id)
+            await stream_reader.rest()
         assert (await api.ask(grace, "hi")).problem["code"] == "user_cap_reached"
 
 
-async def test_asking_many_times_at_once_does_not_get_round_a_cap(db: Path, far: FarEnd) -> None:
+async def test_asking_many_times_at_once_does_not_get_round_a_cap(db: Path, provider: ScriptedProvider) -> None:
     """A reply that is being made counts with the most it may take; when it has ended, with what it took."""
-    async with serve_here(db, far, auth="keys", user_tokens_per_day=10_000, **BUDGETS) as api:
+    async with serve_here(db, provider, auth="keys", user_tokens_per_day=10_000, **BUDGETS) as api:
         keys = make_keys(db, ada="admin", bob="member")
         api.http.headers.update(keys["ada"])
         grace = await api.make_staff()
         other = await api.post(f"/staff/{grace}/conversations", {}, 201)
-        gate = far.hold(["one"])
+        gate = provider.hold(["one"])
         async with api.stream(grace, "first") as first:
             refused = await api.ask(grace, "second", conversation_id=other["id"])
             assert (refused.status, refused.problem["code"]) == (429, "user_cap_reached")
@@ -265,11 +265,13 @@ async def test_asking_many_times_at_once_does_not_get_round_a_cap(db: Path, far:
         assert (await api.ask(grace, "second", conversation_id=other["id"])).status == 200
 
 
-async def test_what_was_queued_before_a_cap_was_reached_waits_for_the_next_day(db: Path, far: FarEnd) -> None:
+async def test_what_was_queued_before_a_cap_was_reached_waits_for_the_next_day(
+    db: Path, provider: ScriptedProvider
+) -> None:
     """Accepting many questions at once must not cost more than asking them one by one."""
-    async with serve_here(db, far, user_tokens_per_day=10) as api:
+    async with serve_here(db, provider, user_tokens_per_day=10) as api:
         grace = await api.make_staff()
-        gate = far.hold(["one"])
+        gate = provider.hold(["one"])
         sent = [await api.send(grace, f"question {number}") for number in range(3)]
         gate.open()
         await api.ended_run(grace, sent[0]["run_id"])
@@ -278,14 +280,14 @@ async def test_what_was_queued_before_a_cap_was_reached_waits_for_the_next_day(d
                 while not (waits := connection.execute("SELECT not_before FROM runs ORDER BY id").fetchall()[1][0]):
                     await asyncio.sleep(0.02)
         assert parse_time(waits).time() < datetime.time(0, 1)
-        assert len(far.chats) == 1
+        assert len(provider.chats) == 1
 
 
-async def test_background_work_counts_too(db: Path, far: FarEnd) -> None:
+async def test_background_work_counts_too(db: Path, provider: ScriptedProvider) -> None:
     """What is learned from a conversation is paid for by its user."""
-    async with serve_here(db, far, extract_every_messages=2, user_tokens_per_day=100_000) as api:
+    async with serve_here(db, provider, extract_every_messages=2, user_tokens_per_day=100_000) as api:
         grace = await api.make_staff()
-        far.script(Reply(["Bergen is fine."]))
+        provider.script(Reply(["Bergen is fine."]))
         reply = (await api.ask(grace, "I live in Bergen.")).end["usage"]
         with contextlib.closing(connect(db)) as connection:
             async with asyncio.timeout(DEADLINE_S):
@@ -293,9 +295,9 @@ async def test_background_work_counts_too(db: Path, far: FarEnd) -> None:
                     await asyncio.sleep(0.01)
 
 
-async def test_what_was_spent_on_other_days_does_not_count(db: Path, far: FarEnd) -> None:
+async def test_what_was_spent_on_other_days_does_not_count(db: Path, provider: ScriptedProvider) -> None:
     """A day begins at midnight UTC."""
-    async with serve_here(db, far, user_tokens_per_day=1000) as api:
+    async with serve_here(db, provider, user_tokens_per_day=1000) as api:
         grace = await api.make_staff()
         with contextlib.closing(connect(db)) as connection:
             with transact(connection):

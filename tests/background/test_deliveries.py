@@ -15,11 +15,11 @@ from standardwebhooks.webhooks import Webhook
 from staffstream.background.webhooks import ATTEMPT_S
 from staffstream.storage.jobs import MOST_OF_A_QUEUE
 from staffstream.storage.staff import make_webhook_secret
-from tests.far_end import FarEnd, Gate, Reply, http_error
-from tests.far_end_cases import CASES
-from tests.receiver import Answer, Got, Receiver
-from tests.server import Api, ServerProcess, serve_here, start_server
-from tests.waiting import until
+from tests.tools.provider import HostCheck, Reply, ScriptedProvider, http_error
+from tests.tools.provider_cases import CASES
+from tests.tools.receiver import Answer, Got, Receiver
+from tests.tools.server import Api, ServerProcess, serve_here, start_server
+from tests.tools.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -27,8 +27,8 @@ SECRET = make_webhook_secret()
 
 
 @pytest.fixture
-async def api(db: Path, far: FarEnd) -> AsyncIterator[Api]:
-    async with serve_here(db, far, webhook_allow_private=True, upstream_retries=0) as api:
+async def api(db: Path, provider: ScriptedProvider) -> AsyncIterator[Api]:
+    async with serve_here(db, provider, webhook_allow_private=True, upstream_retries=0) as api:
         yield api
 
 
@@ -65,9 +65,11 @@ def check(got: Got, secret: str = SECRET) -> Any:
 # ── what is told ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_an_asynchronous_reply_is_told(api: Api, ada: str, far: FarEnd, receiver: Receiver) -> None:
+async def test_an_asynchronous_reply_is_told(
+    api: Api, ada: str, provider: ScriptedProvider, receiver: Receiver
+) -> None:
     """All that a receiver needs without asking back."""
-    far.default = Reply(["Good", " morning 🌞\u2028."])
+    provider.default = Reply(["Good", " morning 🌞\u2028."])
     sent = await api.send(ada, "Hi")
     got = await receiver.arrived()
     assert got.event["type"] == "message.completed"
@@ -89,10 +91,10 @@ async def test_an_asynchronous_reply_is_told(api: Api, ada: str, far: FarEnd, re
 
 
 async def test_a_streamed_reply_is_told_too(api: Api, ada: str, receiver: Receiver) -> None:
-    """The staff member's webhook hears of every reply, whichever door it came by."""
-    heard = await api.ask(ada, "Hi")
+    """The staff member's webhook hears of every reply, whichever mode it came by."""
+    received = await api.ask(ada, "Hi")
     data = check(await receiver.arrived())
-    assert (data["run_id"], data["content"]) == (heard.run_id, heard.text)
+    assert (data["run_id"], data["content"]) == (received.run_id, received.text)
 
 
 async def test_a_messages_own_url_goes_before_the_staff_members(api: Api, ada: str, receiver: Receiver) -> None:
@@ -115,9 +117,11 @@ async def test_without_a_url_nothing_is_sent(api: Api) -> None:
     assert "deliver" not in [job["kind"] for job in await api.get("/jobs")]
 
 
-async def test_a_failure_is_told_with_its_code(api: Api, ada: str, far: FarEnd, receiver: Receiver) -> None:
+async def test_a_failure_is_told_with_its_code(
+    api: Api, ada: str, provider: ScriptedProvider, receiver: Receiver
+) -> None:
     """In our words, with no message."""
-    far.default = http_error(400)
+    provider.default = http_error(400)
     await api.send(ada, "Hi")
     got = await receiver.arrived()
     assert got.event["type"] == "message.failed"
@@ -129,10 +133,10 @@ async def test_a_failure_is_told_with_its_code(api: Api, ada: str, far: FarEnd, 
 
 
 async def test_a_failure_within_the_reply_is_told_with_what_was_said(
-    api: Api, ada: str, far: FarEnd, receiver: Receiver
+    api: Api, ada: str, provider: ScriptedProvider, receiver: Receiver
 ) -> None:
     """The partial text is a message like any other."""
-    far.script(CASES["close_mid_stream"].script)
+    provider.script(CASES["close_mid_stream"].script)
     sent = await api.send(ada, "Hi")
     got = await receiver.arrived()
     assert got.event["type"] == "message.failed"
@@ -143,25 +147,27 @@ async def test_a_failure_within_the_reply_is_told_with_what_was_said(
 
 
 async def test_a_cancelled_reply_is_completed_with_what_was_said(
-    api: Api, ada: str, far: FarEnd, receiver: Receiver
+    api: Api, ada: str, provider: ScriptedProvider, receiver: Receiver
 ) -> None:
     """A cancel is no failure; the status says what it was."""
-    far.default = Reply(["Half", " of it"], gate=(gate := Gate()))
-    async with api.stream(ada, "Hi") as hearing:
+    provider.default = Reply(["Half", " of it"], gate=(gate := HostCheck()))
+    async with api.stream(ada, "Hi") as stream_reader:
         gate.release(1)
-        await hearing.until("Half")
-        await api.cancel(ada, hearing.run_id)
+        await stream_reader.until("Half")
+        await api.cancel(ada, stream_reader.run_id)
     got = await receiver.arrived()
     assert got.event["type"] == "message.completed"
     data = check(got)
     assert (data["status"], data["content"], data["message_id"]) == ("cancelled", "Half", data["run_id"])
 
 
-async def test_a_run_cancelled_in_the_queue_is_told(api: Api, ada: str, far: FarEnd, receiver: Receiver) -> None:
+async def test_a_run_cancelled_in_the_queue_is_told(
+    api: Api, ada: str, provider: ScriptedProvider, receiver: Receiver
+) -> None:
     """With no message, since nothing was said. Every accepted message is told of exactly once."""
-    far.default = Reply(gate=(gate := Gate()))
+    provider.default = Reply(gate=(gate := HostCheck()))
     first = await api.send(ada, "one")
-    await far.arrived(1)
+    await provider.arrived(1)
     second = await api.send(ada, "two")
     await api.cancel(ada, second["run_id"])
     data = check(await receiver.arrived(1))
@@ -173,7 +179,7 @@ async def test_a_run_cancelled_in_the_queue_is_told(api: Api, ada: str, far: Far
 
 async def test_a_receiver_that_hangs_does_not_hold_up_others(api: Api, ada: str, receiver: Receiver) -> None:
     """However much is to be told to it: it has so many places, and no more."""
-    never = Gate()
+    never = HostCheck()
     receiver.script(*[Answer(gate=never)] * 100)
     async with Receiver() as other:
         ben = await api.make_staff("Ben", webhook_url=other.url)
@@ -283,9 +289,11 @@ async def test_a_new_secret_is_signed_with_beside_the_old(api: Api, ada: str, re
     check(got, new)
 
 
-async def test_a_private_address_is_refused_by_default(db: Path, far: FarEnd, receiver: Receiver) -> None:
+async def test_a_private_address_is_refused_by_default(
+    db: Path, provider: ScriptedProvider, receiver: Receiver
+) -> None:
     """The message is answered; its delivery fails at once, and the log says why."""
-    async with serve_here(db, far) as api:
+    async with serve_here(db, provider) as api:
         ada = await api.make_staff(webhook_url=receiver.url)
         await api.ask(ada, "Hi")
         [delivery] = await settled(api, ada, "failed")
@@ -344,7 +352,7 @@ async def test_what_is_deleted_while_it_is_sent_leaves_nothing(
     api: Api, ada: str, receiver: Receiver, what: str, status: int
 ) -> None:
     """Whatever its receiver then answers: no log, no job, no second attempt."""
-    thinking = Gate()
+    thinking = HostCheck()
     receiver.script(Answer(status, gate=thinking))
     sent = await api.send(ada, "Hi")
     await receiver.arrived(1)
@@ -443,40 +451,44 @@ async def test_deliveries_are_listed_and_sent_again_by_command(
 
 
 @pytest.mark.parametrize("heard", [False, True])
-async def test_a_shutdown_within_an_asynchronous_reply(db: Path, far: FarEnd, receiver: Receiver, heard: bool) -> None:
+async def test_a_shutdown_within_an_asynchronous_reply(
+    db: Path, provider: ScriptedProvider, receiver: Receiver, received: bool
+) -> None:
     """If nobody was sent any of it, it is made again by the next start, as after a crash; else it has failed with what
     was heard. Either way it is told of once.
     """
-    gate = far.hold(["Half", " of it"])
-    async with serve_here(db, far, webhook_allow_private=True) as api:
+    gate = provider.hold(["Half", " of it"])
+    async with serve_here(db, provider, webhook_allow_private=True) as api:
         ada = await api.make_staff(webhook_url=receiver.url, webhook_secret=SECRET)
         sent = await api.send(ada, "Hi")
         gate.release(1)
-        if heard:
-            async with api.join(ada, sent["run_id"]) as hearing:
-                await hearing.until("Half")
+        if received:
+            async with api.join(ada, sent["run_id"]) as stream_reader:
+                await stream_reader.until("Half")
 
         async def has_begun() -> bool:
             return bool((await api.run(ada, sent["run_id"]))["partial_text"] == "Half")
 
         await until(has_begun)
-    far.default = Reply(["All of it"])
-    async with serve_here(db, far, webhook_allow_private=True) as api:
+    provider.default = Reply(["All of it"])
+    async with serve_here(db, provider, webhook_allow_private=True) as api:
         await settled(api, ada, "delivered")
-        assert await api.said(ada) == ["Hi", "Half" if heard else "All of it"]
+        assert await api.said(ada) == ["Hi", "Half" if received else "All of it"]
     [got] = receiver.got
-    assert check(got)["content"] == ("Half" if heard else "All of it")
-    assert got.event["type"] == ("message.failed" if heard else "message.completed")
+    assert check(got)["content"] == ("Half" if received else "All of it")
+    assert got.event["type"] == ("message.failed" if received else "message.completed")
 
 
-async def test_a_crash_at_any_instant_loses_no_delivery(db: Path, far: FarEnd, receiver: Receiver) -> None:
+async def test_a_crash_at_any_instant_loses_no_delivery(
+    db: Path, provider: ScriptedProvider, receiver: Receiver
+) -> None:
     """kill -9 between the 202 and the delivery: after the restart the reply is made, is in the list once, and is
     delivered, every time under the same id.
     """
-    far.default = Reply(["One", " reply", "."], delay_s=0.02)
+    provider.default = Reply(["One", " reply", "."], delay_s=0.02)
     ada, said = "", []
     for instant in range(9):
-        async with _start(db, far) as server:
+        async with _start(db, provider) as server:
             if said:
                 await _check_told(server.api, ada, receiver, said)
             else:
@@ -485,14 +497,14 @@ async def test_a_crash_at_any_instant_loses_no_delivery(db: Path, far: FarEnd, r
             said += [f"Hi {instant}", "One reply."]
             await asyncio.sleep(instant * 0.016)
             await server.kill()
-    async with _start(db, far) as server:
+    async with _start(db, provider) as server:
         await _check_told(server.api, ada, receiver, said)
         assert await server.api.get("/jobs", params={"kind": "deliver"}) == []
         assert await server.stop() == 0
 
 
-def _start(db: Path, far: FarEnd) -> contextlib.AbstractAsyncContextManager[ServerProcess]:
-    return start_server(db, far, variables={"STAFFSTREAM_WEBHOOK_ALLOW_PRIVATE": "1"})
+def _start(db: Path, provider: ScriptedProvider) -> contextlib.AbstractAsyncContextManager[ServerProcess]:
+    return start_server(db, provider, variables={"STAFFSTREAM_WEBHOOK_ALLOW_PRIVATE": "1"})
 
 
 async def _check_told(api: Api, ada: str, receiver: Receiver, said: list[str]) -> None:

@@ -13,8 +13,8 @@ from staffstream.storage.backups import check_backup
 from staffstream.storage.database import Connection, Database, connect
 from staffstream.storage.memories import NewMemory
 from staffstream.storage.memory_search import find_words
-from tests.far_end import DEADLINE_S, FarEnd
-from tests.server import Api, serve_here
+from tests.tools.provider import DEADLINE_S, ScriptedProvider
+from tests.tools.server import Api, serve_here
 
 pytestmark = pytest.mark.anyio
 
@@ -32,8 +32,8 @@ def age(db: Path, conversation_id: str, days: float) -> None:
 async def talk(api: Api, staff_id: str, content: str) -> tuple[str, str]:
     """The ids of a new conversation and of the reply in it."""
     conversation = (await api.post(f"/staff/{staff_id}/conversations", {}, 201))["id"]
-    heard = await api.ask(staff_id, content, conversation_id=conversation)
-    return conversation, heard.run_id
+    received = await api.ask(staff_id, content, conversation_id=conversation)
+    return conversation, received.run_id
 
 
 async def wait_for(db: Path, statement: str, value: object) -> None:
@@ -44,16 +44,18 @@ async def wait_for(db: Path, statement: str, value: object) -> None:
                 await asyncio.sleep(0.01)
 
 
-async def test_conversations_past_their_age_are_erased_with_what_came_from_them(db: Path, far: FarEnd) -> None:
+async def test_conversations_past_their_age_are_erased_with_what_came_from_them(
+    db: Path, provider: ScriptedProvider
+) -> None:
     """What is used, and what was told outside of conversations, stays; the search finds nothing of the rest."""
-    async with serve_here(db, far) as api:
+    async with serve_here(db, provider) as api:
         ada = await api.make_staff()
         old, _ = await talk(api, ada, "My sister Marit sails to Bodø.")
         young, _ = await talk(api, ada, "My brother Odd skis to Voss.")
         await api.post(f"/staff/{ada}/memories", {"text": "Kim has a dog."}, 201)
         age(db, old, days=31)
         age(db, young, days=29)
-    async with serve_here(db, far, retention_days=30) as api:
+    async with serve_here(db, provider, retention_days=30) as api:
         await wait_for(db, "SELECT count(*) FROM conversations", 1)
         assert [item["id"] for item in await api.get(f"/staff/{ada}/conversations")] == [young]
         texts = str(await api.get(f"/staff/{ada}/memories", params={"query": "Marit Odd dog", "limit": 50}))
@@ -65,32 +67,32 @@ async def test_conversations_past_their_age_are_erased_with_what_came_from_them(
     check_backup(db)
 
 
-async def test_a_conversation_with_an_active_run_is_not_erased(db: Path, far: FarEnd) -> None:
+async def test_a_conversation_with_an_active_run_is_not_erased(db: Path, provider: ScriptedProvider) -> None:
     """However old: its reply is still to be saved."""
-    async with serve_here(db, far) as api:
+    async with serve_here(db, provider) as api:
         ada = await api.make_staff()
         done, _ = await talk(api, ada, "done")
         busy = (await api.post(f"/staff/{ada}/conversations", {}, 201))["id"]
-        gate = far.hold(["one"])
+        gate = provider.hold(["one"])
         async with api.stream(ada, "busy", conversation_id=busy):
-            await far.arrived(2)
+            await provider.arrived(2)
             age(db, done, days=400)
             with contextlib.closing(connect(db)) as connection:
                 connection.execute("UPDATE conversations SET updated_at = '2020-01-01T00:00:00.000Z'")
-            async with serve_here(db, far, retention_days=30):
+            async with serve_here(db, provider, retention_days=30):
                 await wait_for(db, "SELECT count(*) FROM conversations", 1)
             gate.open()
         assert [item["id"] for item in await api.get(f"/staff/{ada}/conversations")] == [busy]
 
 
-async def test_without_the_setting_everything_is_kept(db: Path, far: FarEnd) -> None:
+async def test_without_the_setting_everything_is_kept(db: Path, provider: ScriptedProvider) -> None:
     """Nobody loses a conversation by default; only records of contexts have an age."""
-    async with serve_here(db, far) as api:
+    async with serve_here(db, provider) as api:
         ada = await api.make_staff()
         old, reply = await talk(api, ada, "hello")
         _, later = await talk(api, ada, "hello again")
         age(db, old, days=4000)
-    async with serve_here(db, far) as api:
+    async with serve_here(db, provider) as api:
         await wait_for(db, "SELECT count(*) FROM run_contexts", 1)
         assert len(await api.get(f"/staff/{ada}/conversations")) == 2
         assert (await api.get(f"/staff/{ada}/messages/{reply}"))["content"]

@@ -10,7 +10,7 @@ from staffstream.errors import (
     AddressNotPublic,
     ReceiverUnreachable,
 )
-from tests.receiver import answer_names
+from tests.tools.receiver import answer_names
 
 pytestmark = pytest.mark.anyio
 

@@ -16,9 +16,9 @@ import pytest
 
 from staffstream.background.webhooks import sign_webhook
 from staffstream.storage.staff import make_webhook_secret
-from tests.far_end import FarEnd, Reply
-from tests.server import leave_out, require_tool, serve_here
-from tests.waiting import until
+from tests.tools.provider import Reply, ScriptedProvider
+from tests.tools.server import leave_out, require_tool, serve_here
+from tests.tools.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -88,10 +88,12 @@ def _listens(port: int) -> bool:
     return False
 
 
-async def test_the_receiver_takes_what_the_server_sends(receiver: Running, db: Path, far: FarEnd) -> None:
+async def test_the_receiver_takes_what_the_server_sends(
+    receiver: Running, db: Path, provider: ScriptedProvider
+) -> None:
     """Signed with one secret or, after a rotation, with two; each event is acted on once."""
-    far.default = Reply(["Good", " morning 🌞"])
-    async with serve_here(db, far, webhook_allow_private=True) as api:
+    provider.default = Reply(["Good", " morning 🌞"])
+    async with serve_here(db, provider, webhook_allow_private=True) as api:
         ada = await api.make_staff(webhook_url=receiver.url, webhook_secret=SECRET)
         await api.send(ada, "Hi")
         await until(lambda: receiver.lines)

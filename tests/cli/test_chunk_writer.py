@@ -9,8 +9,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from staffstream.api.event_stream import WRITER, BodyWriter, Write
 from staffstream.cli.chunk_writer import offer_writer
-from tests.far_end import DEADLINE_S
-from tests.server import serve_asgi_here
+from tests.tools.provider import DEADLINE_S
+from tests.tools.server import serve_asgi_here
 
 pytestmark = pytest.mark.anyio
 

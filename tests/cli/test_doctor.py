@@ -13,16 +13,18 @@ import pytest
 from staffstream.cli.commands import doctor
 from staffstream.domain import now_text
 from staffstream.storage.database import connect, prepare_file
-from tests.far_end import FarEnd, http_error
-from tests.server import KEY, make_environment, make_keys, make_settings, serve_here, start_server
+from tests.tools.provider import ScriptedProvider, http_error
+from tests.tools.server import KEY, make_environment, make_keys, make_settings, serve_here, start_server
 
 pytestmark = pytest.mark.anyio
 
 
-async def run_doctor(db: Path, far: FarEnd | None, *flags: str, **variables: str) -> subprocess.CompletedProcess[str]:
+async def run_doctor(
+    db: Path, provider: ScriptedProvider | None, *flags: str, **variables: str
+) -> subprocess.CompletedProcess[str]:
     """`staffstream doctor` as its operator runs it."""
     command = [sys.executable, "-m", "staffstream", "doctor", "--db", str(db), *flags]
-    environment = make_environment(db, far, **variables)
+    environment = make_environment(db, provider, **variables)
     return await asyncio.to_thread(
         subprocess.run, command, env=environment, cwd=db.parent, capture_output=True, text=True, timeout=60, check=False
     )
@@ -35,9 +37,9 @@ def find(db: Path, subject: str, **settings: Any) -> doctor.Finding:
 
 
 @pytest.fixture
-async def lived_in(db: Path, far: FarEnd) -> Path:
+async def lived_in(db: Path, provider: ScriptedProvider) -> Path:
     """A database with a conversation in it."""
-    async with serve_here(db, far) as api:
+    async with serve_here(db, provider) as api:
         await api.ask(await api.make_staff(), "I live in Bergen.")
     return db
 
@@ -45,54 +47,54 @@ async def lived_in(db: Path, far: FarEnd) -> Path:
 # ── the whole command ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_a_healthy_server_gets_a_clean_bill(lived_in: Path, far: FarEnd) -> None:
+async def test_a_healthy_server_gets_a_clean_bill(lived_in: Path, provider: ScriptedProvider) -> None:
     """Status 0, a line a check, and the key was tried with the smallest question there is."""
-    async with start_server(lived_in, far):
-        done = await run_doctor(lived_in, far)
+    async with start_server(lived_in, provider):
+        done = await run_doctor(lived_in, provider)
     assert done.returncode == 0, done.stdout + done.stderr
     lines = done.stdout.splitlines()
     assert [line.split()[0] for line in lines] == ["ok"] * len(lines)
     assert "1 staff, 1 conversations, 2 messages" in done.stdout
     assert "a server is running on it" in done.stdout
-    assert far.chats[-1].body["max_tokens"] == 1
+    assert provider.chats[-1].body["max_tokens"] == 1
     assert KEY not in done.stdout + done.stderr
 
 
-async def test_it_changes_nothing(lived_in: Path, far: FarEnd) -> None:
+async def test_it_changes_nothing(lived_in: Path, provider: ScriptedProvider) -> None:
     """A look at a stopped server's file leaves it as it was."""
     before = lived_in.read_bytes()
-    assert (await run_doctor(lived_in, far)).returncode == 0
+    assert (await run_doctor(lived_in, provider)).returncode == 0
     assert lived_in.read_bytes() == before
 
 
-async def test_a_key_that_claude_refuses_is_found(lived_in: Path, far: FarEnd) -> None:
+async def test_a_key_that_claude_refuses_is_found(lived_in: Path, provider: ScriptedProvider) -> None:
     """With status 1, what to do, and without the key."""
-    far.script(http_error(401, "authentication_error", message=f"invalid {KEY}"))
-    done = await run_doctor(lived_in, far)
+    provider.script(http_error(401, "authentication_error", message=f"invalid {KEY}"))
+    done = await run_doctor(lived_in, provider)
     assert done.returncode == 1
     assert "wrong  claude" in done.stdout
     assert "upstream_key_refused" in done.stdout
     assert KEY not in done.stdout + done.stderr
 
 
-async def test_nothing_is_asked_when_told_so(lived_in: Path, far: FarEnd) -> None:
+async def test_nothing_is_asked_when_told_so(lived_in: Path, provider: ScriptedProvider) -> None:
     """For a machine without a network, or to save the thousandth of a cent."""
-    asked = len(far.chats)
-    done = await run_doctor(lived_in, far, "--no-ask")
+    asked = len(provider.chats)
+    done = await run_doctor(lived_in, provider, "--no-ask")
     assert done.returncode == 0
-    assert len(far.chats) == asked
+    assert len(provider.chats) == asked
 
 
-async def test_a_server_that_cannot_be_reached_is_told(lived_in: Path, far: FarEnd) -> None:
+async def test_a_server_that_cannot_be_reached_is_told(lived_in: Path, provider: ScriptedProvider) -> None:
     """As what it is, within the connection's time."""
-    done = await run_doctor(lived_in, far, ANTHROPIC_BASE_URL="http://127.0.0.1:9")
+    done = await run_doctor(lived_in, provider, ANTHROPIC_BASE_URL="http://127.0.0.1:9")
     assert done.returncode == 1
     assert "upstream_broken" in done.stdout
 
 
-async def test_wrong_settings_are_told_first(db: Path, far: FarEnd) -> None:
+async def test_wrong_settings_are_told_first(db: Path, provider: ScriptedProvider) -> None:
     """Status 2, as with every command."""
-    done = await run_doctor(db, far, STAFFSTREAM_PORT="many")
+    done = await run_doctor(db, provider, STAFFSTREAM_PORT="many")
     assert done.returncode == 2
     assert "STAFFSTREAM_PORT" in done.stderr
 
@@ -164,7 +166,7 @@ async def test_another_embedder_is_found(lived_in: Path) -> None:
     assert "staffstream reembed" in finding.text
 
 
-async def test_a_far_embedder_that_does_not_answer_is_found(lived_in: Path, far: FarEnd) -> None:
+async def test_a_far_embedder_that_does_not_answer_is_found(lived_in: Path, provider: ScriptedProvider) -> None:
     """It is tried with one word, unless nothing is to be asked."""
     variables = {
         "STAFFSTREAM_EMBEDDER": "openai:m", "STAFFSTREAM_EMBEDDER_URL": "http://127.0.0.1:9/v1",
@@ -172,7 +174,7 @@ async def test_a_far_embedder_that_does_not_answer_is_found(lived_in: Path, far:
     }  # fmt: skip
     with contextlib.closing(connect(lived_in)) as connection:
         connection.execute("UPDATE meta SET value = 'openai:m/256' WHERE key = 'embedder'")
-    done = await run_doctor(lived_in, far, **variables)
+    done = await run_doctor(lived_in, provider, **variables)
     assert done.returncode == 1
     assert "wrong  embedder: openai:m does not answer (embedder_unavailable)" in done.stdout
 

@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 
 from staffstream import __version__
-from tests.far_end import DEADLINE_S, FarEnd, Gate, Reply
-from tests.far_end_cases import CASES
-from tests.server import Api, make_environment, start_server
-from tests.waiting import until
+from tests.tools.provider import DEADLINE_S, HostCheck, Reply, ScriptedProvider
+from tests.tools.provider_cases import CASES
+from tests.tools.server import Api, make_environment, start_server
+from tests.tools.waiting import until
 
 pytestmark = pytest.mark.anyio
 
-SAID = "Hello from the far end."
+SAID = "Hello from the provider."
 
 
 async def _run(
@@ -81,9 +81,9 @@ async def test_a_port_in_use_is_one_clear_line(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-async def test_serve_needs_nothing_but_the_key(db: Path, far: FarEnd) -> None:
+async def test_serve_needs_nothing_but_the_key(db: Path, provider: ScriptedProvider) -> None:
     """`serve --port N --db PATH`: the banner names address and file, and the key is nowhere."""
-    async with start_server(db, far, "--port", "0", "--db", str(db)) as server:
+    async with start_server(db, provider, "--port", "0", "--db", str(db)) as server:
         ada = await server.api.make_staff()
         assert (await server.api.ask(ada, "Hi")).text == SAID
         assert await server.stop() == 0
@@ -164,10 +164,10 @@ async def test_no_server_is_told(tmp_path: Path, url: str) -> None:
         assert "Traceback" not in errors
 
 
-async def test_nothing_is_obeyed_by_the_terminal(api: Api, far: FarEnd, tmp_path: Path) -> None:
+async def test_nothing_is_obeyed_by_the_terminal(api: Api, provider: ScriptedProvider, tmp_path: Path) -> None:
     """Control characters in names and replies are shown as what they are not: harmless."""
     await api.make_staff("Eve\x1b[2J")
-    far.script(Reply(["\x1b]0;title\x07", "\x9b31m", "\tfine\n"]))
+    provider.script(Reply(["\x1b]0;title\x07", "\x9b31m", "\tfine\n"]))
     _, listed, _ = await _run("staff", "list", "--url", api.url, cwd=tmp_path)
     _, chatted, _ = await _run("chat", "Eve\x1b[2J", "--url", api.url, cwd=tmp_path, typed="Hi\n")
     assert "fine" in chatted
@@ -196,9 +196,9 @@ async def test_chat_wants_one_staff_member(api: Api, tmp_path: Path) -> None:
         assert words in errors
 
 
-async def test_chat_shows_a_failure_and_goes_on(api: Api, ada: str, far: FarEnd, tmp_path: Path) -> None:
+async def test_chat_shows_a_failure_and_goes_on(api: Api, ada: str, provider: ScriptedProvider, tmp_path: Path) -> None:
     """Before the stream or in it; an unknown conversation too."""
-    far.script(CASES["http_400"].script, CASES["overloaded_mid_stream"].script)
+    provider.script(CASES["http_400"].script, CASES["overloaded_mid_stream"].script)
     _, output, errors = await _run("chat", ada, "--url", api.url, cwd=tmp_path, typed="1\n2\n3\n")
     assert errors == "staffstream: Claude refused the request. The server's log says why.\n"
     assert "Ada> One\n[Claude is overloaded. Try again soon.]\n" in output
@@ -278,9 +278,11 @@ async def _open_terminal(*arguments: str, cwd: Path) -> AsyncIterator[Terminal]:
         os.close(screen)
 
 
-async def test_chat_streams_and_ctrl_c_stops_the_reply_only(api: Api, ada: str, far: FarEnd, tmp_path: Path) -> None:
+async def test_chat_streams_and_ctrl_c_stops_the_reply_only(
+    api: Api, ada: str, provider: ScriptedProvider, tmp_path: Path
+) -> None:
     """Each token is shown before the next is said; Ctrl-C cancels the run, and the conversation goes on."""
-    gate = far.hold(["one", " two", " three"])
+    gate = provider.hold(["one", " two", " three"])
     async with _open_terminal("chat", "Ada", "--url", api.url, cwd=tmp_path) as terminal:
         await terminal.expect("you> ")
         terminal.type("Count\n")
@@ -290,7 +292,7 @@ async def test_chat_streams_and_ctrl_c_stops_the_reply_only(api: Api, ada: str, 
         terminal.type("\x03")
         await terminal.expect("[stopped]")
         await terminal.expect("you> ")
-        await far.left(1)
+        await provider.left(1)
         reply = (await api.messages(ada))[0]
         assert (reply["content"], reply["status"]) == ("one two", "cancelled")
         terminal.type("Go on\n")
@@ -301,14 +303,14 @@ async def test_chat_streams_and_ctrl_c_stops_the_reply_only(api: Api, ada: str, 
 
 
 async def test_ctrl_c_before_the_first_token_stops_the_reply_too(
-    api: Api, ada: str, far: FarEnd, tmp_path: Path
+    api: Api, ada: str, provider: ScriptedProvider, tmp_path: Path
 ) -> None:
     """Even before the server has answered."""
-    far.script(Reply(["one"], head_gate=Gate()))
+    provider.script(Reply(["one"], head_gate=HostCheck()))
     async with _open_terminal("chat", "Ada", "--url", api.url, cwd=tmp_path) as terminal:
         await terminal.expect("you> ")
         terminal.type("Count\n")
-        await far.arrived(1)
+        await provider.arrived(1)
         terminal.type("\x03")
         await terminal.expect("[stopped]")
         await terminal.expect("you> ")

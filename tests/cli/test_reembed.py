@@ -10,9 +10,9 @@ from staffstream.app import create_app
 from staffstream.cli.main import main
 from staffstream.errors import SetupError
 from staffstream.storage.database import connect
-from tests.embedding_server import count_vectors
-from tests.far_end import FarEnd
-from tests.server import make_settings, serve_here
+from tests.tools.embedding_server import count_vectors
+from tests.tools.provider import ScriptedProvider
+from tests.tools.server import make_settings, serve_here
 
 pytestmark = pytest.mark.anyio
 
@@ -22,30 +22,30 @@ def pretend_other_embedder(db: Path) -> None:
         connection.execute("UPDATE meta SET value = 'another/384' WHERE key = 'embedder'")
 
 
-async def test_another_embedder_is_refused_with_the_command_that_helps(db: Path, far: FarEnd) -> None:
+async def test_another_embedder_is_refused_with_the_command_that_helps(db: Path, provider: ScriptedProvider) -> None:
     """Vectors of two embedders cannot be compared: the server does not start, and says what to run."""
-    async with serve_here(db, far) as api:
+    async with serve_here(db, provider) as api:
         ada = await api.make_staff()
         for n in range(3):
             await api.post(f"/staff/{ada}/memories", {"text": f"Kim owns {n} boats."}, 201)
     pretend_other_embedder(db)
     with pytest.raises(SetupError, match="staffstream reembed"):
-        async with create_app(make_settings(db, far)).running():
+        async with create_app(make_settings(db, provider)).running():
             pass
     assert await asyncio.to_thread(main, ["reembed", "--db", str(db)]) == 0
     assert count_vectors(db) == 3
-    async with serve_here(db, far) as api:
+    async with serve_here(db, provider) as api:
         found = await api.get(f"/staff/{ada}/memories", params={"query": "boats"})
         assert len(found) == 3
 
 
 async def test_a_stopped_reembedding_goes_on_where_it_was(
-    db: Path, far: FarEnd, monkeypatch: pytest.MonkeyPatch
+    db: Path, provider: ScriptedProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was embedded before the stop is kept: the second run does only the rest."""
     from staffstream.cli.commands import reembed
 
-    async with serve_here(db, far) as api:
+    async with serve_here(db, provider) as api:
         ada = await api.make_staff()
         await api.post(f"/staff/{ada}/memories", [{"text": f"Kim owns {n} boats."} for n in range(7)], 201)
     pretend_other_embedder(db)

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from staffstream.errors import SetupError
 from staffstream.memory import chat_import
-from tests.commands import run_command
-from tests.far_end import FarEnd
-from tests.server import serve_here
+from tests.tools.commands import run_command
+from tests.tools.provider import ScriptedProvider
+from tests.tools.server import serve_here
 
 pytestmark = pytest.mark.anyio
 
@@ -108,10 +108,10 @@ def test_chats_that_nobody_is_named_for_are_told_apart(db: Path, tmp_path: Path)
     assert "need --staff" in refused.stderr
 
 
-async def test_past_chats_can_be_recalled(db: Path, tmp_path: Path, far: FarEnd) -> None:
+async def test_past_chats_can_be_recalled(db: Path, tmp_path: Path, provider: ScriptedProvider) -> None:
     """By the user they were imported for, from a server that ran all along."""
     path = make_zip(tmp_path / "e.zip", conversations__json=make_chatgpt() + make_claude())
-    async with serve_here(db, far) as api:
+    async with serve_here(db, provider) as api:
         ada = await api.make_staff()
         done = await asyncio.to_thread(run_command, "import", path, "--staff", "Ada", db=db)
         assert done.returncode == 0, done.stderr

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from staffstream.storage.database import connect
-from tests.extractions import QUICK, answer, fact, list_facts, wait_learned
-from tests.far_end import FarEnd, Reply
-from tests.server import serve_here
+from tests.tools.extractions import QUICK, answer, fact, list_facts, wait_learned
+from tests.tools.provider import Reply, ScriptedProvider
+from tests.tools.server import serve_here
 
 pytestmark = pytest.mark.anyio
 
@@ -18,9 +18,9 @@ SAID = f"My boat is called {WORD} and lies in the harbour."
 
 
 @contextlib.asynccontextmanager
-async def told(db: Path, far: FarEnd) -> Any:
+async def told(db: Path, provider: ScriptedProvider) -> Any:
     """A server where one message told the word: learned from, recalled by a reply elsewhere, sent to a webhook."""
-    far.script_structured(
+    provider.script_structured(
         answer(
             fact(f"Kim has a boat called {WORD}.", SAID, predicate="has_boat", object=WORD.title()),
             entities=[{"name": "The Gull", "type": "boat", "aliases": [WORD]}],
@@ -29,26 +29,26 @@ async def told(db: Path, far: FarEnd) -> Any:
             ],
         )
     )
-    async with serve_here(db, far, **QUICK) as api:
+    async with serve_here(db, provider, **QUICK) as api:
         ada = await api.make_staff(webhook_url="https://example.com/hook")
-        far.script(Reply(["A fine name: ", WORD, "."]))
-        heard = await api.ask(ada, SAID, key="told")
-        await wait_learned(api, far, 1)
+        provider.script(Reply(["A fine name: ", WORD, "."]))
+        received = await api.ask(ada, SAID, key="told")
+        await wait_learned(api, provider, 1)
         assert len(await list_facts(api, ada)) == 1
         other = await api.post(f"/staff/{ada}/conversations", {"title": "other"}, 201)
         asked = await api.ask(ada, "What is my boat called, which lies in the harbour?", conversation_id=other["id"])
         record = await api.get(f"/staff/{ada}/messages/{asked.run_id}/context")
         assert WORD in str(record).casefold()
-        yield api, ada, heard, asked
+        yield api, ada, received, asked
 
 
 @pytest.mark.parametrize("what", ["message", "conversation", "staff"])
-async def test_what_is_erased_leaves_no_words_behind(db: Path, far: FarEnd, what: str) -> None:
+async def test_what_is_erased_leaves_no_words_behind(db: Path, provider: ScriptedProvider, what: str) -> None:
     """No table, index, name in the graph, delivery or record of another reply's context holds its words."""
-    async with told(db, far) as (api, ada, heard, _):
+    async with told(db, provider) as (api, ada, received, _):
         path = {
-            "message": f"/staff/{ada}/messages/{heard.headers['x-user-message-id']}",
-            "conversation": f"/staff/{ada}/conversations/{heard.headers['x-conversation-id']}",
+            "message": f"/staff/{ada}/messages/{received.headers['x-user-message-id']}",
+            "conversation": f"/staff/{ada}/conversations/{received.headers['x-conversation-id']}",
             "staff": f"/staff/{ada}",
         }[what]
         await api.delete(path)
@@ -56,21 +56,21 @@ async def test_what_is_erased_leaves_no_words_behind(db: Path, far: FarEnd, what
     assert WORD.encode() not in read_file(db).lower()
 
 
-async def test_an_erased_reply_is_in_no_delivery(db: Path, far: FarEnd) -> None:
+async def test_an_erased_reply_is_in_no_delivery(db: Path, provider: ScriptedProvider) -> None:
     """The webhook's stored body goes with the message that it told of; the question stays."""
-    async with told(db, far) as (api, ada, heard, _):
-        await api.delete(f"/staff/{ada}/messages/{heard.run_id}")
+    async with told(db, provider) as (api, ada, received, _):
+        await api.delete(f"/staff/{ada}/messages/{received.run_id}")
         assert await api.said(ada) == [SAID]
-        assert (await api.rejoin(ada, heard.run_id)).text == ""
+        assert (await api.rejoin(ada, received.run_id)).text == ""
     assert "deliveries" not in find_word(db, WORD)
 
 
-async def test_a_record_says_where_a_text_was_erased(db: Path, far: FarEnd) -> None:
+async def test_a_record_says_where_a_text_was_erased(db: Path, provider: ScriptedProvider) -> None:
     """The other reply's record still tells what went in, without the words."""
-    async with told(db, far) as (api, ada, heard, asked):
+    async with told(db, provider) as (api, ada, received, asked):
         path = f"/staff/{ada}/messages/{asked.run_id}/context"
         before = await api.get(path)
-        await api.delete(f"/staff/{ada}/messages/{heard.headers['x-user-message-id']}")
+        await api.delete(f"/staff/{ada}/messages/{received.headers['x-user-message-id']}")
         after = await api.get(path)
         assert [s["tokens"] for s in after["sections"]] == [s["tokens"] for s in before["sections"]]
         items = [item for section in after["sections"] for item in section["items"] if "score" in item]
@@ -78,9 +78,9 @@ async def test_a_record_says_where_a_text_was_erased(db: Path, far: FarEnd) -> N
         assert {item["text"] for item in items} == {"(erased)"}
 
 
-async def test_a_forgotten_memory_is_in_no_index_and_no_record(db: Path, far: FarEnd) -> None:
+async def test_a_forgotten_memory_is_in_no_index_and_no_record(db: Path, provider: ScriptedProvider) -> None:
     """A tombstone keeps its text, to be restored with; nothing else does, and restoring brings all of it back."""
-    async with told(db, far) as (api, ada, _, asked):
+    async with told(db, provider) as (api, ada, _, asked):
         memories = await api.get(f"/staff/{ada}/memories")
         doomed = [memory for memory in memories if WORD in memory["text"]]
         for memory in doomed:
@@ -93,20 +93,22 @@ async def test_a_forgotten_memory_is_in_no_index_and_no_record(db: Path, far: Fa
         assert WORD in str(await api.get(f"/staff/{ada}/graph")).casefold()
 
 
-async def test_erasing_leaves_the_names_that_others_still_say(db: Path, far: FarEnd) -> None:
+async def test_erasing_leaves_the_names_that_others_still_say(db: Path, provider: ScriptedProvider) -> None:
     """A thing that another message names stays in the graph under that name."""
-    async with told(db, far) as (api, ada, heard, _):
+    async with told(db, provider) as (api, ada, received, _):
         await api.ask(ada, "I painted The Gull.")
-        await wait_learned(api, far, 2)
+        await wait_learned(api, provider, 2)
         graph_before = await api.get(f"/staff/{ada}/graph", params={"entity": WORD})
         assert graph_before["nodes"]
-        await api.delete(f"/staff/{ada}/messages/{heard.headers['x-user-message-id']}")
+        await api.delete(f"/staff/{ada}/messages/{received.headers['x-user-message-id']}")
         assert (await api.get(f"/staff/{ada}/graph", params={"entity": WORD}))["nodes"] == []
 
 
-async def test_erasing_the_newer_fact_makes_the_older_true_again_in_the_graph_too(db: Path, far: FarEnd) -> None:
+async def test_erasing_the_newer_fact_makes_the_older_true_again_in_the_graph_too(
+    db: Path, provider: ScriptedProvider
+) -> None:
     """The home that was superseded by an erased message holds again, as a memory and as a relation."""
-    far.script_structured(
+    provider.script_structured(
         answer(
             fact("Kim lives in Oslo.", "I live in Oslo"),
             relations=[
@@ -115,12 +117,12 @@ async def test_erasing_the_newer_fact_makes_the_older_true_again_in_the_graph_to
         ),
         answer(fact("Kim lives in Bergen.", "I moved to Bergen", object="Bergen", replaces=1)),
     )
-    async with serve_here(db, far, **QUICK) as api:
+    async with serve_here(db, provider, **QUICK) as api:
         ada = await api.make_staff()
         await api.ask(ada, "I live in Oslo.")
-        await wait_learned(api, far, 1)
+        await wait_learned(api, provider, 1)
         moved = await api.ask(ada, "I moved to Bergen.")
-        await wait_learned(api, far, 2)
+        await wait_learned(api, provider, 2)
         assert (await api.get(f"/staff/{ada}/graph"))["edges"] == []
         await api.delete(f"/staff/{ada}/messages/{moved.headers['x-user-message-id']}")
         assert [edge["text"] for edge in (await api.get(f"/staff/{ada}/graph"))["edges"]] == ["user — lives in → Oslo"]

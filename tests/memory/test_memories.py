@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from tests.far_end import FarEnd
-from tests.server import Api
+from tests.tools.provider import ScriptedProvider
+from tests.tools.server import Api
 
 pytestmark = pytest.mark.anyio
 
@@ -37,17 +37,17 @@ async def test_a_list_is_told_in_order_and_all_or_nothing(api: Api, ada: str) ->
     assert len(await api.get(f"/staff/{ada}/memories")) == 5
 
 
-async def test_a_message_can_be_recalled_as_soon_as_it_is_saved(api: Api, ada: str, far: FarEnd) -> None:
+async def test_a_message_can_be_recalled_as_soon_as_it_is_saved(api: Api, ada: str, provider: ScriptedProvider) -> None:
     """An episode is made in the transaction that saves the message, so that even a run under way finds it."""
-    gate = far.hold(["Not", "ed."])
-    async with api.stream(ada, "The boiler code is 4711-zebra.") as hearing:
+    gate = provider.hold(["Not", "ed."])
+    async with api.stream(ada, "The boiler code is 4711-zebra.") as stream_reader:
         gate.release()
-        await hearing.token()
+        await stream_reader.token()
         found = await search(api, ada, "boiler code")
         assert found[0]["kind"] == "episode"
-        assert found[0]["source_message_id"] == hearing.response.headers["x-user-message-id"]
+        assert found[0]["source_message_id"] == stream_reader.response.headers["x-user-message-id"]
         gate.open()
-        await hearing.rest()
+        await stream_reader.rest()
 
 
 async def test_listing_is_newest_first_in_pages(api: Api, ada: str) -> None:
@@ -141,7 +141,7 @@ async def test_any_text_is_a_query(api: Api, ada: str, query: str) -> None:
     assert isinstance(await search(api, ada, query), list)
 
 
-async def test_memory_can_be_switched_off(api: Api, far: FarEnd) -> None:
+async def test_memory_can_be_switched_off(api: Api, provider: ScriptedProvider) -> None:
     """With memory_enabled false nothing is kept and nothing recalled."""
     staff_id = await api.make_staff(memory_enabled=False)
     await api.ask(staff_id, "My locker is number 88.")

@@ -11,9 +11,9 @@ from staffstream.memory import summaries
 from staffstream.storage import conversations, staff
 from staffstream.storage.database import connect, prepare_file
 from staffstream.support.tokens import count_tokens
-from tests.far_end import FarEnd, Gate, Reply, http_error, json_reply
-from tests.server import serve_here
-from tests.waiting import until
+from tests.tools.provider import HostCheck, Reply, ScriptedProvider, http_error, json_reply
+from tests.tools.server import serve_here
+from tests.tools.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -42,11 +42,11 @@ def read_history(request: Any) -> list[bytes]:
     return [orjson.dumps(message) for message in messages]
 
 
-async def test_old_turns_are_folded_and_messages_stay(db: Path, far: FarEnd) -> None:
+async def test_old_turns_are_folded_and_messages_stay(db: Path, provider: ScriptedProvider) -> None:
     """Past the high mark the oldest turns go into the summary; every message is still listed as it was."""
-    far.default = Reply(["Noted. ", LONG], usage={"output_tokens": 5})
-    far.script_structured(*[json_reply({"summary": f"Summary {n}: the house by the sea."}) for n in range(1, 9)])
-    async with serve_here(db, far) as api:
+    provider.default = Reply(["Noted. ", LONG], usage={"output_tokens": 5})
+    provider.script_structured(*[json_reply({"summary": f"Summary {n}: the house by the sea."}) for n in range(1, 9)])
+    async with serve_here(db, provider) as api:
         ada = await api.make_staff(context_budget_tokens=BUDGET, memory_enabled=False)
         for n in range(12):
             await api.ask(ada, f"Question {n}. {LONG}")
@@ -55,52 +55,54 @@ async def test_old_turns_are_folded_and_messages_stay(db: Path, far: FarEnd) -> 
         assert text.startswith("Summary ")
         assert 0 < until_turn < 12
         assert len(await api.messages(ada, limit=200)) == 24
-        last = far.chats[-1].body["messages"]
+        last = provider.chats[-1].body["messages"]
         assert last[0]["content"][0]["text"].startswith("<summary>\nSummary ")
         assert f"Question {until_turn}. " in str(last)  # turns count from 1, questions from 0
         assert f"Question {until_turn - 1}. " not in str(last)
-    assert far.refusals == []
+    assert provider.refusals == []
 
 
-async def test_the_beginning_of_the_prompt_is_the_same_bytes_between_compactions(db: Path, far: FarEnd) -> None:
+async def test_the_beginning_of_the_prompt_is_the_same_bytes_between_compactions(
+    db: Path, provider: ScriptedProvider
+) -> None:
     """As long as no summary was written, each request begins with all the messages of the one before it."""
-    far.default = Reply(["Fine."])
-    async with serve_here(db, far) as api:
+    provider.default = Reply(["Fine."])
+    async with serve_here(db, provider) as api:
         ada = await api.make_staff()
         for n in range(6):
             await api.ask(ada, f"My favourite number is {n}, remember the number {n}.")
-    for earlier, later in zip(far.chats, far.chats[1:], strict=False):
+    for earlier, later in zip(provider.chats, provider.chats[1:], strict=False):
         assert earlier.body["system"] == later.body["system"]
         before, after = read_history(earlier)[:-1], read_history(later)
         assert after[: len(before)] == before
-    marked = [str(request.body).count("cache_control") for request in far.chats]
+    marked = [str(request.body).count("cache_control") for request in provider.chats]
     assert marked == [1, 2, 2, 2, 2, 2]
 
 
-async def test_a_failed_compaction_cuts_at_a_turn_and_says_so(db: Path, far: FarEnd) -> None:
+async def test_a_failed_compaction_cuts_at_a_turn_and_says_so(db: Path, provider: ScriptedProvider) -> None:
     """When no summary can be had, the oldest turns are left out whole, the question never, and the record tells."""
-    far.default = Reply(["Noted. ", LONG], usage={"output_tokens": 5})
-    far.script_structured(*[http_error(529, "overloaded_error")] * 50)
-    async with serve_here(db, far) as api:
+    provider.default = Reply(["Noted. ", LONG], usage={"output_tokens": 5})
+    provider.script_structured(*[http_error(529, "overloaded_error")] * 50)
+    async with serve_here(db, provider) as api:
         ada = await api.make_staff(context_budget_tokens=BUDGET, memory_enabled=False)
         for n in range(12):
-            heard = await api.ask(ada, f"Question {n}. {LONG}")
-        record = await api.get(f"/staff/{ada}/messages/{heard.run_id}/context")
+            received = await api.ask(ada, f"Question {n}. {LONG}")
+        record = await api.get(f"/staff/{ada}/messages/{received.run_id}/context")
         dropped = [item for item in record["dropped"] if item["source"] == "turn"]
         assert dropped
         assert all(len(item["message_ids"]) == 2 for item in dropped)
         assert record["total_tokens"] <= BUDGET
         assert any("summar" in note for note in record["notes"])
-        last = far.chats[-1].body["messages"]
+        last = provider.chats[-1].body["messages"]
         assert last[-1]["content"][-1]["text"] == f"Question 11. {LONG}"
         assert last[0]["role"] == "user"
 
 
-async def test_a_summary_cannot_outgrow_its_size(db: Path, far: FarEnd) -> None:
+async def test_a_summary_cannot_outgrow_its_size(db: Path, provider: ScriptedProvider) -> None:
     """Whatever the model writes, the summary is cut to its share of the budget."""
-    far.default = Reply(["Noted. ", LONG], usage={"output_tokens": 5})
-    far.script_structured(*[json_reply({"summary": "word " * 20_000}) for _ in range(9)])
-    async with serve_here(db, far) as api:
+    provider.default = Reply(["Noted. ", LONG], usage={"output_tokens": 5})
+    provider.script_structured(*[json_reply({"summary": "word " * 20_000}) for _ in range(9)])
+    async with serve_here(db, provider) as api:
         ada = await api.make_staff(context_budget_tokens=BUDGET, memory_enabled=False)
         for n in range(10):
             await api.ask(ada, f"Question {n}. {LONG}")
@@ -112,11 +114,11 @@ async def test_a_summary_cannot_outgrow_its_size(db: Path, far: FarEnd) -> None:
 
 
 @pytest.mark.parametrize("nonsense", [None, [], {}, {"summary": 5}, {"summary": "  "}, {"summary": None}])
-async def test_no_summary_is_kept_from_nonsense(db: Path, far: FarEnd, nonsense: Any) -> None:
+async def test_no_summary_is_kept_from_nonsense(db: Path, provider: ScriptedProvider, nonsense: Any) -> None:
     """An answer without a summary changes nothing."""
-    far.default = Reply(["Noted. ", LONG], usage={"output_tokens": 5})
-    far.script_structured(*[json_reply(nonsense)] * 20)
-    async with serve_here(db, far) as api:
+    provider.default = Reply(["Noted. ", LONG], usage={"output_tokens": 5})
+    provider.script_structured(*[json_reply(nonsense)] * 20)
+    async with serve_here(db, provider) as api:
         ada = await api.make_staff(context_budget_tokens=BUDGET, memory_enabled=False)
         for n in range(6):
             await api.ask(ada, f"Question {n}. {LONG}")
@@ -124,11 +126,11 @@ async def test_no_summary_is_kept_from_nonsense(db: Path, far: FarEnd, nonsense:
         assert load_summary(db) == ("", 0)
 
 
-async def test_erasing_a_summed_up_message_forgets_the_summary(db: Path, far: FarEnd) -> None:
+async def test_erasing_a_summed_up_message_forgets_the_summary(db: Path, provider: ScriptedProvider) -> None:
     """The summary may hold its words: it is written anew from what is left."""
-    far.default = Reply(["Noted. ", LONG], usage={"output_tokens": 5})
-    far.script_structured(*[json_reply({"summary": "They spoke of zanzibar."})] * 20)
-    async with serve_here(db, far) as api:
+    provider.default = Reply(["Noted. ", LONG], usage={"output_tokens": 5})
+    provider.script_structured(*[json_reply({"summary": "They spoke of zanzibar."})] * 20)
+    async with serve_here(db, provider) as api:
         ada = await api.make_staff(context_budget_tokens=BUDGET, memory_enabled=False)
         first = await api.ask(ada, f"Zanzibar. {LONG}")
         for n in range(8):
@@ -140,18 +142,18 @@ async def test_erasing_a_summed_up_message_forgets_the_summary(db: Path, far: Fa
         assert load_summary(db) == ("", 0)
 
 
-async def test_a_message_erased_while_it_is_summed_up_is_in_no_summary(db: Path, far: FarEnd) -> None:
+async def test_a_message_erased_while_it_is_summed_up_is_in_no_summary(db: Path, provider: ScriptedProvider) -> None:
     """The answer that was made with its words is thrown away."""
-    gate = Gate()
-    far.default = Reply(["Noted. ", LONG], usage={"output_tokens": 5})
-    far.script_structured(json_reply({"summary": "They spoke of zanzibar."}, head_gate=gate))
-    far.script_structured(*[json_reply({"summary": "They spoke."})] * 20)
-    async with serve_here(db, far) as api:
+    gate = HostCheck()
+    provider.default = Reply(["Noted. ", LONG], usage={"output_tokens": 5})
+    provider.script_structured(json_reply({"summary": "They spoke of zanzibar."}, head_gate=gate))
+    provider.script_structured(*[json_reply({"summary": "They spoke."})] * 20)
+    async with serve_here(db, provider) as api:
         ada = await api.make_staff(context_budget_tokens=BUDGET, memory_enabled=False)
         first = await api.ask(ada, f"Zanzibar. {LONG}")
         for n in range(5):
             await api.ask(ada, f"Question {n}. {LONG}")
-        await until(lambda: any(request.schema for request in far.requests))
+        await until(lambda: any(request.schema for request in provider.requests))
         await api.delete(f"/staff/{ada}/messages/{first.headers['x-user-message-id']}")
         gate.open()
         await until(lambda: count_unfinished(db) == 0)
@@ -180,11 +182,13 @@ async def test_compactions_converge_however_long_the_past_and_large_the_budget(d
         tx.execute("ROLLBACK")
 
 
-async def test_with_a_long_persona_turns_are_summed_up_before_they_are_lost(db: Path, far: FarEnd) -> None:
+async def test_with_a_long_persona_turns_are_summed_up_before_they_are_lost(
+    db: Path, provider: ScriptedProvider
+) -> None:
     """The marks are shares of what the persona leaves to the talk: what is cut from the window has its summary."""
-    far.default = Reply(["Noted. ", LONG], usage={"output_tokens": 5})
-    far.script_structured(*[json_reply({"summary": f"Summary {n}."}) for n in range(40)])
-    async with serve_here(db, far) as api:
+    provider.default = Reply(["Noted. ", LONG], usage={"output_tokens": 5})
+    provider.script_structured(*[json_reply({"summary": f"Summary {n}."}) for n in range(40)])
+    async with serve_here(db, provider) as api:
         ada = await api.make_staff(context_budget_tokens=3000, persona="kind and wise " * 600)
         for n in range(8):
             await api.ask(ada, f"Question {n}. {LONG}")

@@ -1,6 +1,6 @@
 """The SDK over a real socket, as claude.py uses it.
 
-What each fault of the far end does to a reply is in test_faults.py; here it is what these two rooms make of it.
+What each fault of the provider does to a reply is in test_faults.py; here it is what these two rooms make of it.
 """
 
 import asyncio
@@ -25,9 +25,19 @@ from staffstream.errors import (
     UpstreamTimeout,
 )
 from staffstream.models.anthropic_sdk import find_reader
-from staffstream.models.claude import Claude, Event, Finished, Limits, Prompt
-from tests.far_end import DEADLINE_S, STREAM_HEAD, FarEnd, Gate, Head, Reply, Request, Step, http_error
-from tests.far_end_cases import CASES, ODD, Case
+from staffstream.models.claude import Claude, Event, Finished, Prompt, ProviderTimeouts
+from tests.tools.provider import (
+    DEADLINE_S,
+    STREAM_HEAD,
+    Head,
+    HostCheck,
+    Reply,
+    Request,
+    ScriptedProvider,
+    Step,
+    http_error,
+)
+from tests.tools.provider_cases import CASES, ODD, Case
 
 pytestmark = pytest.mark.anyio
 
@@ -35,9 +45,9 @@ PROMPT = Prompt("claude-test", 100, [], [{"role": "user", "content": [{"type": "
 
 
 @pytest.fixture
-async def claude(far: FarEnd) -> AsyncIterator[Claude]:
-    limits = Limits(DEADLINE_S, DEADLINE_S, DEADLINE_S)
-    async with Claude.open(limits, api_key="sk-ant-test", base_url=far.url) as claude:
+async def claude(provider: ScriptedProvider) -> AsyncIterator[Claude]:
+    limits = ProviderTimeouts(DEADLINE_S, DEADLINE_S, DEADLINE_S)
+    async with Claude.open(limits, api_key="sk-ant-test", base_url=provider.url) as claude:
         yield claude
 
 
@@ -51,20 +61,20 @@ async def _ask(claude: Claude) -> list[Event]:
     return events
 
 
-async def test_the_sdk_sends_what_the_prompt_says(far: FarEnd, claude: Claude) -> None:
+async def test_the_sdk_sends_what_the_prompt_says(provider: ScriptedProvider, claude: Claude) -> None:
     """Key, version, model, limit, messages and a stream asked for; no empty system."""
-    assert _text(await _ask(claude)) == "Hello from the far end."
-    (request,) = far.requests
+    assert _text(await _ask(claude)) == "Hello from the provider."
+    (request,) = provider.requests
     assert request.headers["authorization"] == "Bearer sk-ant-test"
     assert request.body == {"model": "claude-test", "max_tokens": 100, "messages": PROMPT.messages, "stream": True}
-    assert far.refusals == []
+    assert provider.refusals == []
 
 
 @pytest.mark.parametrize("name", ODD)
-async def test_odd_streams(far: FarEnd, claude: Claude, name: str) -> None:
+async def test_odd_streams(provider: ScriptedProvider, claude: Claude, name: str) -> None:
     """What is odd and yet a reply is one; where either reading will do, it is a whole reply or our own error."""
     case = ODD[name]
-    far.script(case.script)
+    provider.script(case.script)
     try:
         events = await _ask(claude)
     except UpstreamError:
@@ -85,20 +95,20 @@ FAULTS = {name: case for name, case in CASES.items() if name not in ODD and name
 
 
 @pytest.mark.parametrize("name", FAULTS)
-async def test_every_fault_is_one_of_our_errors(far: FarEnd, name: str) -> None:
+async def test_every_fault_is_one_of_our_errors(provider: ScriptedProvider, name: str) -> None:
     """With what had been said until then, within the limits, and nothing else raised."""
     case = FAULTS[name]
-    far.script(case.script)
+    provider.script(case.script)
     said: list[Event] = []
     patience_s = 1 if case.stalls else DEADLINE_S
-    limits = Limits(patience_s, patience_s, patience_s)
-    async with Claude.open(limits, api_key="sk-ant-test", base_url=far.url) as claude:
+    limits = ProviderTimeouts(patience_s, patience_s, patience_s)
+    async with Claude.open(limits, api_key="sk-ant-test", base_url=provider.url) as claude:
         with pytest.raises(UpstreamError) as caught:
             await claude.stream_reply(PROMPT, said.extend)
     assert _text(said) == case.text
     assert not any(isinstance(event, Finished) for event in said)
     assert "sk-ant" not in str(caught.value)
-    assert far.url not in caught.value.detail
+    assert provider.url not in caught.value.detail
 
 
 @pytest.mark.parametrize(
@@ -118,100 +128,104 @@ async def test_every_fault_is_one_of_our_errors(far: FarEnd, name: str) -> None:
     ],
 )
 async def test_a_status_is_one_of_our_errors(
-    far: FarEnd, claude: Claude, status: int, kind: str, error: type[UpstreamError]
+    provider: ScriptedProvider, claude: Claude, status: int, kind: str, error: type[UpstreamError]
 ) -> None:
     """By the number."""
-    far.script(http_error(status, kind))
+    provider.script(http_error(status, kind))
     with pytest.raises(error) as caught:
         await _ask(claude)
     assert type(caught.value) is error
-    assert len(far.requests) == 1, "retries are not this room's"
+    assert len(provider.requests) == 1, "retries are not this room's"
 
 
 @pytest.mark.parametrize(
     ("value", "seconds"),
     [("3", 3), ("0.5", 0.5), ("-4", 0), ("soon", None), ("", None), ("nan", None), ("inf", None)],
 )
-async def test_retry_after_is_read(far: FarEnd, claude: Claude, value: str, seconds: float | None) -> None:
+async def test_retry_after_is_read(
+    provider: ScriptedProvider, claude: Claude, value: str, seconds: float | None
+) -> None:
     """A number of seconds; what is none asks for nothing."""
-    far.script(http_error(429, "rate_limit_error", headers={"retry-after": value}))
+    provider.script(http_error(429, "rate_limit_error", headers={"retry-after": value}))
     with pytest.raises(UpstreamRateLimited) as caught:
         await _ask(claude)
     assert caught.value.retry_after_s == seconds
 
 
-async def test_retry_after_may_be_a_date(far: FarEnd, claude: Claude) -> None:
+async def test_retry_after_may_be_a_date(provider: ScriptedProvider, claude: Claude) -> None:
     """As HTTP allows."""
-    far.script(http_error(529, headers={"retry-after": formatdate(time.time() + 30, usegmt=True)}))
+    provider.script(http_error(529, headers={"retry-after": formatdate(time.time() + 30, usegmt=True)}))
     with pytest.raises(UpstreamOverloaded) as caught:
         await _ask(claude)
     assert caught.value.retry_after_s is not None
     assert 20 < caught.value.retry_after_s <= 30
 
 
-async def test_no_key_is_followed_elsewhere(far: FarEnd, claude: Claude) -> None:
+async def test_no_key_is_followed_elsewhere(provider: ScriptedProvider, claude: Claude) -> None:
     """A redirect is refused: it could carry the key to another host."""
-    far.script(CASES["redirect_302"].script)
+    provider.script(CASES["redirect_302"].script)
     with pytest.raises(UpstreamError):
         await _ask(claude)
-    assert len(far.requests) == 1
+    assert len(provider.requests) == 1
 
 
 async def test_nobody_listening_is_a_broken_connection() -> None:
     """With no address in what is told."""
-    async with Claude.open(Limits(1, 1, 1), api_key="k", base_url="http://127.0.0.1:9") as claude:
+    async with Claude.open(ProviderTimeouts(1, 1, 1), api_key="k", base_url="http://127.0.0.1:9") as claude:
         with pytest.raises(UpstreamBroken) as caught:
             await _ask(claude)
     assert "127" not in caught.value.detail
 
 
-async def test_pings_do_not_count_as_content(far: FarEnd) -> None:
+async def test_pings_do_not_count_as_content(provider: ScriptedProvider) -> None:
     """A stream that says nothing but ping is silent."""
-    far.script(CASES["stall_with_pings"].script)
-    async with Claude.open(Limits(DEADLINE_S, DEADLINE_S, 0.2), api_key="k", base_url=far.url) as claude:
+    provider.script(CASES["stall_with_pings"].script)
+    async with Claude.open(ProviderTimeouts(DEADLINE_S, DEADLINE_S, 0.2), api_key="k", base_url=provider.url) as claude:
         with pytest.raises(UpstreamTimeout):
             await _ask(claude)
 
 
-async def test_a_slow_reply_is_no_silent_one(far: FarEnd) -> None:
+async def test_a_slow_reply_is_no_silent_one(provider: ScriptedProvider) -> None:
     """Each token starts the count anew; a whole reply may take many times the limit."""
-    far.script(Reply(["a"] * 8, delay_s=0.2))
-    async with Claude.open(Limits(DEADLINE_S, DEADLINE_S, 1), api_key="k", base_url=far.url) as claude:
+    provider.script(Reply(["a"] * 8, delay_s=0.2))
+    async with Claude.open(ProviderTimeouts(DEADLINE_S, DEADLINE_S, 1), api_key="k", base_url=provider.url) as claude:
         assert _text(await _ask(claude)) == "a" * 8
 
 
-async def test_many_replies_are_made_at_once(far: FarEnd, claude: Claude) -> None:
+async def test_many_replies_are_made_at_once(provider: ScriptedProvider, claude: Claude) -> None:
     """More than the 100 connections that aiohttp has when nobody asks for another number."""
-    gate = Gate()
-    far.default = Reply(["a"], gate=gate)
+    gate = HostCheck()
+    provider.default = Reply(["a"], gate=gate)
     asking = [asyncio.create_task(_ask(claude)) for _ in range(120)]
-    await far.arrived(120)
+    await provider.arrived(120)
     gate.open()
     assert {_text(events) for events in await asyncio.gather(*asking)} == {"a"}
 
 
-async def test_the_sdks_transport_lets_us_read_beneath_it(far: FarEnd) -> None:
+async def test_the_sdks_transport_lets_us_read_beneath_it(provider: ScriptedProvider) -> None:
     """Should a release of it no longer, every reply still comes, and each token costs a tenth more."""
     http = anthropic.DefaultAioHttpClient()
-    async with anthropic.AsyncAnthropic(api_key="k", base_url=far.url, http_client=http) as client:
+    async with anthropic.AsyncAnthropic(api_key="k", base_url=provider.url, http_client=http) as client:
         async with client.messages.with_streaming_response.create(
             model="claude-test", max_tokens=1, messages=[{"role": "user", "content": "Hi"}], stream=True
         ) as response:
             assert find_reader(response.http_response) is not None
 
 
-async def test_the_sdk_is_imported_when_it_is_first_needed(far: FarEnd) -> None:
+async def test_the_sdk_is_imported_when_it_is_first_needed(provider: ScriptedProvider) -> None:
     """Importing it takes most of a start: a server takes requests before, and what is asked early waits for it."""
     script = "import sys, staffstream.server, staffstream.cli; assert 'anthropic' not in sys.modules; import anthropic"
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", script)
     assert await process.wait() == 0
-    async with Claude.open(Limits(DEADLINE_S, DEADLINE_S, DEADLINE_S), api_key="k", base_url=far.url) as early:
+    async with Claude.open(
+        ProviderTimeouts(DEADLINE_S, DEADLINE_S, DEADLINE_S), api_key="k", base_url=provider.url
+    ) as early:
         asking = [asyncio.create_task(_ask(early)) for _ in range(2)]
         asking[0].cancel()  # whoever waits for it may be cancelled
         assert _text(await asking[1])
 
 
-async def test_an_import_that_fails_is_tried_again(far: FarEnd) -> None:
+async def test_an_import_that_fails_is_tried_again(provider: ScriptedProvider) -> None:
     """The SDK may be there the next time, and one failure is not to end all replies of a server."""
 
     class Missing(Exception):
@@ -221,19 +235,19 @@ async def test_an_import_that_fails_is_tried_again(far: FarEnd) -> None:
         raise Missing
 
     async with Claude.open(
-        Limits(DEADLINE_S, DEADLINE_S, DEADLINE_S), api_key="k", base_url=far.url, make_transport=fail
+        ProviderTimeouts(DEADLINE_S, DEADLINE_S, DEADLINE_S), api_key="k", base_url=provider.url, make_transport=fail
     ) as claude:
         for _ in range(2):
             with pytest.raises(Missing):
                 await _ask(claude)
 
 
-async def test_a_reply_is_heard_in_the_calls_that_receive_it(far: FarEnd, claude: Claude) -> None:
+async def test_a_reply_is_heard_in_the_calls_that_receive_it(provider: ScriptedProvider, claude: Claude) -> None:
     """No task is woken for a token. Should a release of the SDK or aiohttp no longer let us, every reply still comes,
     and costs more.
     """
     tasks: list[object] = []
-    gate = far.hold(["one", "two", "three"])
+    gate = provider.hold(["one", "two", "three"])
 
     def take(events: list[Event]) -> None:
         if _text(events):
@@ -245,32 +259,32 @@ async def test_a_reply_is_heard_in_the_calls_that_receive_it(far: FarEnd, claude
     assert tasks[1:] == [None, None], "the first may have come with the head"
 
 
-async def test_a_reply_that_came_with_its_head_is_whole(far: FarEnd, claude: Claude) -> None:
+async def test_a_reply_that_came_with_its_head_is_whole(provider: ScriptedProvider, claude: Claude) -> None:
     """However much of it waits by the time it is listened to: aiohttp holds back what is more than it keeps."""
     pieces = ["many words " * 9_000] * 40
-    far.script(Reply(pieces))
+    provider.script(Reply(pieces))
     assert _text(await _ask(claude)) == "".join(pieces)
 
 
-async def test_what_a_reply_logs_is_its_own(far: FarEnd, claude: Claude) -> None:
+async def test_what_a_reply_logs_is_its_own(provider: ScriptedProvider, claude: Claude) -> None:
     """Its events come in the context of who asked, not of who opened the connection that both used."""
     asker = contextvars.ContextVar("asker", default="nobody")
     for name in ("first", "second"):
-        heard: list[str] = []
-        gate = far.hold(["one", "two"])
+        received: list[str] = []
+        gate = provider.hold(["one", "two"])
 
-        def take(events: list[Event], gate: Gate = gate, heard: list[str] = heard) -> None:
-            heard.append(asker.get())
+        def take(events: list[Event], gate: HostCheck = gate, received: list[str] = received) -> None:
+            received.append(asker.get())
             gate.release(1)
 
         asker.set(name)
         gate.release(1)
         await claude.stream_reply(PROMPT, take)
-        assert set(heard) == {name}
-        assert len(heard) > 1
+        assert set(received) == {name}
+        assert len(received) > 1
 
 
-async def test_a_compressed_reply_is_read(far: FarEnd, claude: Claude) -> None:
+async def test_a_compressed_reply_is_read(provider: ScriptedProvider, claude: Claude) -> None:
     """A proxy may compress whatever we say we take."""
     head = Head(200, {**STREAM_HEAD.headers, "content-encoding": "gzip"})
 
@@ -278,11 +292,11 @@ async def test_a_compressed_reply_is_read(far: FarEnd, claude: Claude) -> None:
         plain = b"".join(step for step in Reply(("Hel", "lo"))(request) if isinstance(step, bytes))
         return [head, gzip.compress(plain)]
 
-    far.script(answer)
+    provider.script(answer)
     assert _text(await _ask(claude)) == "Hello"
 
 
-async def test_leaving_a_reply_closes_the_connection(far: FarEnd, claude: Claude) -> None:
+async def test_leaving_a_reply_closes_the_connection(provider: ScriptedProvider, claude: Claude) -> None:
     """What takes the events may refuse them; Claude is then no longer paid for a reply that nobody hears."""
 
     class Enough(Exception):
@@ -292,10 +306,10 @@ async def test_leaving_a_reply_closes_the_connection(far: FarEnd, claude: Claude
         if _text(events):
             raise Enough
 
-    far.hold(["one", "two"]).release(1)
+    provider.hold(["one", "two"]).release(1)
     with pytest.raises(Enough):
         await claude.stream_reply(PROMPT, refuse)
-    await far.left(1)
+    await provider.left(1)
 
 
 async def test_the_key_is_in_no_exception() -> None:
@@ -305,7 +319,7 @@ async def test_the_key_is_in_no_exception() -> None:
         async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
             raise httpx2.ConnectError("cannot connect", request=request)
 
-    async with Claude.open(Limits(1, 1, 1), api_key="sk-ant-hidden", make_transport=Broken) as claude:
+    async with Claude.open(ProviderTimeouts(1, 1, 1), api_key="sk-ant-hidden", make_transport=Broken) as claude:
         with pytest.raises(UpstreamBroken) as caught:
             await _ask(claude)
     cause: BaseException | None = caught.value

@@ -80,9 +80,9 @@ def test_any_text_comes_through_any_cuts(pieces: list[str], data: st.DataObject)
     stream = _say(*pieces)
     cuts = data.draw(st.lists(st.integers(0, len(stream)), max_size=6))
     units = "".join(pieces).encode("utf-16-le", "surrogatepass")
-    heard = _text(_feed(stream, *cuts))
-    assert _without_lone(heard) == _without_lone(units.decode("utf-16-le", "replace"))
-    heard.encode("utf-8")
+    received = _text(_feed(stream, *cuts))
+    assert _without_lone(received) == _without_lone(units.decode("utf-16-le", "replace"))
+    received.encode("utf-8")
 
 
 def _without_lone(text: str) -> str:

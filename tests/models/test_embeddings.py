@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from staffstream.errors import SetupError
 from staffstream.models.embeddings import load_static_embedder, make_embedder
-from tests.server import leave_out
+from tests.tools.server import leave_out
 
 pytestmark = pytest.mark.anyio
 RECORDED = json.loads((Path(__file__).parents[1] / "data" / "static_embedder.json").read_text("utf-8"))["texts"]
@@ -38,11 +38,11 @@ def test_the_shipped_table_gives_the_recorded_vectors(recorded: dict[str, Any]) 
 
 def test_near_meanings_are_nearer_than_far_ones() -> None:
     """The vectors carry meaning, not only words."""
-    near, question, far = load_static_embedder().embed_now(
+    near, question, provider = load_static_embedder().embed_now(
         ["I adopted a puppy", "Do you have a dog?", "The stock market fell on Monday"]
     )
     assert question @ near > 0.3
-    assert question @ far < 0.1
+    assert question @ provider < 0.1
 
 
 def test_nothing_known_gives_a_row_of_zeros() -> None:

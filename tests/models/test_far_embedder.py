@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from staffstream.storage.database import connect
-from tests.embedding_server import Answer, EmbeddingServer, answer_well, count_vectors
-from tests.extractions import hasten_jobs
-from tests.far_end import FarEnd
-from tests.server import make_environment, serve_here
-from tests.waiting import until
+from tests.tools.embedding_server import Answer, EmbeddingServer, answer_well, count_vectors
+from tests.tools.extractions import hasten_jobs
+from tests.tools.provider import ScriptedProvider
+from tests.tools.server import make_environment, serve_here
+from tests.tools.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -55,12 +55,12 @@ def count_dead(db: Path) -> int:
 
 
 async def test_what_is_said_while_the_embedder_is_away_waits_for_it(
-    db: Path, far: FarEnd, moody: tuple[Moody, dict[str, Any]]
+    db: Path, provider: ScriptedProvider, moody: tuple[Moody, dict[str, Any]]
 ) -> None:
     """Messages are accepted and found by their words, readiness says so, and the vectors follow."""
     server, settings = moody
     server.status = 401
-    async with serve_here(db, far, **settings) as api:
+    async with serve_here(db, provider, **settings) as api:
         ada = await api.make_staff()
         assert (await api.ask(ada, "The boiler code is 4711-zebra.")).end["type"] == "done"
         await until(lambda: count_dead(db) == 1)
@@ -78,25 +78,27 @@ async def test_what_is_said_while_the_embedder_is_away_waits_for_it(
 
 
 async def test_a_start_makes_up_for_vectors_that_are_missing(
-    db: Path, far: FarEnd, moody: tuple[Moody, dict[str, Any]]
+    db: Path, provider: ScriptedProvider, moody: tuple[Moody, dict[str, Any]]
 ) -> None:
     """Nobody has to speak for what was given up: the next start asks again."""
     server, settings = moody
     server.status = 403
-    async with serve_here(db, far, **settings) as api:
+    async with serve_here(db, provider, **settings) as api:
         await api.post(f"/staff/{await api.make_staff()}/memories", {"text": "Kim likes tea."}, 201)
         await until(lambda: count_dead(db) == 1)
     server.status = 200
-    async with serve_here(db, far, **settings):
+    async with serve_here(db, provider, **settings):
         hasten_jobs(db)
         await until(lambda: count_vectors(db) == 1)
         await until(lambda: count_dead(db) == 0)
 
 
-async def test_reembedding_survives_a_kill(db: Path, far: FarEnd, moody: tuple[Moody, dict[str, Any]]) -> None:
+async def test_reembedding_survives_a_kill(
+    db: Path, provider: ScriptedProvider, moody: tuple[Moody, dict[str, Any]]
+) -> None:
     """Killed in the middle, the next `staffstream reembed` asks for the rest alone, and shows how far it is."""
     server, settings = moody
-    async with serve_here(db, far) as api:
+    async with serve_here(db, provider) as api:
         ada = await api.make_staff()
         await api.post(f"/staff/{ada}/memories", [{"text": f"Kim owns {n} boats."} for n in range(300)], 201)
     server.good_answers = 4  # of 64 texts: one batch of 256, and no more

@@ -1,4 +1,4 @@
-"""Embedders at a far end: batched, tried again, and believed in nothing that was not checked."""
+"""Embedders at a provider: batched, tried again, and believed in nothing that was not checked."""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -10,7 +10,7 @@ import pytest
 from staffstream.errors import SetupError
 from staffstream.models.embeddings import EmbedderUnavailable
 from staffstream.models.embeddings.remote import OpenAICompatibleEmbedder, VoyageEmbedder
-from tests.embedding_server import Answer, EmbeddingServer, answer_well
+from tests.tools.embedding_server import Answer, EmbeddingServer, answer_well
 
 pytestmark = pytest.mark.anyio
 
@@ -61,7 +61,7 @@ async def test_a_question_is_tried_once() -> None:
 
 
 async def test_a_refusal_is_not_repeated_and_gives_nothing_away() -> None:
-    """A wrong key fails at once, and neither the key nor the far end's words are in the error."""
+    """A wrong key fails at once, and neither the key nor the provider's words are in the error."""
     server = EmbeddingServer((401, {}, {"error": f"bad key {KEY}"}))
     async with embedder_at(server) as embedder:
         with pytest.raises(EmbedderUnavailable) as caught:

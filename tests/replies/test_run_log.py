@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from staffstream.errors import BadCursor
 from staffstream.replies.run_log import RunLog, encode_ended_run
 from staffstream.support import sse
-from tests.frames import Frame, FrameReader
+from tests.tools.frames import Frame, FrameReader
 
 pytestmark = pytest.mark.anyio
 
@@ -169,14 +169,14 @@ async def test_readers_are_woken_and_do_not_wait_for_each_other() -> None:
     """One reads as it comes, one takes nothing until the end; both hear everything."""
     log = RunLog("r")
     quick, lazy = log.follow(heartbeat_s=LONG_S), log.follow(heartbeat_s=LONG_S)
-    heard = []
+    received = []
     for text in ("one", " two", " three"):
         log.append(text)
-        heard.append(await anext(quick))
+        received.append(await anext(quick))
     assert log.reader_count == 1, "a reader counts from its first read on"
     log.close(DONE)
-    heard += await _collect(quick)
-    assert _text(_read(*heard)) == _text(_read(*await _collect(lazy))) == "one two three"
+    received += await _collect(quick)
+    assert _text(_read(*received)) == _text(_read(*await _collect(lazy))) == "one two three"
     assert log.reader_count == 0
 
 

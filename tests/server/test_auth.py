@@ -18,8 +18,8 @@ from staffstream.domain import Caller
 from staffstream.errors import SetupError
 from staffstream.storage import keys
 from staffstream.storage.database import connect, prepare_file, transact
-from tests.far_end import FarEnd, Reply
-from tests.server import Api, make_settings, open_api, read_problem, serve_asgi_here, serve_here, start_server
+from tests.tools.provider import Reply, ScriptedProvider
+from tests.tools.server import Api, make_settings, open_api, read_problem, serve_asgi_here, serve_here, start_server
 
 pytestmark = pytest.mark.anyio
 
@@ -101,8 +101,8 @@ class House:
 
 
 @pytest.fixture
-async def house(db: Path, far: FarEnd) -> AsyncIterator[House]:
-    far.default = Reply([SECRET, " it is"])
+async def house(db: Path, provider: ScriptedProvider) -> AsyncIterator[House]:
+    provider.default = Reply([SECRET, " it is"])
     prepare_file(db)
     with contextlib.closing(connect(db)) as connection, transact(connection):
         texts = {
@@ -110,7 +110,7 @@ async def house(db: Path, far: FarEnd) -> AsyncIterator[House]:
             "ada2": keys.create_key(connection, "ada's phone", user_id="ada", role="member")[1],
             "bob": keys.create_key(connection, "bob", role="member")[1],
         }
-    async with serve_here(db, far, auth="keys") as api:
+    async with serve_here(db, provider, auth="keys") as api:
         house = House(api, texts)
         await house.move_in()
         yield house
@@ -217,13 +217,13 @@ async def test_a_key_revoked_on_the_file_is_refused_at_once(house: House, db: Pa
     assert (await house.call("GET", "/api/v1/staff", "bob")).status_code == 401
 
 
-async def test_the_last_use_is_recorded_without_a_write_a_request(db: Path, far: FarEnd) -> None:
+async def test_the_last_use_is_recorded_without_a_write_a_request(db: Path, provider: ScriptedProvider) -> None:
     """It is in the file when the server has stopped, and only then or after a while."""
     prepare_file(db)
     with contextlib.closing(connect(db)) as connection, transact(connection):
         used, text = keys.create_key(connection, "ada")
         keys.create_key(connection, "bob")
-    async with serve_here(db, far, auth="keys") as api:
+    async with serve_here(db, provider, auth="keys") as api:
         commits = itertools.count()
         api.app.state.service.database.on_commit = lambda *_: next(commits)
         for _ in range(5):

@@ -13,29 +13,29 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.far_end import DEADLINE_S, FarEnd
-from tests.server import Api, read_problem, serve_here
+from tests.tools.provider import DEADLINE_S, ScriptedProvider
+from tests.tools.server import Api, read_problem, serve_here
 
 pytestmark = pytest.mark.anyio
 
 DOORS = ["messages", "messages/stream"]
 
 
-async def _post(api: Api, ada: str, content: Any, door: str = "messages/stream", **headers: str) -> tuple[int, str]:
+async def _post(api: Api, ada: str, content: Any, mode: str = "messages/stream", **headers: str) -> tuple[int, str]:
     """Status and code ('' if there is none) of a raw body."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    response = await api.http.post(f"/staff/{ada}/{door}", content=content, headers=named)
+    response = await api.http.post(f"/staff/{ada}/{mode}", content=content, headers=named)
     return response.status_code, read_problem(response)["code"] if response.status_code >= 400 else ""
 
 
-async def _is_untouched(api: Api, ada: str, far: FarEnd) -> bool:
+async def _is_untouched(api: Api, ada: str, provider: ScriptedProvider) -> bool:
     """Nothing was saved, Claude was not asked, and the server answers on."""
     assert await api.messages(ada) == []
-    assert far.requests == []
+    assert provider.requests == []
     return (await api.ask(ada, "Still there?")).end["type"] == "done"
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("mode", DOORS)
 @pytest.mark.parametrize(
     "body",
     [
@@ -44,34 +44,36 @@ async def _is_untouched(api: Api, ada: str, far: FarEnd) -> bool:
         b'{"content": "\\x41"}', b'{"content": "\\u12"}', b"// comment\n{}",
     ],
 )  # fmt: skip
-async def test_what_is_no_json_is_400(api: Api, ada: str, far: FarEnd, door: str, body: bytes) -> None:
-    """By both doors."""
-    assert await _post(api, ada, body, door) == (400, "not_json")
-    assert await _is_untouched(api, ada, far)
+async def test_what_is_no_json_is_400(api: Api, ada: str, provider: ScriptedProvider, mode: str, body: bytes) -> None:
+    """By both modes."""
+    assert await _post(api, ada, body, mode) == (400, "not_json")
+    assert await _is_untouched(api, ada, provider)
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("mode", DOORS)
 @pytest.mark.parametrize("body", [b"null", b"true", b"7", b"1e5", b'"Hi"', b"[]", b"{}", b'[{"content": "Hi"}]'])
-async def test_json_of_another_shape_is_422(api: Api, ada: str, far: FarEnd, door: str, body: bytes) -> None:
+async def test_json_of_another_shape_is_422(
+    api: Api, ada: str, provider: ScriptedProvider, mode: str, body: bytes
+) -> None:
     """With where the mistake is."""
-    assert await _post(api, ada, body, door) == (422, "invalid")
-    assert await _is_untouched(api, ada, far)
+    assert await _post(api, ada, body, mode) == (422, "invalid")
+    assert await _is_untouched(api, ada, provider)
 
 
 @pytest.mark.parametrize("depth", [40, 255, 1000, 1024, 1025, 100_000, 400_000])
 @pytest.mark.parametrize("shape", ["[{}]", '{{"a":{}}}', '{{"content":{}}}', '{{"content":"Hi","x":{}}}'])
-async def test_deep_nesting_is_refused(api: Api, ada: str, far: FarEnd, depth: int, shape: str) -> None:
+async def test_deep_nesting_is_refused(api: Api, ada: str, provider: ScriptedProvider, depth: int, shape: str) -> None:
     """In the whole body or in one field: no recursion of ours, or of a library's, gives way."""
     inner = "[" * depth + "]" * depth
     status, _ = await _post(api, ada, shape.format(inner).encode())
     assert status in (400, 413, 422)
-    assert await _is_untouched(api, ada, far)
+    assert await _is_untouched(api, ada, provider)
 
 
-async def test_deep_objects_are_refused(api: Api, ada: str, far: FarEnd) -> None:
+async def test_deep_objects_are_refused(api: Api, ada: str, provider: ScriptedProvider) -> None:
     """Like deep lists."""
     assert (await _post(api, ada, b'{"a":' * 50_000 + b"1" + b"}" * 50_000))[0] == 400
-    assert await _is_untouched(api, ada, far)
+    assert await _is_untouched(api, ada, provider)
 
 
 @pytest.mark.parametrize(
@@ -88,12 +90,12 @@ async def test_deep_objects_are_refused(api: Api, ada: str, far: FarEnd) -> None
     ],
     ids=lambda body: body[:24].decode(),
 )
-async def test_wrong_types_are_refused(api: Api, ada: str, far: FarEnd, body: bytes) -> None:
+async def test_wrong_types_are_refused(api: Api, ada: str, provider: ScriptedProvider, body: bytes) -> None:
     """Huge numbers, objects for text, thousands of unknown fields; the answer stays small."""
     response = await api.http.post(f"/staff/{ada}/messages/stream", content=body)
     assert response.status_code in (400, 413, 422)
     assert len(response.content) < 20_000
-    assert await _is_untouched(api, ada, far)
+    assert await _is_untouched(api, ada, provider)
 
 
 async def test_a_key_given_twice_is_no_harm(api: Api, ada: str) -> None:
@@ -133,16 +135,16 @@ FIVE_MB = json.dumps({"content": "x" * 5 * 1024 * 1024}).encode()
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-async def test_five_megabytes_are_too_large(api: Api, ada: str, far: FarEnd, chunked: bool) -> None:
+async def test_five_megabytes_are_too_large(api: Api, ada: str, provider: ScriptedProvider, chunked: bool) -> None:
     """With a length or in chunks without one; the client gets to read the answer, every time."""
     for _ in range(10):
         assert await _post(api, ada, _in_pieces(FIVE_MB) if chunked else FIVE_MB) == (413, "too_large")
-    assert await _is_untouched(api, ada, far)
+    assert await _is_untouched(api, ada, provider)
 
 
-async def test_the_largest_body_is_taken(db: Any, far: FarEnd) -> None:
+async def test_the_largest_body_is_taken(db: Any, provider: ScriptedProvider) -> None:
     """And one byte more is not."""
-    async with serve_here(db, far, max_body_bytes=2048, context_budget_tokens=100_000) as api:
+    async with serve_here(db, provider, max_body_bytes=2048, context_budget_tokens=100_000) as api:
         ada = await api.make_staff()
         empty = len(b'{"content":""}')
         for size, status in ((2048, 200), (2049, 413)):
@@ -186,7 +188,7 @@ async def _exchange(api: Api, data: bytes, *, end: bool = False) -> bytes:
 # ── types ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("mode", DOORS)
 @pytest.mark.parametrize(
     "media_type",
     [
@@ -199,11 +201,11 @@ async def _exchange(api: Api, data: bytes, *, end: bool = False) -> bytes:
     ],
 )
 async def test_a_body_that_says_it_is_something_else_is_415(
-    api: Api, ada: str, far: FarEnd, door: str, media_type: str
+    api: Api, ada: str, provider: ScriptedProvider, mode: str, media_type: str
 ) -> None:
     """Whatever it is: a form from another site could not be told from a request of ours."""
-    assert await _post(api, ada, b'{"content":"Hi"}', door, Content_Type=media_type) == (415, "unsupported_media_type")
-    assert await _is_untouched(api, ada, far)
+    assert await _post(api, ada, b'{"content":"Hi"}', mode, Content_Type=media_type) == (415, "unsupported_media_type")
+    assert await _is_untouched(api, ada, provider)
 
 
 @pytest.mark.parametrize(
@@ -233,19 +235,19 @@ async def test_json_is_read_without_a_type(api: Api, ada: str) -> None:
 
 
 @pytest.mark.parametrize("framing", ["Content-Length: 1000", "Transfer-Encoding: chunked"])
-async def test_a_body_that_does_not_come_is_408(db: Any, far: FarEnd, framing: str) -> None:
+async def test_a_body_that_does_not_come_is_408(db: Any, provider: ScriptedProvider, framing: str) -> None:
     """After body_timeout_s, and the connection is closed: nobody can hold places for ever."""
-    async with serve_here(db, far, body_timeout_s=0.2) as api:
+    async with serve_here(db, provider, body_timeout_s=0.2) as api:
         ada = await api.make_staff()
         answer = await _exchange(api, _write_head(api, f"/staff/{ada}/messages/stream", framing))
         assert answer.startswith(b"HTTP/1.1 408")
         assert b'"code":"request_timeout"' in answer
-        assert await _is_untouched(api, ada, far)
+        assert await _is_untouched(api, ada, provider)
 
 
-async def test_a_body_that_drips_is_408_too(db: Any, far: FarEnd) -> None:
+async def test_a_body_that_drips_is_408_too(db: Any, provider: ScriptedProvider) -> None:
     """The time is for the whole body, not for each byte."""
-    async with serve_here(db, far, body_timeout_s=0.3) as api:
+    async with serve_here(db, provider, body_timeout_s=0.3) as api:
         ada = await api.make_staff()
 
         async def drip() -> AsyncIterator[bytes]:
@@ -255,26 +257,26 @@ async def test_a_body_that_drips_is_408_too(db: Any, far: FarEnd) -> None:
 
         with contextlib.suppress(httpx.TransportError):  # still sending, it may be told of a reset instead
             assert await _post(api, ada, drip()) == (408, "request_timeout")
-        assert await _is_untouched(api, ada, far)
+        assert await _is_untouched(api, ada, provider)
 
 
 @pytest.mark.parametrize("framing", ["Content-Length: 1000", "Transfer-Encoding: chunked"])
-async def test_a_body_that_is_cut_is_nothing(api: Api, ada: str, far: FarEnd, framing: str) -> None:
+async def test_a_body_that_is_cut_is_nothing(api: Api, ada: str, provider: ScriptedProvider, framing: str) -> None:
     """Half a message is not a message."""
     head = _write_head(api, f"/staff/{ada}/messages", framing)
     half = b'10\r\n{"content":"Half' if "chunked" in framing else b'{"content":"Half'
     answer = await _exchange(api, head + half, end=True)
     assert answer == b"" or answer.startswith(b"HTTP/1.1 400")
-    assert await _is_untouched(api, ada, far)
+    assert await _is_untouched(api, ada, provider)
 
 
 async def test_bodies_where_none_belongs_are_no_harm(api: Api, ada: str) -> None:
     """On GET, DELETE and cancel."""
-    heard = await api.ask(ada, "Hi")
+    received = await api.ask(ada, "Hi")
     for method, path in [
         ("GET", "/messages"),
-        ("POST", f"/runs/{heard.run_id}/cancel"),
-        ("GET", f"/runs/{heard.run_id}"),
+        ("POST", f"/runs/{received.run_id}/cancel"),
+        ("GET", f"/runs/{received.run_id}"),
     ]:
         response = await api.http.request(method, f"/staff/{ada}{path}", content=b"\xff{" * 1000)
         assert response.status_code == 200
@@ -303,16 +305,16 @@ BARELY = settings(max_examples=60, deadline=None, suppress_health_check=[HealthC
 @given(body=BODIES)
 async def test_no_body_makes_a_server_error(api: Api, ada: str, body: bytes) -> None:
     """Of any call that reads one: below 500, and a problem document if it is refused."""
-    heard = "019a0000-0000-7000-8000-000000000000"
+    received = "019a0000-0000-7000-8000-000000000000"
     for method, path in [
         ("POST", "/staff"),
         ("PATCH", f"/staff/{ada}"),
         ("POST", f"/staff/{ada}/messages"),
         ("POST", f"/staff/{ada}/messages/stream"),
         ("POST", f"/staff/{ada}/conversations"),
-        ("PATCH", f"/staff/{ada}/conversations/{heard}"),
-        ("POST", f"/staff/{ada}/messages/{heard}/feedback"),
-        ("POST", f"/staff/{ada}/messages/{heard}/regenerate"),
+        ("PATCH", f"/staff/{ada}/conversations/{received}"),
+        ("POST", f"/staff/{ada}/messages/{received}/feedback"),
+        ("POST", f"/staff/{ada}/messages/{received}/regenerate"),
         ("POST", f"/staff/{ada}/memories"),
         ("POST", f"/staff/{ada}/context"),
     ]:

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from staffstream.domain import clean_text
-from tests.far_end import PIECES, FarEnd
-from tests.far_end_cases import BROKEN, CASES, ODD, REFUSED_EARLY
-from tests.frames import Heard
-from tests.server import Api, serve_here
+from tests.tools.frames import ReadStream
+from tests.tools.provider import PIECES, ScriptedProvider
+from tests.tools.provider_cases import BROKEN, CASES, ODD, REFUSED_EARLY
+from tests.tools.server import Api, serve_here
 
 pytestmark = pytest.mark.anyio
 
@@ -81,98 +81,100 @@ CODES = {
 }
 
 
-async def _meet(db: Path, far: FarEnd, name: str, door: str = "stream") -> tuple[Heard, dict[str, Any], list[Any]]:
+async def _meet(
+    db: Path, provider: ScriptedProvider, name: str, mode: str = "stream"
+) -> tuple[ReadStream, dict[str, Any], list[Any]]:
     """What the client heard of one case, and the run and the messages that it left; then the conversation goes on.
 
     The limits are small only where the case is about them, so that a busy machine changes nothing about the others.
     """
     small = {"first_event_timeout_s": 0.5, "stream_timeout_s": 0.5, "run_timeout_s": 1.0} if CASES[name].stalls else {}
-    far.script(CASES[name].script)
-    async with serve_here(db, far, upstream_retries=0, **small) as api:
+    provider.script(CASES[name].script)
+    async with serve_here(db, provider, upstream_retries=0, **small) as api:
         ada = await api.make_staff()
-        heard = await api.ask(ada, "Hi")
-        run_id = str(heard.problem["run_id"] if heard.problem else heard.run_id)
+        received = await api.ask(ada, "Hi")
+        run_id = str(received.problem["run_id"] if received.problem else received.run_id)
         run, messages = await api.run(ada, run_id), await api.messages(ada)
         if not small:
-            await _go_on(api, far, ada)
+            await _go_on(api, provider, ada)
     if small:
-        async with serve_here(db, far) as api:
-            await _go_on(api, far, ada)
-    return heard, run, messages
+        async with serve_here(db, provider) as api:
+            await _go_on(api, provider, ada)
+    return received, run, messages
 
 
-async def _go_on(api: Api, far: FarEnd, staff_id: str) -> None:
+async def _go_on(api: Api, provider: ScriptedProvider, staff_id: str) -> None:
     """Whatever happened, the next question is answered, and Claude takes its history."""
     assert (await api.ask(staff_id, "And now?")).text == "".join(PIECES)
-    assert far.refusals == []
+    assert provider.refusals == []
 
 
 def test_every_fault_has_its_code() -> None:
-    """A case that is added to the far end fails here until it is said what is to come of it."""
+    """A case that is added to the provider fails here until it is said what is to come of it."""
     assert CODES.keys() == {*REFUSED_EARLY, *BROKEN}
 
 
 @pytest.mark.parametrize("name", [*REFUSED_EARLY, *BROKEN])
-async def test_a_broken_reply_ends_once_and_honestly(db: Path, far: FarEnd, name: str) -> None:
+async def test_a_broken_reply_ends_once_and_honestly(db: Path, provider: ScriptedProvider, name: str) -> None:
     """One HTTP problem, or one error frame after the text; the run failed with the same code, its text is kept."""
     text = CASES[name].text
-    heard, run, messages = await _meet(db, far, name)
-    end = heard.problem or heard.end
+    received, run, messages = await _meet(db, provider, name)
+    end = received.problem or received.end
     assert end["code"] == CODES[name]
     assert run["state"] == "failed"
     assert run["error"] == {key: end[key] for key in ("code", "detail", "retryable")}
-    if heard.problem:
-        assert heard.status == STATUS[end["code"]]
+    if received.problem:
+        assert received.status == STATUS[end["code"]]
         assert text == ""
     else:
         assert end["type"] == "error"
         assert end["message_id"] == run["message_id"]
     if name == "never_ends":
-        text = heard.text
+        text = received.text
         assert text.startswith("OneOne")
-    assert heard.text == run["partial_text"] == text
+    assert received.text == run["partial_text"] == text
     replies = [(m["content"], m["status"], m["id"]) for m in messages if m["message_type"] == "assistant"]
     assert replies == ([(text, "interrupted", run["id"])] if text else [])
     assert run["message_id"] == (run["id"] if text else None)
 
 
 @pytest.mark.parametrize("name", REFUSED_EARLY)
-async def test_what_fails_before_the_stream_is_a_status(db: Path, far: FarEnd, name: str) -> None:
+async def test_what_fails_before_the_stream_is_a_status(db: Path, provider: ScriptedProvider, name: str) -> None:
     """A refusal known within the first second is a status with a problem, never a 200."""
-    heard, _, messages = await _meet(db, far, name)
-    assert heard.status == STATUS[CODES[name]]
+    received, _, messages = await _meet(db, provider, name)
+    assert received.status == STATUS[CODES[name]]
     assert [m["message_type"] for m in messages] == ["user"]
 
 
-async def test_retry_after_is_passed_on(db: Path, far: FarEnd) -> None:
+async def test_retry_after_is_passed_on(db: Path, provider: ScriptedProvider) -> None:
     """A client is told to wait as long as Claude asks us to."""
-    heard, _, _ = await _meet(db, far, "http_429_retry_after_an_hour")
-    assert heard.headers["retry-after"] == "3600"
+    received, _, _ = await _meet(db, provider, "http_429_retry_after_an_hour")
+    assert received.headers["retry-after"] == "3600"
 
 
 @pytest.mark.parametrize("name", ODD)
-async def test_an_odd_reply_is_done_or_failed(db: Path, far: FarEnd, name: str) -> None:
+async def test_an_odd_reply_is_done_or_failed(db: Path, provider: ScriptedProvider, name: str) -> None:
     """What can be read as a whole reply is done with its text and stop reason; either way it is one end."""
     case = CASES[name]
-    heard, run, messages = await _meet(db, far, name)
-    if case.ends is None and (heard.problem or heard.end["type"] == "error"):
-        assert (heard.problem or heard.end)["code"].startswith("upstream_")
+    received, run, messages = await _meet(db, provider, name)
+    if case.ends is None and (received.problem or received.end["type"] == "error"):
+        assert (received.problem or received.end)["code"].startswith("upstream_")
         assert run["state"] == "failed"
         return
     text = clean_text(case.text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
-    assert heard.end["type"] == "done"
-    assert (heard.end["message_id"], heard.end["stop_reason"]) == (run["id"], case.stop_reason)
+    assert received.end["type"] == "done"
+    assert (received.end["message_id"], received.end["stop_reason"]) == (run["id"], case.stop_reason)
     assert run["state"] == "done"
-    assert heard.text == messages[0]["content"]
+    assert received.text == messages[0]["content"]
     if case.ends:
-        assert heard.text == text
+        assert received.text == text
     assert (messages[0]["id"], messages[0]["status"]) == (run["id"], "complete")
 
 
-async def test_no_word_of_the_upstream_reaches_a_client(db: Path, far: FarEnd) -> None:
-    """Details are ours: not the error's text, nor the far end's address, nor the key."""
+async def test_no_word_of_the_upstream_reaches_a_client(db: Path, provider: ScriptedProvider) -> None:
+    """Details are ours: not the error's text, nor the provider's address, nor the key."""
     for name in ("http_400", "http_500_not_json", "not_http", "overloaded_mid_stream", "malformed_json"):
-        heard, run, _ = await _meet(db.with_name(name), far, name)
-        for told in (str(heard.problem), str(heard.frames), str(run["error"])):
+        received, run, _ = await _meet(db.with_name(name), provider, name)
+        for told in (str(received.problem), str(received.frames), str(run["error"])):
             for secret in ("scripted", "exploded", "127.0.0.1", "sk-ant", "Traceback", "httpx", "aiohttp"):
                 assert secret not in told

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from staffstream.storage.database import Connection, connect
-from tests.far_end import DEADLINE_S, PIECES, FarEnd, Gate, Hold, http_error
-from tests.receiver import Answer, Receiver
-from tests.server import Api, leave_out, serve_here, start_server
-from tests.waiting import until
+from tests.tools.provider import DEADLINE_S, PIECES, Hold, HostCheck, ScriptedProvider, http_error
+from tests.tools.receiver import Answer, Receiver
+from tests.tools.server import Api, leave_out, serve_here, start_server
+from tests.tools.waiting import until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.logs_errors]
 
@@ -56,103 +56,103 @@ async def bea(api: Api) -> str:
     return await api.make_staff("Bea", context_budget_tokens=1_000_000)
 
 
-async def test_what_cannot_be_saved_is_refused(db: Path, api: Api, far: FarEnd, bea: str) -> None:
-    """By every door a 503 that may be tried again, nothing half saved, and Claude is not asked."""
+async def test_what_cannot_be_saved_is_refused(db: Path, api: Api, provider: ScriptedProvider, bea: str) -> None:
+    """By every mode a 503 that may be tried again, nothing half saved, and Claude is not asked."""
     await api.ask(bea, "Hi")
     before = _count_rows(db)
     async with _full(api):
-        heard = await api.ask(bea, LONG, key="k")
-        assert (heard.status, heard.problem["code"]) == (503, "storage_full")
+        received = await api.ask(bea, LONG, key="k")
+        assert (received.status, received.problem["code"]) == (503, "storage_full")
         assert (await api.send(bea, LONG, 503))["code"] == "storage_full"
         past = {"messages": [{"message_type": "user", "content": LONG, "created_at": "2026-01-01T00:00:00Z"}]}
         assert (await api.post(f"/staff/{bea}/conversations", past, 503))["code"] == "storage_full"
         assert (await api.post("/staff", {"name": "Eve", "persona": LONG[:100_000]}, 503))["code"] == "storage_full"
         assert await api.said(bea) == ["Hi", SAID]
     assert _count_rows(db) == before
-    assert len(far.chats) == 1
+    assert len(provider.chats) == 1
     assert (await api.ask(bea, LONG, key="k")).text == SAID
 
 
-async def test_a_reply_that_cannot_be_saved(api: Api, far: FarEnd, bea: str) -> None:
+async def test_a_reply_that_cannot_be_saved(api: Api, provider: ScriptedProvider, bea: str) -> None:
     """Its stream has one end, which is no false done; when there is space it is settled with its text."""
-    gate = far.hold([LONG])
-    async with api.stream(bea, "Hi") as hearing, api.join(bea, hearing.run_id) as other:
+    gate = provider.hold([LONG])
+    async with api.stream(bea, "Hi") as stream_reader, api.join(bea, stream_reader.run_id) as other:
         gate.release(1)
-        await hearing.until(LONG)
+        await stream_reader.until(LONG)
         async with _full(api):
             gate.open()
-            heard = await hearing.rest()
-            assert (heard.end["type"], heard.end["retryable"]) == ("error", True)
-            assert heard.end["code"] in STORAGE
-            assert (await other.rest()).end == heard.end
-            run = await api.run(bea, hearing.run_id)
+            received = await stream_reader.rest()
+            assert (received.end["type"], received.end["retryable"]) == ("error", True)
+            assert received.end["code"] in STORAGE
+            assert (await other.rest()).end == received.end
+            run = await api.run(bea, stream_reader.run_id)
             assert run["state"] in ("building", "streaming")
-            assert (await api.ask(bea, "And now?")).problem["run_id"] == hearing.run_id
-    run = await api.ended_run(bea, hearing.run_id)
-    assert (run["state"], run["error"]["code"], run["partial_text"]) == ("failed", heard.end["code"], LONG)
+            assert (await api.ask(bea, "And now?")).problem["run_id"] == stream_reader.run_id
+    run = await api.ended_run(bea, stream_reader.run_id)
+    assert (run["state"], run["error"]["code"], run["partial_text"]) == ("failed", received.end["code"], LONG)
     reply = (await api.messages(bea))[0]
-    assert (reply["id"], reply["content"], reply["status"]) == (hearing.run_id, LONG, "interrupted")
+    assert (reply["id"], reply["content"], reply["status"]) == (stream_reader.run_id, LONG, "interrupted")
     assert (await api.ask(bea, "And now?")).text == SAID
 
 
-async def test_others_go_on(api: Api, far: FarEnd, bea: str) -> None:
+async def test_others_go_on(api: Api, provider: ScriptedProvider, bea: str) -> None:
     """A reply that is waiting to be settled holds nobody else's up."""
-    gate, other_gate = far.hold([LONG]), far.hold()
+    gate, other_gate = provider.hold([LONG]), provider.hold()
     other = await api.make_staff("Other")
-    async with api.stream(bea, "Hi") as hearing, api.stream(other, "Hi") as live:
+    async with api.stream(bea, "Hi") as stream_reader, api.stream(other, "Hi") as live:
         gate.release(1)
-        await hearing.until(LONG)
+        await stream_reader.until(LONG)
         async with _full(api):
             gate.open()
-            await hearing.rest()
+            await stream_reader.rest()
             other_gate.release(len(PIECES))
             await live.until(SAID)
         other_gate.open()
         assert (await live.rest()).end["type"] == "done"
-    assert (await api.ended_run(bea, hearing.run_id))["state"] == "failed"
+    assert (await api.ended_run(bea, stream_reader.run_id))["state"] == "failed"
 
 
-async def test_the_queue_waits_for_the_settling(api: Api, far: FarEnd, bea: str) -> None:
+async def test_the_queue_waits_for_the_settling(api: Api, provider: ScriptedProvider, bea: str) -> None:
     """What was queued behind a reply that could not be saved is answered when it is settled."""
-    gate = far.hold([LONG])
+    gate = provider.hold([LONG])
     gate.release(1)
-    async with api.stream(bea, "1") as hearing:
-        await hearing.until(LONG)
+    async with api.stream(bea, "1") as stream_reader:
+        await stream_reader.until(LONG)
         queued = (await api.send(bea, "2"))["run_id"]
         async with _full(api):
             gate.open()
-            await hearing.rest()
+            await stream_reader.rest()
     assert (await api.ended_run(bea, queued))["state"] == "done"
     assert await api.said(bea) == ["1", LONG, "2", SAID]
 
 
-async def test_cancel_on_a_full_disk(api: Api, far: FarEnd, bea: str) -> None:
+async def test_cancel_on_a_full_disk(api: Api, provider: ScriptedProvider, bea: str) -> None:
     """The reply stops at once; that its end is not saved yet is told, and it is saved later."""
-    gate = far.hold([LONG])
+    gate = provider.hold([LONG])
     gate.release(1)
-    async with api.stream(bea, "Hi") as hearing:
-        await hearing.until(LONG)
+    async with api.stream(bea, "Hi") as stream_reader:
+        await stream_reader.until(LONG)
         async with _full(api):
-            path = f"/staff/{bea}/runs/{hearing.run_id}/cancel"
+            path = f"/staff/{bea}/runs/{stream_reader.run_id}/cancel"
             assert (await api.post(path, status=503))["code"] in STORAGE
-            assert (await hearing.rest()).end["code"] in STORAGE
-            await far.left(1)
-    run = await api.ended_run(bea, hearing.run_id)
+            assert (await stream_reader.rest()).end["code"] in STORAGE
+            await provider.left(1)
+    run = await api.ended_run(bea, stream_reader.run_id)
     assert (run["state"], run["partial_text"]) == ("cancelled", LONG)
-    assert (await api.cancel(bea, hearing.run_id)) == run
+    assert (await api.cancel(bea, stream_reader.run_id)) == run
 
 
-async def test_erasing_what_could_not_be_settled(api: Api, far: FarEnd, bea: str) -> None:
+async def test_erasing_what_could_not_be_settled(api: Api, provider: ScriptedProvider, bea: str) -> None:
     """A conversation that is deleted meanwhile takes its unsettled reply with it; others are settled after it."""
     conversation_id = (await api.post(f"/staff/{bea}/conversations", {}, 201))["id"]
-    gates = [far.hold([LONG]), far.hold([LONG])]
+    gates = [provider.hold([LONG]), provider.hold([LONG])]
     async with (
         api.stream(bea, "1", conversation_id=conversation_id) as doomed,
         api.stream(bea, "2") as kept,
     ):
-        for gate, hearing in zip(gates, (doomed, kept), strict=True):
+        for gate, stream_reader in zip(gates, (doomed, kept), strict=True):
             gate.release(1)
-            await hearing.until(LONG)
+            await stream_reader.until(LONG)
         async with _full(api):
             for gate in gates:
                 gate.open()
@@ -206,10 +206,10 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
         subprocess.run(["umount", folder], check=True)
 
 
-async def test_a_full_disk_and_a_crash(disk: Disk, far: FarEnd) -> None:
+async def test_a_full_disk_and_a_crash(disk: Disk, provider: ScriptedProvider) -> None:
     """Whatever was acknowledged before, while and after the disk was full is there after kill -9; nothing else is."""
     acknowledged: list[str] = []
-    async with start_server(disk.db, far) as server:
+    async with start_server(disk.db, provider) as server:
         api = server.api
         ada = await api.make_staff()
         for n in range(12):
@@ -219,65 +219,65 @@ async def test_a_full_disk_and_a_crash(disk: Disk, far: FarEnd) -> None:
                 assert (await api.http.get(f"{server.url}/readyz")).status_code == 503
                 assert await api.said(ada) == acknowledged
                 disk.free()
-            heard = await api.ask(ada, f"question {n}")
-            if heard.status == 200:
-                acknowledged += [f"question {n}", heard.text]
+            received = await api.ask(ada, f"question {n}")
+            if received.status == 200:
+                acknowledged += [f"question {n}", received.text]
             else:
-                assert (heard.status, heard.problem["code"] in STORAGE) == (503, True)
+                assert (received.status, received.problem["code"] in STORAGE) == (503, True)
                 assert 4 <= n < 8
         assert (await api.http.get(f"{server.url}/readyz")).status_code == 200
         await server.kill()
-    async with start_server(disk.db, far) as server:
+    async with start_server(disk.db, provider) as server:
         assert await server.api.said(ada) == acknowledged
     assert len(acknowledged) >= 16
 
 
-async def test_progress_on_a_full_disk(disk: Disk, far: FarEnd) -> None:
+async def test_progress_on_a_full_disk(disk: Disk, provider: ScriptedProvider) -> None:
     """Text that cannot be written down meanwhile holds no reader up; with space again the reply is done."""
-    gate = far.hold()
+    gate = provider.hold()
     gate.release(1)
-    async with serve_here(disk.db, far) as api:
+    async with serve_here(disk.db, provider) as api:
         ada = await api.make_staff()
-        async with api.stream(ada, "Hi") as hearing:
-            await hearing.token()
+        async with api.stream(ada, "Hi") as stream_reader:
+            await stream_reader.token()
             disk.fill()
             gate.release(3)
-            await hearing.until("Hello from the far")
+            await stream_reader.until("Hello from the far")
             async with asyncio.timeout(DEADLINE_S):
                 while (await api.http.get(f"{api.url}/readyz")).status_code != 503:
                     pass
             disk.free()
             gate.open()
-            assert (await hearing.rest()).end["type"] == "done"
+            assert (await stream_reader.rest()).end["type"] == "done"
         assert (await api.messages(ada))[0]["content"] == SAID
 
 
-async def test_joining_an_asynchronous_run_on_a_full_disk(disk: Disk, far: FarEnd) -> None:
+async def test_joining_an_asynchronous_run_on_a_full_disk(disk: Disk, provider: ScriptedProvider) -> None:
     """If it cannot be noted that its text goes out, none does: the stream ends once, and the run goes on."""
-    gate = far.hold()
+    gate = provider.hold()
     gate.release(1)
-    async with serve_here(disk.db, far) as api:
+    async with serve_here(disk.db, provider) as api:
         ada = await api.make_staff()
         run_id = (await api.send(ada, "Hi"))["run_id"]
         await gate.passed(1)
         disk.fill()
-        heard = await api.rejoin(ada, run_id)
-        assert (heard.text, heard.end["code"], heard.end["retryable"]) == ("", "storage_full", True)
+        received = await api.rejoin(ada, run_id)
+        assert (received.text, received.end["code"], received.end["retryable"]) == ("", "storage_full", True)
         disk.free()
         gate.open()
         assert (await api.ended_run(ada, run_id))["state"] == "done"
         assert (await api.rejoin(ada, run_id)).text == SAID
 
 
-async def test_an_asynchronous_run_that_cannot_be_put_back(disk: Disk, far: FarEnd) -> None:
+async def test_an_asynchronous_run_that_cannot_be_put_back(disk: Disk, provider: ScriptedProvider) -> None:
     """One that has said nothing goes back into the queue when there is space, and is answered."""
-    head = Gate()
+    head = HostCheck()
     overloaded = http_error(529, "overloaded_error")
-    far.script(lambda request: [Hold(head), *overloaded(request)])
-    async with serve_here(disk.db, far, upstream_retries=0) as api:
+    provider.script(lambda request: [Hold(head), *overloaded(request)])
+    async with serve_here(disk.db, provider, upstream_retries=0) as api:
         ada = await api.make_staff()
         run_id = (await api.send(ada, "Hi"))["run_id"]
-        await far.arrived(1)
+        await provider.arrived(1)
         disk.fill()
         head.open()
         pipeline = api.app.state.service.pipeline
@@ -291,11 +291,11 @@ async def test_an_asynchronous_run_that_cannot_be_put_back(disk: Disk, far: FarE
 
 
 async def test_a_delivery_that_cannot_be_written_down(
-    disk: Disk, far: FarEnd, caplog: pytest.LogCaptureFixture
+    disk: Disk, provider: ScriptedProvider, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It was taken, so it is not sent again; that it was is written down when there is space."""
-    thinking = Gate()
-    async with Receiver() as receiver, serve_here(disk.db, far, webhook_allow_private=True) as api:
+    thinking = HostCheck()
+    async with Receiver() as receiver, serve_here(disk.db, provider, webhook_allow_private=True) as api:
         receiver.script(Answer(200, gate=thinking))
         ada = await api.make_staff(webhook_url=receiver.url)
         await api.send(ada, "Hi")

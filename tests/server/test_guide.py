@@ -1,6 +1,6 @@
 """The guide's own flow, as the guide has it: tests/guide/ holds its examples as they stand, and they are run.
 
-Where an example shows tokens as they come, the far end holds each token back until the one before it has been shown.
+Where an example shows tokens as they come, the provider holds each token back until the one before it has been shown.
 """
 
 import asyncio
@@ -14,9 +14,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.far_end import DEADLINE_S, FarEnd, Gate, http_error
-from tests.far_end_cases import CASES
-from tests.server import Api, leave_out, require_tool, start_server
+from tests.tools.provider import DEADLINE_S, HostCheck, ScriptedProvider, http_error
+from tests.tools.provider_cases import CASES
+from tests.tools.server import Api, leave_out, require_tool, start_server
 
 pytestmark = pytest.mark.anyio
 
@@ -65,17 +65,17 @@ async def _read_json(output: asyncio.StreamReader) -> list[Any]:
     return value
 
 
-def _hold(far: FarEnd) -> Gate:
-    return far.hold(PIECES)
+def _hold(provider: ScriptedProvider) -> HostCheck:
+    return provider.hold(PIECES)
 
 
 # ── curl ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_curl_shows_each_token_as_it_comes(api: Api, ada: str, far: FarEnd) -> None:
+async def test_curl_shows_each_token_as_it_comes(api: Api, ada: str, provider: ScriptedProvider) -> None:
     """The guide's command line, with an id in place of {staff_id}."""
     require_tool("curl", "apt-get install curl")
-    gate = _hold(far)
+    gate = _hold(provider)
     command = _point_at(api, (GUIDE / "stream.sh").read_text("utf-8")).replace("{staff_id}", ada)
     async with _run("bash", "-c", command.replace("curl ", "curl -s ", 1)) as output:
         for number, piece in enumerate(PIECES):
@@ -121,10 +121,10 @@ def _load_function(api: Api) -> Any:
 
 
 async def test_the_python_function_prints_each_token_as_it_comes(
-    api: Api, ada: str, far: FarEnd, capsys: pytest.CaptureFixture[str]
+    api: Api, ada: str, provider: ScriptedProvider, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """And then the id of the saved message."""
-    gate = _hold(far)
+    gate = _hold(provider)
     sending = asyncio.create_task(_load_function(api)(ada, QUESTION))
     printed = ""
     for number in range(len(PIECES)):
@@ -141,10 +141,10 @@ async def test_the_python_function_prints_each_token_as_it_comes(
 
 
 async def test_the_python_function_prints_an_error(
-    api: Api, ada: str, far: FarEnd, capsys: pytest.CaptureFixture[str]
+    api: Api, ada: str, provider: ScriptedProvider, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Of the stream."""
-    far.script(CASES["overloaded_mid_stream"].script)
+    provider.script(CASES["overloaded_mid_stream"].script)
     await _load_function(api)(ada, QUESTION)
     assert capsys.readouterr().out == "One\nError: Claude is overloaded. Try again soon.\n"
 
@@ -157,28 +157,30 @@ def test_a_plain_reader_of_lines_sees_the_same(tmp_path: Path) -> None:
             ada = await server.api.make_staff()
             return await asyncio.to_thread(_read_lines, server.url, ada), await server.api.said(ada)
 
-    heard, said = asyncio.run(listen())
-    assert said == [QUESTION, heard]
-    assert heard
+    received, said = asyncio.run(listen())
+    assert said == [QUESTION, received]
+    assert received
 
 
 def _read_lines(url: str, staff_id: str) -> str:
-    heard = ""
+    received = ""
     address = f"{url}/api/v1/staff/{staff_id}/messages/stream"
     with httpx.stream("POST", address, json={"content": QUESTION}, trust_env=False) as response:
         for line in response.iter_lines():
             if line.startswith("data: "):
-                heard += json.loads(line[6:]).get("content", "")
-    return heard
+                received += json.loads(line[6:]).get("content", "")
+    return received
 
 
 # ── TypeScript ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_the_typescript_function_shows_each_token_as_it_comes(api: Api, ada: str, far: FarEnd) -> None:
+async def test_the_typescript_function_shows_each_token_as_it_comes(
+    api: Api, ada: str, provider: ScriptedProvider
+) -> None:
     """In node, with its own fetch and the guide's line splitter."""
     _require_packages()
-    gate = _hold(far)
+    gate = _hold(provider)
     async with _run("node", str(NODE / "guide.mjs"), str(GUIDE / "stream.ts"), api.url, ada, QUESTION) as output:
         for piece in PIECES:
             gate.release(1)
@@ -190,10 +192,10 @@ async def test_the_typescript_function_shows_each_token_as_it_comes(api: Api, ad
     assert await api.said(ada) == [QUESTION, "".join(PIECES)]
 
 
-async def test_the_typescript_function_shows_an_error(api: Api, ada: str, far: FarEnd) -> None:
+async def test_the_typescript_function_shows_an_error(api: Api, ada: str, provider: ScriptedProvider) -> None:
     """Of the stream, after what had been said."""
     _require_packages()
-    far.script(CASES["close_mid_stream"].script)
+    provider.script(CASES["close_mid_stream"].script)
     async with _run("node", str(NODE / "guide.mjs"), str(GUIDE / "stream.ts"), api.url, ada, QUESTION) as output:
         told = [json.loads(line) async for line in output]
     assert told == [["token", "One"], ["token", " two"], ["error", "The connection to Claude broke. Try again."]]
@@ -203,7 +205,7 @@ async def test_the_polling_snippet_gets_the_reply(api: Api, ada: str) -> None:
     """It sends no content type, looks at the first of the list, and knows a reply by its message_type."""
     _require_packages()
     async with _run("node", str(NODE / "guide.mjs"), str(GUIDE / "poll.ts"), api.url, ada, QUESTION) as output:
-        assert await _read_json(output) == ["message", "Hello from the far end."]
+        assert await _read_json(output) == ["message", "Hello from the provider."]
 
 
 # ── readers of event streams that others wrote ───────────────────────────────────────────────────────────────────────
@@ -212,44 +214,44 @@ READERS = ["eventsource", "eventsource-parser"]
 
 
 @pytest.mark.parametrize("reader", READERS)
-async def test_a_join_is_read_by(api: Api, ada: str, far: FarEnd, reader: str) -> None:
+async def test_a_join_is_read_by(api: Api, ada: str, provider: ScriptedProvider, reader: str) -> None:
     """Everything said before and after joining, once, with ids that grow, and one end."""
     _require_packages()
-    gate = _hold(far)
-    async with api.stream(ada, QUESTION) as hearing:
+    gate = _hold(provider)
+    async with api.stream(ada, QUESTION) as stream_reader:
         gate.release(2)
-        await hearing.until("".join(PIECES[:2]))
-        url = f"{api.url}/api/v1/staff/{ada}/runs/{hearing.run_id}/stream"
+        await stream_reader.until("".join(PIECES[:2]))
+        url = f"{api.url}/api/v1/staff/{ada}/runs/{stream_reader.run_id}/stream"
         async with _run("node", str(NODE / "join.mjs"), reader, url) as output:
-            heard = [await _read_json(output)]
+            received = [await _read_json(output)]
             gate.open()
-            heard += [json.loads(line) async for line in output]
-        await hearing.rest()
-    assert "".join(event.get("content", "") for _, event in heard) == "".join(PIECES)
-    cursors = [int(event_id.rpartition(":")[2]) for event_id, event in heard if event["type"] == "token"]
+            received += [json.loads(line) async for line in output]
+        await stream_reader.rest()
+    assert "".join(event.get("content", "") for _, event in received) == "".join(PIECES)
+    cursors = [int(event_id.rpartition(":")[2]) for event_id, event in received if event["type"] == "token"]
     assert cursors == sorted(set(cursors))
-    assert [event["type"] for _, event in heard].count("done") == 1
+    assert [event["type"] for _, event in received].count("done") == 1
 
 
 @pytest.mark.parametrize("query", ["", "?after=0"])
 async def test_an_eventsource_that_lost_its_connection_goes_on_where_it_was(
-    api: Api, ada: str, far: FarEnd, query: str
+    api: Api, ada: str, provider: ScriptedProvider, query: str
 ) -> None:
     """It joins again by itself, with the last id it saw and its first URL: no gap and no repeat."""
     _require_packages()
-    gate = _hold(far)
-    async with api.stream(ada, QUESTION) as hearing, _cut_once(api, after=b'" there"') as proxy:
+    gate = _hold(provider)
+    async with api.stream(ada, QUESTION) as stream_reader, _cut_once(api, after=b'" there"') as proxy:
         gate.release(2)
-        await hearing.until("".join(PIECES[:2]))
-        url = f"{proxy}/api/v1/staff/{ada}/runs/{hearing.run_id}/stream{query}"
+        await stream_reader.until("".join(PIECES[:2]))
+        url = f"{proxy}/api/v1/staff/{ada}/runs/{stream_reader.run_id}/stream{query}"
         async with _run("node", str(NODE / "join.mjs"), "eventsource", url) as output:
-            heard = [await _read_json(output), await _read_json(output)]
+            received = [await _read_json(output), await _read_json(output)]
             gate.open()
-            heard += [json.loads(line) async for line in output]
-        await hearing.rest()
-    assert [event.get("content") for _, event in heard[:2]] == PIECES[:2]
-    assert "".join(event.get("content", "") for _, event in heard) == "".join(PIECES)
-    assert heard[-1][1]["type"] == "done"
+            received += [json.loads(line) async for line in output]
+        await stream_reader.rest()
+    assert [event.get("content") for _, event in received[:2]] == PIECES[:2]
+    assert "".join(event.get("content", "") for _, event in received) == "".join(PIECES)
+    assert received[-1][1]["type"] == "done"
 
 
 @contextlib.asynccontextmanager
@@ -296,15 +298,15 @@ async def test_each_event_is_one_data_line_and_a_blank_line(api: Api, ada: str) 
     assert set(shown[1::2]) == {""}
 
 
-async def test_the_three_cases_that_a_client_must_handle(api: Api, ada: str, far: FarEnd) -> None:
+async def test_the_three_cases_that_a_client_must_handle(api: Api, ada: str, provider: ScriptedProvider) -> None:
     """Not found and a failure before the stream are statuses with JSON; a failure within it is an event."""
     missing = await api.ask("00000000-0000-0000-0000-000000000000", "Hi")
     assert (missing.status, missing.problem["code"]) == (404, "not_found")
-    far.script(http_error(401, "authentication_error"))
+    provider.script(http_error(401, "authentication_error"))
     refused = await api.ask(ada, "Hi")
     assert refused.status >= 500
     assert isinstance(refused.problem["detail"], str)
-    far.script(CASES["reset_mid_stream"].script)
+    provider.script(CASES["reset_mid_stream"].script)
     broken = await api.ask(ada, "Hi")
     assert broken.status == 200
     assert broken.end["type"] == "error"

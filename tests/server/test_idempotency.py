@@ -1,4 +1,4 @@
-"""Idempotency-Key: the same question twice is one run, whoever asks, by whichever door, before and after a restart."""
+"""Idempotency-Key: the same question twice is one run, whoever asks, by whichever mode, before and after a restart."""
 
 import asyncio
 from pathlib import Path
@@ -6,9 +6,19 @@ from pathlib import Path
 import pytest
 
 from staffstream.storage.database import connect
-from tests.far_end import DEADLINE_S, PIECES, STREAM_HEAD, FarEnd, Gate, Hold, Reply, http_error, steps
-from tests.far_end_cases import CASES, ONE, OPEN
-from tests.server import Api, serve_here, start_server
+from tests.tools.provider import (
+    DEADLINE_S,
+    PIECES,
+    STREAM_HEAD,
+    Hold,
+    HostCheck,
+    Reply,
+    ScriptedProvider,
+    http_error,
+    steps,
+)
+from tests.tools.provider_cases import CASES, ONE, OPEN
+from tests.tools.server import Api, serve_here, start_server
 
 pytestmark = pytest.mark.anyio
 
@@ -19,23 +29,23 @@ async def _count_questions(api: Api, staff_id: str) -> int:
     return sum(message["message_type"] == "user" for message in await api.messages(staff_id))
 
 
-async def test_the_same_key_twice_at_once(api: Api, far: FarEnd, ada: str) -> None:
+async def test_the_same_key_twice_at_once(api: Api, provider: ScriptedProvider, ada: str) -> None:
     """Both hear the one reply to its one end; Claude is asked once and the question is saved once."""
-    gate = far.hold()
+    gate = provider.hold()
     gate.release(2)
     asking = [asyncio.create_task(api.ask(ada, "Hi", key="k")) for _ in range(5)]
-    await far.arrived(1)
+    await provider.arrived(1)
     gate.open()
-    heard = [await task for task in asking]
-    assert {each.run_id for each in heard} == {heard[0].run_id}
-    assert [(each.text, each.end) for each in heard] == [(SAID, heard[0].end)] * 5
-    assert len(far.requests) == 1
+    received = [await task for task in asking]
+    assert {each.run_id for each in received} == {received[0].run_id}
+    assert [(each.text, each.end) for each in received] == [(SAID, received[0].end)] * 5
+    assert len(provider.requests) == 1
     assert await _count_questions(api, ada) == 1
 
 
-async def test_the_same_key_while_the_reply_is_made(api: Api, far: FarEnd, ada: str) -> None:
+async def test_the_same_key_while_the_reply_is_made(api: Api, provider: ScriptedProvider, ada: str) -> None:
     """A repeated question joins the run from its beginning, though the conversation is busy."""
-    gate = far.hold()
+    gate = provider.hold()
     gate.release(2)
     async with api.stream(ada, "Hi", key="k") as first:
         await first.until("Hello from")
@@ -44,18 +54,18 @@ async def test_the_same_key_while_the_reply_is_made(api: Api, far: FarEnd, ada: 
             gate.open()
             assert (await second.rest()).end == (await first.rest()).end
     assert first.run_id == second.run_id
-    assert len(far.requests) == 1
+    assert len(provider.requests) == 1
 
 
-async def test_the_same_key_after_the_end(api: Api, far: FarEnd, ada: str) -> None:
+async def test_the_same_key_after_the_end(api: Api, provider: ScriptedProvider, ada: str) -> None:
     """The end is replayed: of a reply, of a cancelled one, and of one that failed."""
-    gate = far.hold()
+    gate = provider.hold()
     gate.release(1)
-    far.script(Reply(), steps(STREAM_HEAD, OPEN, ONE), CASES["http_400"].script)
-    async with api.stream(ada, "Hi", key="cancelled") as hearing:
-        await hearing.token()
-        await api.cancel(ada, hearing.run_id)
-        cancelled = await hearing.rest()
+    provider.script(Reply(), steps(STREAM_HEAD, OPEN, ONE), CASES["http_400"].script)
+    async with api.stream(ada, "Hi", key="cancelled") as stream_reader:
+        await stream_reader.token()
+        await api.cancel(ada, stream_reader.run_id)
+        cancelled = await stream_reader.rest()
     done, failed = await api.ask(ada, "Hi", key="done"), await api.ask(ada, "Hi", key="failed")
     refused = await api.ask(ada, "Hi", key="refused")
     for key, first in (("cancelled", cancelled), ("done", done), ("failed", failed)):
@@ -64,56 +74,56 @@ async def test_the_same_key_after_the_end(api: Api, far: FarEnd, ada: str) -> No
     again = await api.ask(ada, "Hi", key="refused")
     assert again.run_id == refused.problem["run_id"]
     assert again.end["code"] == refused.problem["code"] == "upstream_refused"
-    assert len(far.requests) == 4
+    assert len(provider.requests) == 4
 
 
-async def test_the_doors_share_a_key(api: Api, far: FarEnd, ada: str) -> None:
-    """What was asked by one door is heard, or accepted, by the other as the same run."""
-    gate = far.hold()
+async def test_the_doors_share_a_key(api: Api, provider: ScriptedProvider, ada: str) -> None:
+    """What was asked by one mode is heard, or accepted, by the other as the same run."""
+    gate = provider.hold()
     accepted = await api.send(ada, "Hi", key="k")
-    async with api.stream(ada, "Hi", key="k") as hearing:
+    async with api.stream(ada, "Hi", key="k") as stream_reader:
         gate.open()
-        assert (await hearing.rest()).text == SAID
-    assert hearing.run_id == accepted["run_id"]
-    assert hearing.heard.headers["x-user-message-id"] == accepted["message_id"]
+        assert (await stream_reader.rest()).text == SAID
+    assert stream_reader.run_id == accepted["run_id"]
+    assert stream_reader.received.headers["x-user-message-id"] == accepted["message_id"]
     streamed = await api.ask(ada, "Ho", key="l")
     assert (await api.send(ada, "Ho", key="l"))["run_id"] == streamed.run_id
     assert await api.send(ada, "Hi", key="k") == accepted
-    assert len(far.requests) == 2
+    assert len(provider.requests) == 2
 
 
-async def test_the_same_key_in_the_queue(api: Api, far: FarEnd, ada: str) -> None:
+async def test_the_same_key_in_the_queue(api: Api, provider: ScriptedProvider, ada: str) -> None:
     """A question that still waits is not asked a second time either."""
-    gate = far.hold()
+    gate = provider.hold()
     first = await api.send(ada, "1")
-    await far.arrived(1)
+    await provider.arrived(1)
     waiting = [await api.send(ada, "2", key="k") for _ in range(3)]
     assert waiting == [waiting[0]] * 3
-    async with api.stream(ada, "2", key="k") as hearing:
+    async with api.stream(ada, "2", key="k") as stream_reader:
         gate.open()
-        assert (await hearing.rest()).text == SAID
-    assert hearing.run_id == waiting[0]["run_id"] != first["run_id"]
-    assert [request.said for request in far.requests] == ["1", "2"]
+        assert (await stream_reader.rest()).text == SAID
+    assert stream_reader.run_id == waiting[0]["run_id"] != first["run_id"]
+    assert [request.said for request in provider.requests] == ["1", "2"]
 
 
-async def test_a_reader_stays_with_a_run_that_is_made_again(db: Path, far: FarEnd) -> None:
+async def test_a_reader_stays_with_a_run_that_is_made_again(db: Path, provider: ScriptedProvider) -> None:
     """An asynchronous run that is put back has not failed: who asked again by the stream hears its reply."""
-    gate = Gate()
-    far.script(lambda request: [Hold(gate), *http_error(529, "overloaded_error")(request)])
-    async with serve_here(db, far, upstream_retries=0) as api:
+    gate = HostCheck()
+    provider.script(lambda request: [Hold(gate), *http_error(529, "overloaded_error")(request)])
+    async with serve_here(db, provider, upstream_retries=0) as api:
         ada = await api.make_staff()
         accepted = await api.send(ada, "Hi", key="k")
-        await far.arrived(1)
+        await provider.arrived(1)
         asking = asyncio.create_task(api.ask(ada, "Hi", key="k"))
         async with asyncio.timeout(DEADLINE_S):
             while not api.app.state.service.limits._streams:
                 await asyncio.sleep(0.001)
         gate.open()
-        heard = await asking
-    assert (heard.text, heard.run_id) == (SAID, accepted["run_id"])
+        received = await asking
+    assert (received.text, received.run_id) == (SAID, accepted["run_id"])
 
 
-async def test_another_body_is_refused(api: Api, far: FarEnd, ada: str) -> None:
+async def test_another_body_is_refused(api: Api, provider: ScriptedProvider, ada: str) -> None:
     """A key belongs to one question: another text, conversation or webhook is a 422, and nothing is asked."""
     conversation_id = (await api.post(f"/staff/{ada}/conversations", {}, 201))["id"]
     await api.ask(ada, "Hi", key="k")
@@ -124,25 +134,25 @@ async def test_another_body_is_refused(api: Api, far: FarEnd, ada: str) -> None:
         assert (other.status, other.problem["code"]) == (422, "idempotency_mismatch")
     url = "https://example.org/hook"
     assert (await api.send(ada, "Hi", 422, key="k", webhook_url=url))["code"] == "idempotency_mismatch"
-    assert len(far.requests) == 1
+    assert len(provider.requests) == 1
     assert await _count_questions(api, ada) == 1
 
 
-async def test_a_key_is_one_staff_members(api: Api, far: FarEnd, ada: str) -> None:
+async def test_a_key_is_one_staff_members(api: Api, provider: ScriptedProvider, ada: str) -> None:
     """The same key to another staff member is another question."""
     bob = await api.make_staff("Bob")
-    heard = [await api.ask(staff_id, "Hi", key="k") for staff_id in (ada, bob)]
-    assert heard[0].run_id != heard[1].run_id
-    assert len(far.requests) == 2
+    received = [await api.ask(staff_id, "Hi", key="k") for staff_id in (ada, bob)]
+    assert received[0].run_id != received[1].run_id
+    assert len(provider.requests) == 2
 
 
-async def test_a_refused_question_uses_no_key_up(api: Api, far: FarEnd, ada: str) -> None:
+async def test_a_refused_question_uses_no_key_up(api: Api, provider: ScriptedProvider, ada: str) -> None:
     """A key whose question was not accepted, being busy or too long, is free for the next attempt."""
-    gate = far.hold()
-    async with api.stream(ada, "Hi") as hearing:
+    gate = provider.hold()
+    async with api.stream(ada, "Hi") as stream_reader:
         assert (await api.ask(ada, "Ho", key="k")).status == 409
         gate.open()
-        await hearing.rest()
+        await stream_reader.rest()
     assert (await api.ask(ada, "long " * 30_000, key="l")).status == 413
     assert (await api.ask(ada, "Ho", key="k")).text == SAID
     assert (await api.ask(ada, "short", key="l")).text == SAID
@@ -152,11 +162,11 @@ async def test_the_length_of_a_key(api: Api, ada: str) -> None:
     """1 to 255 characters."""
     assert (await api.ask(ada, "Hi", key="k" * 255)).end["type"] == "done"
     for key in ("", "k" * 256):
-        heard = await api.ask(ada, "Hi", key=key)
-        assert (heard.status, heard.problem["code"]) == (400, "bad_request")
+        received = await api.ask(ada, "Hi", key=key)
+        assert (received.status, received.problem["code"]) == (400, "bad_request")
 
 
-async def test_a_key_lasts_a_day(db: Path, api: Api, far: FarEnd, ada: str) -> None:
+async def test_a_key_lasts_a_day(db: Path, api: Api, provider: ScriptedProvider, ada: str) -> None:
     """After 24 hours the same key is a new question, also with another body."""
     first = await api.ask(ada, "Hi", key="k")
     _age_keys(db, hours=23)
@@ -165,7 +175,7 @@ async def test_a_key_lasts_a_day(db: Path, api: Api, far: FarEnd, ada: str) -> N
     second = await api.ask(ada, "Ho", key="k")
     assert second.run_id != first.run_id
     assert (await api.ask(ada, "Ho", key="k")).run_id == second.run_id
-    assert len(far.requests) == 2
+    assert len(provider.requests) == 2
 
 
 def _age_keys(db: Path, *, hours: int) -> None:
@@ -180,56 +190,60 @@ def _age_keys(db: Path, *, hours: int) -> None:
 # ── restarts ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_a_key_outlives_its_server(db: Path, far: FarEnd) -> None:
+async def test_a_key_outlives_its_server(db: Path, provider: ScriptedProvider) -> None:
     """After a clean restart the same key replays the end."""
-    async with serve_here(db, far) as api:
+    async with serve_here(db, provider) as api:
         ada = await api.make_staff()
         first = await api.ask(ada, "Hi", key="k")
-    async with serve_here(db, far) as api:
+    async with serve_here(db, provider) as api:
         again = await api.ask(ada, "Hi", key="k")
         assert (again.run_id, again.text, again.end) == (first.run_id, first.text, first.end)
         assert (await api.ask(ada, "Ho", key="k")).status == 422
-    assert len(far.requests) == 1
+    assert len(provider.requests) == 1
 
 
-async def test_a_key_outlives_a_crash(db: Path, far: FarEnd) -> None:
+async def test_a_key_outlives_a_crash(db: Path, provider: ScriptedProvider) -> None:
     """A reply that the crash cut off is replayed as the failure it is, with its text; a new key asks anew."""
-    gate = far.hold()
+    gate = provider.hold()
     gate.release(2)
-    async with start_server(db, far) as server:
+    async with start_server(db, provider) as server:
         ada = await server.api.make_staff()
-        async with server.api.stream(ada, "Hi", key="k") as hearing:
-            await hearing.until("Hello from")
-            await _wait_written(db, hearing.run_id, "Hello from")
+        async with server.api.stream(ada, "Hi", key="k") as stream_reader:
+            await stream_reader.until("Hello from")
+            await _wait_written(db, stream_reader.run_id, "Hello from")
             await server.kill()
-    async with start_server(db, far) as server:
+    async with start_server(db, provider) as server:
         again = await server.api.ask(ada, "Hi", key="k")
-        assert (again.run_id, again.text, again.end["code"]) == (hearing.run_id, "Hello from", "server_restart")
-        assert len(far.requests) == 1
+        assert (again.run_id, again.text, again.end["code"]) == (stream_reader.run_id, "Hello from", "server_restart")
+        assert len(provider.requests) == 1
         assert (await server.api.ask(ada, "Hi", key="l")).text == SAID
 
 
-async def test_a_key_of_the_asynchronous_door_outlives_a_crash(db: Path, far: FarEnd) -> None:
-    """Who repeats the question after the restart is told of the same run, which is made again; by the other door the
+async def test_a_key_of_the_asynchronous_door_outlives_a_crash(db: Path, provider: ScriptedProvider) -> None:
+    """Who repeats the question after the restart is told of the same run, which is made again; by the other mode the
     same key hears it, and another body is still refused.
     """
-    far.script(Reply(head_gate=Gate()))
-    async with start_server(db, far) as server:
+    provider.script(Reply(head_gate=HostCheck()))
+    async with start_server(db, provider) as server:
         ada = await server.api.make_staff()
         accepted = await server.api.send(ada, "Hi", key="k")
         waiting = await server.api.send(ada, "Ho", key="l")
-        await far.arrived(1)
+        await provider.arrived(1)
         await server.kill()
-    async with start_server(db, far) as server:
+    async with start_server(db, provider) as server:
         api = server.api
         assert await api.send(ada, "Hi", key="k") == accepted
         assert await api.send(ada, "Ho", key="l") == waiting
         for key, content, first in (("k", "Hi", accepted), ("l", "Ho", waiting)):
-            heard = await api.ask(ada, content, key=key)
-            assert (heard.run_id, heard.text, heard.end["message_id"]) == (first["run_id"], SAID, first["run_id"])
+            received = await api.ask(ada, content, key=key)
+            assert (received.run_id, received.text, received.end["message_id"]) == (
+                first["run_id"],
+                SAID,
+                first["run_id"],
+            )
         assert (await api.send(ada, "Hu", 422, key="k"))["code"] == "idempotency_mismatch"
         assert await api.said(ada) == ["Hi", SAID, "Ho", SAID]
-    assert [request.said for request in far.chats] == ["Hi", "Hi", "Ho"]
+    assert [request.said for request in provider.chats] == ["Hi", "Hi", "Ho"]
 
 
 async def _wait_written(db: Path, run_id: str, text: str) -> None:
@@ -241,18 +255,18 @@ async def _wait_written(db: Path, run_id: str, text: str) -> None:
     connection.close()
 
 
-async def test_a_key_is_known_to_another_process(db: Path, far: FarEnd) -> None:
+async def test_a_key_is_known_to_another_process(db: Path, provider: ScriptedProvider) -> None:
     """Two servers on one file: the second one joins the run that the first one makes, and does not make it again."""
-    start = Gate()
-    far.script(Reply(start_gate=start))
-    async with serve_here(db, far) as first, serve_here(db, far) as second:
+    start = HostCheck()
+    provider.script(Reply(start_gate=start))
+    async with serve_here(db, provider) as first, serve_here(db, provider) as second:
         ada = await first.make_staff()
         asking = asyncio.create_task(first.ask(ada, "Hi", key="k"))
-        await far.arrived(1)
-        async with second.stream(ada, "Hi", key="k") as hearing:
+        await provider.arrived(1)
+        async with second.stream(ada, "Hi", key="k") as stream_reader:
             start.open()
-            heard = await hearing.rest()
-        assert heard.text == SAID
-        assert heard.end == (await asking).end
-        assert heard.run_id == (await asking).run_id
-    assert len(far.requests) == 1
+            received = await stream_reader.rest()
+        assert received.text == SAID
+        assert received.end == (await asking).end
+        assert received.run_id == (await asking).run_id
+    assert len(provider.requests) == 1

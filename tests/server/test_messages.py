@@ -1,4 +1,4 @@
-"""Messages over HTTP: asking by either door, what is kept, looking back, and the edges of the surface."""
+"""Messages over HTTP: asking by either mode, what is kept, looking back, and the edges of the surface."""
 
 import re
 from collections.abc import AsyncIterator
@@ -9,12 +9,12 @@ import pytest
 
 from staffstream.replies.context import UNKNOWN_RATIO, weigh_question
 from staffstream.support.tokens import count_tokens
-from tests.far_end import USAGE, FarEnd, Reply, http_error
-from tests.server import Api, read_problem, serve_here
+from tests.tools.provider import USAGE, Reply, ScriptedProvider, http_error
+from tests.tools.server import Api, read_problem, serve_here
 
 pytestmark = pytest.mark.anyio
 
-SAID = "Hello from the far end."
+SAID = "Hello from the provider."
 UNKNOWN = "019a0000-0000-7000-8000-000000000000"
 
 
@@ -23,75 +23,75 @@ UNKNOWN = "019a0000-0000-7000-8000-000000000000"
 
 async def test_a_reply_comes_token_by_token(api: Api, ada: str) -> None:
     """Each of Claude's pieces is a frame of its own; the end names the saved message, its reason and usage."""
-    heard = await api.ask(ada, "Hi")
-    assert heard.tokens == ["Hello", " from", " the", " far", " end", "."]
-    assert heard.end["type"] == "done"
-    assert heard.end["stop_reason"] == "end_turn"
-    assert heard.end["usage"] == USAGE
-    assert [frame.id for frame in heard.frames[:2]] == [f"{heard.run_id}:5", f"{heard.run_id}:10"]
-    message = await api.get(f"/staff/{ada}/messages/{heard.end['message_id']}")
+    received = await api.ask(ada, "Hi")
+    assert received.tokens == ["Hello", " from", " the", " far", " end", "."]
+    assert received.end["type"] == "done"
+    assert received.end["stop_reason"] == "end_turn"
+    assert received.end["usage"] == USAGE
+    assert [frame.id for frame in received.frames[:2]] == [f"{received.run_id}:5", f"{received.run_id}:10"]
+    message = await api.get(f"/staff/{ada}/messages/{received.end['message_id']}")
     assert (message["content"], message["status"]) == (SAID, "complete")
 
 
 async def test_the_stream_has_the_headers_it_promises(api: Api, ada: str) -> None:
     """The four of the guide, and the ids."""
-    heard = await api.ask(ada, "Hi")
-    assert heard.headers["content-type"] == "text/event-stream"
-    assert heard.headers["cache-control"] == "no-cache"
-    assert heard.headers["connection"] == "keep-alive"
-    assert heard.headers["x-accel-buffering"] == "no"
-    run = await api.run(ada, heard.headers["x-run-id"])
-    assert run["user_message_id"] == heard.headers["x-user-message-id"]
-    assert run["conversation_id"] == heard.headers["x-conversation-id"]
-    assert run["id"] == run["message_id"] == heard.end["message_id"]
+    received = await api.ask(ada, "Hi")
+    assert received.headers["content-type"] == "text/event-stream"
+    assert received.headers["cache-control"] == "no-cache"
+    assert received.headers["connection"] == "keep-alive"
+    assert received.headers["x-accel-buffering"] == "no"
+    run = await api.run(ada, received.headers["x-run-id"])
+    assert run["user_message_id"] == received.headers["x-user-message-id"]
+    assert run["conversation_id"] == received.headers["x-conversation-id"]
+    assert run["id"] == run["message_id"] == received.end["message_id"]
 
 
-async def test_no_token_waits_for_the_next(api: Api, ada: str, far: FarEnd) -> None:
+async def test_no_token_waits_for_the_next(api: Api, ada: str, provider: ScriptedProvider) -> None:
     """Each is with the reader before Claude has said more; the question is in the list before the first."""
-    gate = far.hold(["one", " two", " three"])
-    async with api.stream(ada, "Count") as hearing:
+    gate = provider.hold(["one", " two", " three"])
+    async with api.stream(ada, "Count") as stream_reader:
         assert await api.said(ada) == ["Count"]
         for token in ("one", " two", " three"):
             gate.release(1)
-            assert await hearing.token() == token
+            assert await stream_reader.token() == token
         assert await api.said(ada) == ["Count"], "a reply is listed once it is finished"
         gate.open()
-        await hearing.rest()
+        await stream_reader.rest()
     assert await api.said(ada) == ["Count", "one two three"]
 
 
 async def test_the_done_frame_comes_after_the_commit(api: Api, ada: str) -> None:
     """Whoever reads done finds the message, at once, by every way."""
     for number in range(20):
-        async with api.stream(ada, f"Question {number}") as hearing:
-            while not (frame := await hearing.next()) or frame.type != "done":
+        async with api.stream(ada, f"Question {number}") as stream_reader:
+            while not (frame := await stream_reader.next()) or frame.type != "done":
                 pass
             latest = (await api.messages(ada))[0]
             assert latest["id"] == frame.data["message_id"]
-            assert (await api.run(ada, hearing.run_id))["state"] == "done"
-            await hearing.rest()
+            assert (await api.run(ada, stream_reader.run_id))["state"] == "done"
+            await stream_reader.rest()
 
 
-async def test_claude_is_sent_what_the_staff_member_is(api: Api, far: FarEnd) -> None:
+async def test_claude_is_sent_what_the_staff_member_is(api: Api, provider: ScriptedProvider) -> None:
     """Model, output limit, persona; and the conversation so far."""
     ada = await api.make_staff("Ada", persona="You love rain.", model="claude-x", max_output_tokens=77)
     await api.ask(ada, "Hi")
     await api.ask(ada, "And now?")
-    body = far.chats[-1].body
+    body = provider.chats[-1].body
     assert (body["model"], body["max_tokens"], body["stream"]) == ("claude-x", 77, True)
     assert "You love rain." in body["system"][0]["text"]
     assert [message["role"] for message in body["messages"]] == ["user", "assistant", "user"]
     assert body["messages"][1]["content"][0]["text"] == SAID
-    assert far.refusals == []
+    assert provider.refusals == []
 
 
-async def test_a_failure_before_the_stream_is_a_status(api: Api, ada: str, far: FarEnd) -> None:
+async def test_a_failure_before_the_stream_is_a_status(api: Api, ada: str, provider: ScriptedProvider) -> None:
     """A problem document with the ids of what was saved: the question stays, and there is no reply."""
-    far.script(http_error(400, "invalid_request_error"))
-    heard = await api.ask(ada, "Hi")
-    assert (heard.status, heard.problem["code"]) == (502, "upstream_refused")
-    assert heard.problem["detail"] != "scripted"
-    run = await api.run(ada, heard.problem["run_id"])
+    provider.script(http_error(400, "invalid_request_error"))
+    received = await api.ask(ada, "Hi")
+    assert (received.status, received.problem["code"]) == (502, "upstream_refused")
+    assert received.problem["detail"] != "scripted"
+    run = await api.run(ada, received.problem["run_id"])
     assert (run["state"], run["error"]["code"]) == ("failed", "upstream_refused")
     assert await api.said(ada) == ["Hi"]
     assert (await api.ask(ada, "Again")).text == SAID
@@ -100,9 +100,9 @@ async def test_a_failure_before_the_stream_is_a_status(api: Api, ada: str, far: 
 # ── asking, and hearing later ────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_the_asynchronous_door_answers_at_once(api: Api, ada: str, far: FarEnd) -> None:
+async def test_the_asynchronous_door_answers_at_once(api: Api, ada: str, provider: ScriptedProvider) -> None:
     """202 with the ids and where to look, before Claude has said anything; then the reply is in the list."""
-    gate = far.hold(["Later"])
+    gate = provider.hold(["Later"])
     response = await api.http.post(f"/staff/{ada}/messages", json={"content": "Hi"})
     sent = response.json()
     assert response.status_code == 202
@@ -130,7 +130,7 @@ async def test_a_wrong_webhook_is_refused(api: Api, ada: str, url: Any) -> None:
 # ── what may be asked ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("door", ["messages", "messages/stream"])
+@pytest.mark.parametrize("mode", ["messages", "messages/stream"])
 @pytest.mark.parametrize(
     ("body", "pointer"),
     [
@@ -148,41 +148,43 @@ async def test_a_wrong_webhook_is_refused(api: Api, ada: str, url: Any) -> None:
     ],
 )
 async def test_a_wrong_message_is_told_where(
-    api: Api, ada: str, far: FarEnd, door: str, body: Any, pointer: str
+    api: Api, ada: str, provider: ScriptedProvider, mode: str, body: Any, pointer: str
 ) -> None:
     """422 with a pointer; nothing is saved and Claude is not asked."""
-    problem = await api.post(f"/staff/{ada}/{door}", body, 422)
+    problem = await api.post(f"/staff/{ada}/{mode}", body, 422)
     assert [error["pointer"] for error in problem["errors"]] == [pointer]
     assert await api.messages(ada) == []
-    assert far.requests == []
+    assert provider.requests == []
 
 
 async def test_an_unknown_conversation_is_404(api: Api, ada: str) -> None:
-    """By both doors and in the list."""
+    """By both modes and in the list."""
     assert (await api.ask(ada, "Hi", conversation_id=UNKNOWN)).problem["code"] == "not_found"
     assert (await api.send(ada, "Hi", 404, conversation_id=UNKNOWN))["code"] == "not_found"
     assert (await api.get(f"/staff/{ada}/messages?conversation_id={UNKNOWN}", 404))["code"] == "not_found"
 
 
-async def test_a_message_above_the_budget_is_refused_and_one_at_it_is_whole(api: Api, far: FarEnd) -> None:
+async def test_a_message_above_the_budget_is_refused_and_one_at_it_is_whole(
+    api: Api, provider: ScriptedProvider
+) -> None:
     """413 with nothing saved; the longest that fits reaches Claude uncut."""
     ada = await api.make_staff(context_budget_tokens=500)
     longest = next(n for n in range(1, 1000) if weigh_question(count_tokens("word " * (n + 1)), UNKNOWN_RATIO) > 500)
-    for door in ("messages", "messages/stream"):
-        problem = await api.post(f"/staff/{ada}/{door}", {"content": "word " * (longest + 1)}, 413)
+    for mode in ("messages", "messages/stream"):
+        problem = await api.post(f"/staff/{ada}/{mode}", {"content": "word " * (longest + 1)}, 413)
         assert problem["code"] == "message_too_long"
     assert await api.messages(ada) == []
     assert (await api.ask(ada, "word " * longest)).text == SAID
-    assert far.chats[0].said == "word " * longest
-    assert far.refusals == []
+    assert provider.chats[0].said == "word " * longest
+    assert provider.refusals == []
 
 
-async def test_a_long_message_within_a_large_budget_is_whole(api: Api, far: FarEnd) -> None:
+async def test_a_long_message_within_a_large_budget_is_whole(api: Api, provider: ScriptedProvider) -> None:
     """Hundreds of kilobytes are data like any other."""
     ada = await api.make_staff(context_budget_tokens=1_000_000)
     content = "Wörter, 日本語 und 👩‍👩‍👧. " * 20_000
     assert (await api.ask(ada, content)).text == SAID
-    assert far.chats[0].said == content
+    assert provider.chats[0].said == content
     assert (await api.said(ada))[0] == content
 
 
@@ -192,13 +194,13 @@ async def test_a_long_message_within_a_large_budget_is_whole(api: Api, far: FarE
 async def test_messages_are_listed_newest_first(api: Api, ada: str) -> None:
     """An array; the first is the latest reply, which says what it answers and by which model."""
     await api.ask(ada, "One")
-    heard = await api.ask(ada, "Two")
+    received = await api.ask(ada, "Two")
     messages = await api.messages(ada)
     assert isinstance(messages, list)
     assert [message["content"] for message in messages] == [SAID, "Two", SAID, "One"]
     reply, question = messages[:2]
-    assert reply["id"] == heard.end["message_id"]
-    assert reply["reply_to"] == question["id"] == heard.headers["x-user-message-id"]
+    assert reply["id"] == received.end["message_id"]
+    assert reply["reply_to"] == question["id"] == received.headers["x-user-message-id"]
     assert reply["model"] == "claude-sonnet-5-5"
     assert (reply["stop_reason"], reply["usage"]) == ("end_turn", USAGE)
     required = {"id", "staff_id", "conversation_id", "message_type", "content", "status", "created_at"}
@@ -251,19 +253,19 @@ async def test_a_wrong_page_is_refused(api: Api, ada: str, query: dict[str, str]
 async def test_what_a_reply_was_built_from_is_kept(api: Api, ada: str) -> None:
     """Sections with tokens and items, and the model and budget; for a question there is none."""
     await api.ask(ada, "One")
-    heard = await api.ask(ada, "Two")
-    record = await api.get(f"/staff/{ada}/messages/{heard.end['message_id']}/context")
+    received = await api.ask(ada, "Two")
+    record = await api.get(f"/staff/{ada}/messages/{received.end['message_id']}/context")
     names = [section["name"] for section in record["sections"]]
     assert names == ["persona", "summary", "recent_turns", "memories", "graph", "question"]
     assert 0 < record["total_tokens"] <= record["budget_tokens"] == 6000
-    assert record["sections"][-1]["items"][0]["message_id"] == heard.headers["x-user-message-id"]
-    assert (await api.get(f"/staff/{ada}/messages/{heard.headers['x-user-message-id']}/context", 404))["code"]
+    assert record["sections"][-1]["items"][0]["message_id"] == received.headers["x-user-message-id"]
+    assert (await api.get(f"/staff/{ada}/messages/{received.headers['x-user-message-id']}/context", 404))["code"]
 
 
 async def test_feedback_is_kept(api: Api, ada: str) -> None:
     """The last word counts, and the message shows it."""
-    heard = await api.ask(ada, "Hi")
-    path = f"/staff/{ada}/messages/{heard.end['message_id']}"
+    received = await api.ask(ada, "Hi")
+    path = f"/staff/{ada}/messages/{received.end['message_id']}"
     await api.post(f"{path}/feedback", {"rating": -1, "comment": "Meh 😐"})
     assert (await api.get(path))["feedback"] == {"rating": -1, "comment": "Meh 😐"}
     await api.post(f"{path}/feedback", {"rating": 1})
@@ -273,14 +275,14 @@ async def test_feedback_is_kept(api: Api, ada: str) -> None:
 @pytest.mark.parametrize("rating", [0, 2, "1", 1.5, None, True])
 async def test_a_wrong_rating_is_refused(api: Api, ada: str, rating: Any) -> None:
     """1 or -1."""
-    heard = await api.ask(ada, "Hi")
-    await api.post(f"/staff/{ada}/messages/{heard.end['message_id']}/feedback", {"rating": rating}, 422)
+    received = await api.ask(ada, "Hi")
+    await api.post(f"/staff/{ada}/messages/{received.end['message_id']}/feedback", {"rating": rating}, 422)
 
 
 async def test_feedback_is_for_replies(api: Api, ada: str) -> None:
     """Not for what one said oneself, nor for what is not there."""
-    heard = await api.ask(ada, "Hi")
-    await api.post(f"/staff/{ada}/messages/{heard.headers['x-user-message-id']}/feedback", {"rating": 1}, 400)
+    received = await api.ask(ada, "Hi")
+    await api.post(f"/staff/{ada}/messages/{received.headers['x-user-message-id']}/feedback", {"rating": 1}, 400)
     await api.post(f"/staff/{ada}/messages/{UNKNOWN}/feedback", {"rating": 1}, 404)
 
 
@@ -288,62 +290,64 @@ async def test_feedback_is_for_replies(api: Api, ada: str) -> None:
 
 
 @pytest.mark.parametrize("from_reply", [True, False])
-async def test_regenerating_answers_the_same_question_anew(api: Api, ada: str, far: FarEnd, from_reply: bool) -> None:
+async def test_regenerating_answers_the_same_question_anew(
+    api: Api, ada: str, provider: ScriptedProvider, from_reply: bool
+) -> None:
     """From the reply or from the question; Claude is not shown the answer that is to be replaced, and both are kept."""
     await api.ask(ada, "Zero")
     first = await api.ask(ada, "One")
     message_id = first.end["message_id"] if from_reply else first.headers["x-user-message-id"]
-    far.script(Reply(["Better."]))
-    async with api.open("POST", f"/staff/{ada}/messages/{message_id}/regenerate") as hearing:
-        again = await hearing.rest()
+    provider.script(Reply(["Better."]))
+    async with api.open("POST", f"/staff/{ada}/messages/{message_id}/regenerate") as stream_reader:
+        again = await stream_reader.rest()
     assert again.text == "Better."
     assert again.headers["x-user-message-id"] == first.headers["x-user-message-id"]
-    assert far.chats[-1].body["messages"] == far.chats[-2].body["messages"]
+    assert provider.chats[-1].body["messages"] == provider.chats[-2].body["messages"]
     assert await api.said(ada) == ["Zero", SAID, "One", SAID, "Better."]
     await api.ask(ada, "Two")
-    answers = [m["content"][-1]["text"] for m in far.chats[-1].body["messages"] if m["role"] == "assistant"]
+    answers = [m["content"][-1]["text"] for m in provider.chats[-1].body["messages"] if m["role"] == "assistant"]
     assert answers == [SAID, "Better."]
-    assert far.refusals == []
+    assert provider.refusals == []
 
 
-async def test_http_2_without_lengths(api: Api, ada: str, far: FarEnd) -> None:
+async def test_http_2_without_lengths(api: Api, ada: str, provider: ScriptedProvider) -> None:
     """Streams come token by token over HTTP/2 too, and a body is read there though no header announces it."""
     first = await api.ask(ada, "One")
 
     async def body() -> AsyncIterator[bytes]:
         yield b'{"multitask_strategy":"interrupt"}'
 
-    far.hold(["x"])
+    provider.hold(["x"])
     async with (
         api.stream(ada, "Two") as in_the_way,
         httpx.AsyncClient(base_url=f"{api.url}/api/v1", http1=False, http2=True, trust_env=False) as client,
     ):
-        await far.arrived(2)
+        await provider.arrived(2)
         path = f"/staff/{ada}/messages/{first.end['message_id']}/regenerate"
-        gate = far.hold(["Better", " still"])
-        async with Api(api.url, client).open("POST", path, content=body()) as hearing:
+        gate = provider.hold(["Better", " still"])
+        async with Api(api.url, client).open("POST", path, content=body()) as stream_reader:
             for token in ("Better", " still"):
                 gate.release(1)
-                assert await hearing.token() == token
+                assert await stream_reader.token() == token
             gate.open()
-            assert (await hearing.rest()).end["type"] == "done"
-        assert hearing.response.http_version == "HTTP/2"
-        assert "connection" not in hearing.response.headers
+            assert (await stream_reader.rest()).end["type"] == "done"
+        assert stream_reader.response.http_version == "HTTP/2"
+        assert "connection" not in stream_reader.response.headers
         assert (await in_the_way.rest()).end["cancelled"]
 
 
-async def test_an_old_answer_is_made_anew_from_what_came_before(api: Api, ada: str, far: FarEnd) -> None:
+async def test_an_old_answer_is_made_anew_from_what_came_before(api: Api, ada: str, provider: ScriptedProvider) -> None:
     """And stays in its place."""
     first = await api.ask(ada, "One")
     await api.ask(ada, "Two")
-    far.script(Reply(["Better."]))
-    async with api.open("POST", f"/staff/{ada}/messages/{first.end['message_id']}/regenerate") as hearing:
-        await hearing.rest()
-    assert "Two" not in str(far.chats[-1].body["messages"])
+    provider.script(Reply(["Better."]))
+    async with api.open("POST", f"/staff/{ada}/messages/{first.end['message_id']}/regenerate") as stream_reader:
+        await stream_reader.rest()
+    assert "Two" not in str(provider.chats[-1].body["messages"])
     assert await api.said(ada) == ["One", SAID, "Better.", "Two", SAID]
 
 
-async def test_what_cannot_be_asked_again_is_refused(api: Api, ada: str, far: FarEnd) -> None:
+async def test_what_cannot_be_asked_again_is_refused(api: Api, ada: str, provider: ScriptedProvider) -> None:
     """An answer to nothing, something unknown, and while a reply is being made."""
     past = [{"message_type": "assistant", "content": "Welcome", "created_at": "2025-01-01T00:00:00Z"}]
     made = await api.post(f"/staff/{ada}/conversations", {"messages": past}, 201)
@@ -352,12 +356,12 @@ async def test_what_cannot_be_asked_again_is_refused(api: Api, ada: str, far: Fa
     ] == "conflict"
     assert (await api.post(f"/staff/{ada}/messages/{UNKNOWN}/regenerate", None, 404))["code"] == "not_found"
     first = await api.ask(ada, "One")
-    gate = far.hold(["x"])
-    async with api.stream(ada, "Two") as hearing:
+    gate = provider.hold(["x"])
+    async with api.stream(ada, "Two") as stream_reader:
         problem = await api.post(f"/staff/{ada}/messages/{first.end['message_id']}/regenerate", None, 409)
-        assert (problem["code"], problem["run_id"]) == ("conversation_busy", hearing.run_id)
+        assert (problem["code"], problem["run_id"]) == ("conversation_busy", stream_reader.run_id)
         gate.open()
-        await hearing.rest()
+        await stream_reader.rest()
 
 
 # ── the edges of the surface ─────────────────────────────────────────────────────────────────────────────────────────

@@ -15,12 +15,12 @@ from starlette.types import ASGIApp
 
 from staffstream import create_app
 from staffstream.app import Staffstream
-from tests.far_end import FarEnd
-from tests.server import Api, make_settings, name_user, open_api, read_problem, serve_asgi_here
+from tests.tools.provider import ScriptedProvider
+from tests.tools.server import Api, make_settings, name_user, open_api, read_problem, serve_asgi_here
 
 pytestmark = pytest.mark.anyio
 
-SAID = "Hello from the far end."
+SAID = "Hello from the provider."
 
 
 def _host_on_starlette(app: Staffstream) -> ASGIApp:
@@ -55,23 +55,23 @@ HOSTS = {"starlette": _host_on_starlette, "fastapi": _host_on_fastapi}
 
 
 @pytest.fixture(params=HOSTS.values(), ids=HOSTS)
-async def mounted(request: pytest.FixtureRequest, db: Path, far: FarEnd) -> AsyncIterator[Api]:
+async def mounted(request: pytest.FixtureRequest, db: Path, provider: ScriptedProvider) -> AsyncIterator[Api]:
     """The product under /ai of a host on Hypercorn."""
-    app = create_app(make_settings(db, far))
+    app = create_app(make_settings(db, provider))
     async with serve_asgi_here(request.param(app)) as url, open_api(f"{url}/ai", app) as api:
         yield api
 
 
-async def test_a_reply_streams_from_under_a_prefix(mounted: Api, far: FarEnd) -> None:
+async def test_a_reply_streams_from_under_a_prefix(mounted: Api, provider: ScriptedProvider) -> None:
     """Token by token, joined, listed; the host's own pages stay."""
     ada = await mounted.make_staff()
-    gate = far.hold(["one", " two"])
-    async with mounted.stream(ada, "Hi") as hearing:
+    gate = provider.hold(["one", " two"])
+    async with mounted.stream(ada, "Hi") as stream_reader:
         gate.release(1)
-        assert await hearing.token() == "one"
+        assert await stream_reader.token() == "one"
         gate.open()
-        heard = await hearing.rest()
-    assert (await mounted.rejoin(ada, heard.run_id)).text == "one two"
+        received = await stream_reader.rest()
+    assert (await mounted.rejoin(ada, received.run_id)).text == "one two"
     assert await mounted.said(ada) == ["Hi", "one two"]
     assert (await mounted.http.get(mounted.url.removesuffix("ai"))).text == "the host's own"
 
@@ -106,19 +106,19 @@ async def test_problems_are_the_products_own_under_a_prefix(mounted: Api) -> Non
 
 @pytest.mark.parametrize("make_host", HOSTS.values(), ids=HOSTS)
 async def test_the_hosts_lifespan_ends_what_is_being_made(
-    db: Path, far: FarEnd, make_host: Callable[[Staffstream], ASGIApp]
+    db: Path, provider: ScriptedProvider, make_host: Callable[[Staffstream], ASGIApp]
 ) -> None:
     """With the partial text saved; a second host on the same file finds it, and the app can be entered again."""
-    app = create_app(make_settings(db, far))
-    gate = far.hold(["one", " two"])
+    app = create_app(make_settings(db, provider))
+    gate = provider.hold(["one", " two"])
     async with serve_asgi_here(make_host(app)) as url, open_api(f"{url}/ai") as api:
         ada = await api.make_staff()
-        async with api.stream(ada, "Hi") as hearing:
+        async with api.stream(ada, "Hi") as stream_reader:
             gate.release(1)
-            await hearing.until("one")
-    await far.left(1)
+            await stream_reader.until("one")
+    await provider.left(1)
     async with serve_asgi_here(make_host(app)) as url, open_api(f"{url}/ai") as api:
-        run = await api.run(ada, hearing.run_id)
+        run = await api.run(ada, stream_reader.run_id)
         assert (run["state"], run["error"]["retryable"], run["partial_text"]) == ("failed", True, "one")
         assert [m["status"] for m in await api.messages(ada)] == ["interrupted", "complete"]
         assert (await api.ask(ada, "Again")).text == SAID
@@ -136,9 +136,9 @@ async def test_without_its_lifespan_it_says_what_is_missing(db: Path) -> None:
             assert "lifespan" in problem["detail"]
 
 
-async def test_the_host_names_its_users(db: Path, far: FarEnd) -> None:
+async def test_the_host_names_its_users(db: Path, provider: ScriptedProvider) -> None:
     """By a function of its own; each user has a conversation of their own with the same staff member."""
-    app = create_app(make_settings(db, far), identify=name_user)
+    app = create_app(make_settings(db, provider), identify=name_user)
     async with serve_asgi_here(_host_on_starlette(app)) as url, open_api(f"{url}/ai") as api:
         ada = await api.make_staff()
         await api.ask(ada, "I am Kim")
@@ -148,9 +148,9 @@ async def test_the_host_names_its_users(db: Path, far: FarEnd) -> None:
         assert await api.said(ada) == ["I am Eve", SAID]
 
 
-async def test_two_apps_in_one_process_are_two(tmp_path: Path, far: FarEnd) -> None:
+async def test_two_apps_in_one_process_are_two(tmp_path: Path, provider: ScriptedProvider) -> None:
     """Nothing of one shows in the other."""
-    one, two = (create_app(make_settings(tmp_path / f"{n}.db", far)) for n in "12")
+    one, two = (create_app(make_settings(tmp_path / f"{n}.db", provider)) for n in "12")
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:

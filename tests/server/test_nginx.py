@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.far_end import DEADLINE_S, FarEnd
-from tests.frames import FrameReader
-from tests.server import Api, open_api, require_tool, serve_here
+from tests.tools.frames import FrameReader
+from tests.tools.provider import DEADLINE_S, ScriptedProvider
+from tests.tools.server import Api, open_api, require_tool, serve_here
 
 pytestmark = pytest.mark.anyio
 
-SAID = "Hello from the far end."
+SAID = "Hello from the provider."
 
 CONFIG = """
 daemon off;
@@ -78,23 +78,23 @@ async def front(api: Api, tmp_path: Path) -> AsyncIterator[Api]:
         yield front
 
 
-async def test_no_token_is_held_back(front: Api, ada: str, far: FarEnd) -> None:
+async def test_no_token_is_held_back(front: Api, ada: str, provider: ScriptedProvider) -> None:
     """Each is with the reader before Claude has said more: X-Accel-Buffering does it, nginx's own setting does not."""
-    gate = far.hold(["one", " two", " three"])
-    async with front.stream(ada, "Count") as hearing:
+    gate = provider.hold(["one", " two", " three"])
+    async with front.stream(ada, "Count") as stream_reader:
         for token in ("one", " two", " three"):
             gate.release(1)
-            assert await hearing.token() == token
+            assert await stream_reader.token() == token
         gate.open()
-        heard = await hearing.rest()
-    assert heard.end["type"] == "done"
-    assert heard.headers["content-type"] == "text/event-stream"
-    assert heard.headers["x-run-id"] == heard.end["message_id"]
+        received = await stream_reader.rest()
+    assert received.end["type"] == "done"
+    assert received.headers["content-type"] == "text/event-stream"
+    assert received.headers["x-run-id"] == received.end["message_id"]
 
 
-async def test_a_join_is_not_held_back_either(front: Api, api: Api, ada: str, far: FarEnd) -> None:
+async def test_a_join_is_not_held_back_either(front: Api, api: Api, ada: str, provider: ScriptedProvider) -> None:
     """What was said, and then what comes."""
-    gate = far.hold(["one", " two", " three"])
+    gate = provider.hold(["one", " two", " three"])
     async with api.stream(ada, "Count") as first:
         gate.release(1)
         await first.until("one")
@@ -105,43 +105,43 @@ async def test_a_join_is_not_held_back_either(front: Api, api: Api, ada: str, fa
             gate.open()
             await second.rest()
         await first.rest()
-    assert second.heard.text == first.heard.text
+    assert second.received.text == first.received.text
 
 
-async def test_silence_is_filled_through_it(tmp_path: Path, db: Path, far: FarEnd) -> None:
+async def test_silence_is_filled_through_it(tmp_path: Path, db: Path, provider: ScriptedProvider) -> None:
     """Pings come through before anything has been said."""
     async with (
-        serve_here(db, far, heartbeat_s=0.05) as api,
+        serve_here(db, provider, heartbeat_s=0.05) as api,
         _run_nginx(tmp_path, api.url) as url,
         open_api(url) as front,
     ):
         ada = await api.make_staff()
-        gate = far.hold(["one"])
-        async with front.stream(ada, "Hi") as hearing:
-            assert [getattr(await hearing.next(), "comment", None) for _ in range(3)] == ["ping"] * 3
+        gate = provider.hold(["one"])
+        async with front.stream(ada, "Hi") as stream_reader:
+            assert [getattr(await stream_reader.next(), "comment", None) for _ in range(3)] == ["ping"] * 3
             gate.open()
-            await hearing.rest()
+            await stream_reader.rest()
 
 
-async def test_a_reader_that_leaves_is_noticed(front: Api, api: Api, ada: str, far: FarEnd) -> None:
+async def test_a_reader_that_leaves_is_noticed(front: Api, api: Api, ada: str, provider: ScriptedProvider) -> None:
     """nginx hangs up on us, nobody is written to any more, and the reply is finished and saved."""
-    gate = far.hold(["one", " two"])
-    async with front.stream(ada, "Hi") as hearing:
+    gate = provider.hold(["one", " two"])
+    async with front.stream(ada, "Hi") as stream_reader:
         gate.release(1)
-        await hearing.until("one")
-        log = api.app.state.service.pipeline.active[hearing.run_id].log
+        await stream_reader.until("one")
+        log = api.app.state.service.pipeline.active[stream_reader.run_id].log
         assert log.reader_count == 1
     async with asyncio.timeout(DEADLINE_S):
         while log.reader_count:
             await asyncio.sleep(0.01)
     gate.open()
-    run = await api.ended_run(ada, hearing.run_id)
+    run = await api.ended_run(ada, stream_reader.run_id)
     assert run["state"] == "done"
     assert (await api.said(ada))[-1] == "one two"
 
 
 async def test_the_rest_of_the_surface_passes_unchanged(front: Api, ada: str) -> None:
-    """Problems, pages, a long message, the asynchronous door."""
+    """Problems, pages, a long message, the asynchronous mode."""
     assert (await front.ask("nobody", "Hi")).problem["code"] == "not_found"
     await front.patch(f"/staff/{ada}", {"context_budget_tokens": 1_000_000})
     long = "Wörter und 日本語. " * 20_000
@@ -152,9 +152,9 @@ async def test_the_rest_of_the_surface_passes_unchanged(front: Api, ada: str) ->
     assert (await front.cancel(ada, sent["run_id"]))["state"] == "done"
 
 
-async def test_http_1_0_is_spoken_without_chunks(api: Api, ada: str, far: FarEnd) -> None:
+async def test_http_1_0_is_spoken_without_chunks(api: Api, ada: str, provider: ScriptedProvider) -> None:
     """As nginx speaks it to us: no chunks, no keep-alive promised, the end of the stream is the connection's."""
-    gate = far.hold(["one", " two"])
+    gate = provider.hold(["one", " two"])
     host, port = api.url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     body = b'{"content":"Hi"}'
@@ -164,26 +164,26 @@ async def test_http_1_0_is_spoken_without_chunks(api: Api, ada: str, far: FarEnd
         gate.release(1)
         answer = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
         frames = FrameReader()
-        heard = frames.feed(await reader.readuntil(b"\n\n"))
+        received = frames.feed(await reader.readuntil(b"\n\n"))
         gate.open()
-        heard += frames.feed(await reader.read())
+        received += frames.feed(await reader.read())
     frames.end()
     writer.close()
     await writer.wait_closed()
     assert answer.startswith("http/1.1 200")
     assert "transfer-encoding" not in answer
     assert "keep-alive" not in answer
-    assert [frame.data.get("content") for frame in heard] == ["one", " two", None]
+    assert [frame.data.get("content") for frame in received] == ["one", " two", None]
     assert frames.ended
 
 
-async def test_who_lost_the_connection_joins_again_through_it(front: Api, ada: str, far: FarEnd) -> None:
+async def test_who_lost_the_connection_joins_again_through_it(front: Api, ada: str, provider: ScriptedProvider) -> None:
     """With the cursor of the last frame that came."""
-    gate = far.hold(["one", " two"])
-    async with front.stream(ada, "Hi") as hearing:
+    gate = provider.hold(["one", " two"])
+    async with front.stream(ada, "Hi") as stream_reader:
         gate.release(1)
-        await hearing.until("one")
+        await stream_reader.until("one")
     gate.open()
-    heard = await front.rejoin(ada, hearing.run_id, last_event_id=hearing.heard.frames[-1].id)
-    assert heard.text == " two"
-    assert heard.end["type"] == "done"
+    received = await front.rejoin(ada, stream_reader.run_id, last_event_id=stream_reader.received.frames[-1].id)
+    assert received.text == " two"
+    assert received.end["type"] == "done"

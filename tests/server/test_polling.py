@@ -1,4 +1,4 @@
-"""Asking for a reply again and again, at little cost; which door to take; and a server that says when it lags."""
+"""Asking for a reply again and again, at little cost; which mode to take; and a server that says when it lags."""
 
 import contextlib
 from pathlib import Path
@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from staffstream.api.rollout import choose_door
+from staffstream.api.rollout import choose_mode
 from staffstream.storage import jobs
 from staffstream.storage.database import connect, transact
-from tests.far_end import FarEnd, Gate, Reply, http_error
-from tests.server import Api, serve_here
-from tests.waiting import until
+from tests.tools.provider import HostCheck, Reply, ScriptedProvider, http_error
+from tests.tools.server import Api, serve_here
+from tests.tools.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -19,9 +19,11 @@ pytestmark = pytest.mark.anyio
 # ── looking for the reply ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_the_location_of_a_202_is_the_run_with_a_hint_when_to_ask_again(api: Api, ada: str, far: FarEnd) -> None:
+async def test_the_location_of_a_202_is_the_run_with_a_hint_when_to_ask_again(
+    api: Api, ada: str, provider: ScriptedProvider
+) -> None:
     """As long as the reply is not there; then there is nothing more to wait for."""
-    gate = far.hold(["Well", "."])
+    gate = provider.hold(["Well", "."])
     sent = await api.http.post(f"/staff/{ada}/messages", json={"content": "Hi"})
     assert sent.status_code == 202
     assert int(sent.headers["retry-after"]) >= 1
@@ -37,10 +39,10 @@ async def test_the_location_of_a_202_is_the_run_with_a_hint_when_to_ask_again(ap
     assert "retry-after" not in ended.headers
 
 
-async def test_a_run_that_waits_for_another_attempt_says_for_how_long(db: Path, far: FarEnd) -> None:
+async def test_a_run_that_waits_for_another_attempt_says_for_how_long(db: Path, provider: ScriptedProvider) -> None:
     """Claude asked to be left alone: asking us earlier is for nothing."""
-    far.default = http_error(529, headers={"retry-after": "300"})
-    async with serve_here(db, far, upstream_retries=0) as api:
+    provider.default = http_error(529, headers={"retry-after": "300"})
+    async with serve_here(db, provider, upstream_retries=0) as api:
         ada = await api.make_staff()
         sent = await api.send(ada, "Hi")
 
@@ -53,12 +55,14 @@ async def test_a_run_that_waits_for_another_attempt_says_for_how_long(db: Path, 
         assert 290 <= int(answer.headers["retry-after"]) <= 300
 
 
-async def test_the_messages_hold_finished_ones_only_newest_first(api: Api, ada: str, far: FarEnd) -> None:
+async def test_the_messages_hold_finished_ones_only_newest_first(
+    api: Api, ada: str, provider: ScriptedProvider
+) -> None:
     """The guide's poller looks at messages[0] and takes an assistant's for the answer."""
-    gate = far.hold(["Half", " done"])
+    gate = provider.hold(["Half", " done"])
     sent = await api.send(ada, "Hi")
     gate.release(1)
-    await far.arrived(1)
+    await provider.arrived(1)
     assert [message["message_type"] for message in await api.messages(ada)] == ["user"]
     gate.open()
     await api.ended_run(ada, sent["run_id"])
@@ -80,11 +84,11 @@ async def ask_twice(api: Api, path: str, **query: Any) -> tuple[Any, Any]:
 @pytest.fixture
 async def paths(api: Api, ada: str) -> dict[str, str]:
     """What a client polls."""
-    heard = await api.ask(ada, "Hi")
+    received = await api.ask(ada, "Hi")
     return {
         "list": f"/staff/{ada}/messages",
-        "message": f"/staff/{ada}/messages/{heard.run_id}",
-        "run": f"/staff/{ada}/runs/{heard.run_id}",
+        "message": f"/staff/{ada}/messages/{received.run_id}",
+        "run": f"/staff/{ada}/runs/{received.run_id}",
         "conversations": f"/staff/{ada}/conversations",
         "deliveries": f"/staff/{ada}/deliveries",
     }
@@ -127,54 +131,58 @@ async def test_whatever_changes_an_answer_changes_its_tag(api: Api, ada: str, pa
     assert len(tags) == 4
 
 
-async def test_a_growing_run_is_new_each_time(api: Api, ada: str, far: FarEnd) -> None:
+async def test_a_growing_run_is_new_each_time(api: Api, ada: str, provider: ScriptedProvider) -> None:
     """Its partial text is part of what is tagged; the hint when to ask again comes with a 304 too."""
-    gate = far.hold(["One", " two"])
-    async with api.stream(ada, "Hi") as hearing:
-        path = f"/staff/{ada}/runs/{hearing.run_id}"
+    gate = provider.hold(["One", " two"])
+    async with api.stream(ada, "Hi") as stream_reader:
+        path = f"/staff/{ada}/runs/{stream_reader.run_id}"
         gate.release(1)
-        await hearing.until("One")
+        await stream_reader.until("One")
         first, second = await ask_twice(api, path)
         assert (second.status_code, second.headers["retry-after"]) == (304, "1")
         gate.release(1)
-        await hearing.until("One two")
+        await stream_reader.until("One two")
         third = await api.http.get(path, headers={"If-None-Match": first.headers["etag"]})
         assert third.json()["partial_text"] == "One two"
         gate.open()
-        await hearing.rest()
+        await stream_reader.rest()
 
 
-# ── both doors ───────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── both modes ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_both_doors_serve_one_conversation_side_by_side(api: Api, ada: str, far: FarEnd) -> None:
-    """What was asked by the one is history for the other; the run's door is told."""
-    far.script(Reply(["first"]), Reply(["second"]), Reply(["third"]))
+async def test_both_doors_serve_one_conversation_side_by_side(api: Api, ada: str, provider: ScriptedProvider) -> None:
+    """What was asked by the one is history for the other; the run's mode is told."""
+    provider.script(Reply(["first"]), Reply(["second"]), Reply(["third"]))
     one = await api.ask(ada, "stream")
     two = await api.send(ada, "async")
     await api.ended_run(ada, two["run_id"])
     three = await api.ask(ada, "stream again")
     assert await api.said(ada) == ["stream", "first", "async", "second", "stream again", "third"]
-    assert [(await api.run(ada, run))["door"] for run in (one.run_id, two["run_id"], three.run_id)] == [
+    assert [(await api.run(ada, run))["mode"] for run in (one.run_id, two["run_id"], three.run_id)] == [
         "stream",
         "async",
         "stream",
     ]
-    texts = [block["text"] for turn in far.requests[2].body["messages"] for block in turn["content"] if "text" in block]
+    texts = [
+        block["text"] for turn in provider.requests[2].body["messages"] for block in turn["content"] if "text" in block
+    ]
     for said in ("stream", "first", "async", "second"):
         assert any(said in text for text in texts)
 
 
-async def test_an_asynchronous_run_is_joined_and_cancelled_like_any_other(api: Api, ada: str, far: FarEnd) -> None:
+async def test_an_asynchronous_run_is_joined_and_cancelled_like_any_other(
+    api: Api, ada: str, provider: ScriptedProvider
+) -> None:
     """The same run from the same pipeline."""
-    gate = far.hold(["One", " two", " three"])
+    gate = provider.hold(["One", " two", " three"])
     sent = await api.send(ada, "Hi")
-    async with api.join(ada, sent["run_id"]) as hearing:
+    async with api.join(ada, sent["run_id"]) as stream_reader:
         gate.release(2)
-        await hearing.until("One two")
+        await stream_reader.until("One two")
         assert (await api.cancel(ada, sent["run_id"]))["state"] == "cancelled"
-        heard = await hearing.rest()
-    assert heard.end == {
+        received = await stream_reader.rest()
+    assert received.end == {
         "type": "done",
         "message_id": sent["run_id"],
         "stop_reason": None,
@@ -185,16 +193,16 @@ async def test_an_asynchronous_run_is_joined_and_cancelled_like_any_other(api: A
     assert context["sections"]
 
 
-async def test_one_conversation_is_answered_in_order_and_others_meanwhile(db: Path, far: FarEnd) -> None:
+async def test_one_conversation_is_answered_in_order_and_others_meanwhile(db: Path, provider: ScriptedProvider) -> None:
     """Each question sees the replies before it; as many conversations at once as the setting allows."""
-    far.default = Reply(["An", " answer"], gate=(gate := Gate()))
-    async with serve_here(db, far, async_concurrency=2) as api:
+    provider.default = Reply(["An", " answer"], gate=(gate := HostCheck()))
+    async with serve_here(db, provider, async_concurrency=2) as api:
         ada = await api.make_staff()
         threads = [(await api.post(f"/staff/{ada}/conversations", {}, 201))["id"] for _ in range(3)]
         for turn in range(2):
             for thread in threads:
                 await api.send(ada, f"question {turn}", conversation_id=thread)
-        await far.arrived(2)
+        await provider.arrived(2)
         states = [run["state"] for run in await _list_runs(db)]
         assert sorted(states).count("queued") == 4
         gate.open()
@@ -205,7 +213,7 @@ async def test_one_conversation_is_answered_in_order_and_others_meanwhile(db: Pa
         await until(all_answered)
         for thread in threads:
             assert await api.said(ada, conversation_id=thread) == ["question 0", "An answer", "question 1", "An answer"]
-    for request in far.requests:
+    for request in provider.requests:
         assert [turn["role"] for turn in request.body["messages"]] in (["user"], ["user", "assistant", "user"])
 
 
@@ -214,16 +222,18 @@ async def _list_runs(db: Path) -> list[Any]:
         return connection.execute("SELECT * FROM runs ORDER BY id").fetchall()
 
 
-@pytest.mark.parametrize(("share", "door"), [(0.0, "async"), (1.0, "stream")])
-async def test_a_client_is_told_which_door_to_take(db: Path, far: FarEnd, share: float, door: str) -> None:
+@pytest.mark.parametrize(("share", "mode"), [(0.0, "async"), (1.0, "stream")])
+async def test_a_client_is_told_which_door_to_take(
+    db: Path, provider: ScriptedProvider, share: float, mode: str
+) -> None:
     """And the path to post to, which works as it stands."""
-    async with serve_here(db, far, stream_share=share) as api:
+    async with serve_here(db, provider, stream_share=share) as api:
         ada = await api.make_staff()
-        told = await api.get(f"/staff/{ada}/door")
-        assert told["door"] == door
+        told = await api.get(f"/staff/{ada}/mode")
+        assert told["mode"] == mode
         answer = await api.http.post(f"{api.url}{told['path']}", json={"content": "Hi"})
-        assert answer.status_code == (200 if door == "stream" else 202)
-        await api.get("/staff/nobody/door", 404)
+        assert answer.status_code == (200 if mode == "stream" else 202)
+        await api.get("/staff/nobody/mode", 404)
 
 
 def test_the_share_is_stable_and_grows_without_sending_anybody_back() -> None:
@@ -231,11 +241,11 @@ def test_the_share_is_stable_and_grows_without_sending_anybody_back() -> None:
     users = [f"user {number}" for number in range(2000)]
     streaming: set[str] = set()
     for share in (0.0, 0.1, 0.5, 0.9, 1.0):
-        now = {user for user in users if choose_door(user, share) == "stream"}
+        now = {user for user in users if choose_mode(user, share) == "stream"}
         assert streaming <= now
         assert abs(len(now) / len(users) - share) < 0.04
         streaming = now
-    assert choose_door("kim", 0.5) == choose_door("kim", 0.5)
+    assert choose_mode("kim", 0.5) == choose_mode("kim", 0.5)
 
 
 # ── a queue that stands still ────────────────────────────────────────────────────────────────────────────────────────
@@ -246,9 +256,9 @@ async def read_checks(api: Api) -> tuple[int, Any]:
     return answer.status_code, answer.json()["checks"]["queue"]
 
 
-async def test_readiness_fails_while_a_job_that_is_due_is_not_taken(db: Path, far: FarEnd) -> None:
+async def test_readiness_fails_while_a_job_that_is_due_is_not_taken(db: Path, provider: ScriptedProvider) -> None:
     """Older than the setting; it passes again when the job is done or dropped."""
-    async with serve_here(db, far, max_queue_age_s=60) as api:
+    async with serve_here(db, provider, max_queue_age_s=60) as api:
         assert await read_checks(api) == (200, "ok")
         await api.app.state.service.worker.drain(0)  # nobody takes jobs any more
         with contextlib.closing(connect(db)) as other, transact(other):
@@ -262,14 +272,14 @@ async def test_readiness_fails_while_a_job_that_is_due_is_not_taken(db: Path, fa
         assert await read_checks(api) == (200, "ok")
 
 
-async def test_readiness_fails_while_a_reply_that_could_begin_does_not(db: Path, far: FarEnd) -> None:
+async def test_readiness_fails_while_a_reply_that_could_begin_does_not(db: Path, provider: ScriptedProvider) -> None:
     """One that waits for the turn of its conversation is not stuck, however long it waits."""
-    far.default = Reply(gate=(gate := Gate()))
-    async with serve_here(db, far, async_concurrency=1, max_queue_age_s=60) as api:
+    provider.default = Reply(gate=(gate := HostCheck()))
+    async with serve_here(db, provider, async_concurrency=1, max_queue_age_s=60) as api:
         ada = await api.make_staff()
         for text in ("being made", "waiting for its turn"):
             await api.send(ada, text)
-        await far.arrived(1)
+        await provider.arrived(1)
         _age_queue(db)
         assert await read_checks(api) == (200, "ok")
         other = (await api.post(f"/staff/{ada}/conversations", {}, 201))["id"]

@@ -4,16 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.far_end import FarEnd
-from tests.server import serve_here
+from tests.tools.provider import ScriptedProvider
+from tests.tools.server import serve_here
 
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_silent_embedder_is_told_and_replies_go_on(db: Path, far: FarEnd) -> None:
+async def test_a_silent_embedder_is_told_and_replies_go_on(db: Path, provider: ScriptedProvider) -> None:
     """Memories are searched by words meanwhile, so the server is still fit for requests."""
     nowhere = {"embedder": "openai:m", "embedder_url": "http://127.0.0.1:9/v1", "embedder_dimensions": 8}
-    async with serve_here(db, far, **nowhere) as api:
+    async with serve_here(db, provider, **nowhere) as api:
         ready = await api.http.get(f"{api.url}/readyz")
         assert (ready.status_code, ready.json()["checks"]["embedder"]) == (200, "ok")
         assert (await api.ask(await api.make_staff(), "hello")).status == 200
@@ -21,9 +21,9 @@ async def test_a_silent_embedder_is_told_and_replies_go_on(db: Path, far: FarEnd
         assert (ready.status_code, ready.json()["checks"]["embedder"]) == (200, "silent")
 
 
-async def test_every_check_is_named(db: Path, far: FarEnd) -> None:
+async def test_every_check_is_named(db: Path, provider: ScriptedProvider) -> None:
     """The database, what waits, what was given up, the embedder, and whether the server is about to stop."""
-    async with serve_here(db, far) as api:
+    async with serve_here(db, provider) as api:
         checks = (await api.http.get(f"{api.url}/readyz")).json()["checks"]
         assert checks == {"database": "ok", "queue": "ok", "embedder": "ok", "jobs": "ok", "draining": "ok"}
         await api.app.drain(0)

@@ -16,10 +16,10 @@ from staffstream.background.recovery import QUEUE_ROUND_S
 from staffstream.domain import now_text
 from staffstream.models.anthropic_sdk import Sdk
 from staffstream.storage.database import connect
-from tests.far_end import DEADLINE_S, PIECES, FarEnd, Gate, Reply
-from tests.frames import Hearing
-from tests.server import Api, ServerProcess, serve_here, start_server
-from tests.waiting import until
+from tests.tools.frames import StreamReader
+from tests.tools.provider import DEADLINE_S, PIECES, HostCheck, Reply, ScriptedProvider
+from tests.tools.server import Api, ServerProcess, serve_here, start_server
+from tests.tools.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -42,117 +42,117 @@ def _check_integrity(db: Path) -> None:
         assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
 
 
-async def _hear_until_cut(hearing: Hearing) -> str:
+async def _hear_until_cut(stream_reader: StreamReader) -> str:
     """What was heard of a stream whose server was killed."""
     with contextlib.suppress(httpx.HTTPError):
-        while await hearing.next():
+        while await stream_reader.next():
             pass
-    assert not any(frame.is_terminal for frame in hearing.heard.frames)
-    return hearing.heard.text
+    assert not any(frame.is_terminal for frame in stream_reader.received.frames)
+    return stream_reader.received.text
 
 
 # ── one crash ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_a_stream_that_had_begun(db: Path, far: FarEnd) -> None:
+async def test_a_stream_that_had_begun(db: Path, provider: ScriptedProvider) -> None:
     """It ends failed, with what was on disk; its stream replays that with one error; the conversation goes on."""
-    gate = far.hold()
+    gate = provider.hold()
     gate.release(3)
-    async with start_server(db, far) as server:
+    async with start_server(db, provider) as server:
         ada = await server.api.make_staff()
-        async with server.api.stream(ada, "Hi") as hearing:
-            await hearing.until("Hello from the")
-            await _wait_written(db, hearing.run_id, "Hello from the")
+        async with server.api.stream(ada, "Hi") as stream_reader:
+            await stream_reader.until("Hello from the")
+            await _wait_written(db, stream_reader.run_id, "Hello from the")
             await server.kill()
-    async with start_server(db, far) as server:
+    async with start_server(db, provider) as server:
         api = server.api
-        run = await api.run(ada, hearing.run_id)
+        run = await api.run(ada, stream_reader.run_id)
         assert (run["state"], run["error"]["code"], run["error"]["retryable"]) == ("failed", "server_restart", True)
         assert run["partial_text"] == "Hello from the"
-        heard = await api.rejoin(ada, hearing.run_id, last_event_id=f"{hearing.run_id}:6")
-        assert (heard.text, heard.end["code"]) == ("from the", "server_restart")
-        assert heard.end["message_id"] == run["message_id"] == run["id"]
+        received = await api.rejoin(ada, stream_reader.run_id, last_event_id=f"{stream_reader.run_id}:6")
+        assert (received.text, received.end["code"]) == ("from the", "server_restart")
+        assert received.end["message_id"] == run["message_id"] == run["id"]
         reply = (await api.messages(ada))[0]
         assert (reply["id"], reply["content"], reply["status"]) == (run["id"], "Hello from the", "interrupted")
         assert (await api.ask(ada, "Go on")).text == SAID
-    assert [m["content"][0]["text"] for m in far.chats[-1].body["messages"]] == ["Hi", "Hello from the", "Go on"]
+    assert [m["content"][0]["text"] for m in provider.chats[-1].body["messages"]] == ["Hi", "Hello from the", "Go on"]
 
 
-async def test_a_stream_that_had_said_nothing(db: Path, far: FarEnd) -> None:
+async def test_a_stream_that_had_said_nothing(db: Path, provider: ScriptedProvider) -> None:
     """It fails without a message; its question is kept."""
-    far.script(Reply(head_gate=Gate()))
-    async with start_server(db, far) as server:
+    provider.script(Reply(head_gate=HostCheck()))
+    async with start_server(db, provider) as server:
         ada = await server.api.make_staff()
-        async with server.api.stream(ada, "Hi") as hearing:
-            await far.arrived(1)
+        async with server.api.stream(ada, "Hi") as stream_reader:
+            await provider.arrived(1)
             await server.kill()
-    async with start_server(db, far) as server:
-        run = await server.api.run(ada, hearing.run_id)
+    async with start_server(db, provider) as server:
+        run = await server.api.run(ada, stream_reader.run_id)
         assert (run["state"], run["error"]["code"], run["message_id"]) == ("failed", "server_restart", None)
         assert await server.api.said(ada) == ["Hi"]
         assert (await server.api.ask(ada, "Go on")).text == SAID
 
 
-async def test_what_waited_is_answered(db: Path, far: FarEnd) -> None:
-    """Queued questions of both doors are answered after the restart, in their order, with nobody asking for it."""
-    far.script(Reply(head_gate=Gate()))
-    async with start_server(db, far) as server:
+async def test_what_waited_is_answered(db: Path, provider: ScriptedProvider) -> None:
+    """Queued questions of both modes are answered after the restart, in their order, with nobody asking for it."""
+    provider.script(Reply(head_gate=HostCheck()))
+    async with start_server(db, provider) as server:
         ada = await server.api.make_staff()
         async with server.api.stream(ada, "1"):
-            await far.arrived(1)
+            await provider.arrived(1)
             second = (await server.api.send(ada, "2"))["run_id"]
             async with server.api.stream(ada, "3", multitask_strategy="enqueue") as third:
                 await server.kill()
-    async with start_server(db, far) as server:
+    async with start_server(db, provider) as server:
         for run_id in (second, third.run_id):
             assert (await server.api.ended_run(ada, run_id))["state"] == "done"
         assert await server.api.said(ada) == ["1", "2", SAID, "3", SAID]
-    assert [request.said for request in far.chats] == ["1", "2", "3"]
+    assert [request.said for request in provider.chats] == ["1", "2", "3"]
 
 
-async def test_an_asynchronous_run_is_made_again(db: Path, far: FarEnd) -> None:
+async def test_an_asynchronous_run_is_made_again(db: Path, provider: ScriptedProvider) -> None:
     """One that had begun but of which nobody was sent anything is made from its beginning."""
-    gate = far.hold(["this is ", "never seen"])
+    gate = provider.hold(["this is ", "never seen"])
     gate.release(1)
-    async with start_server(db, far) as server:
+    async with start_server(db, provider) as server:
         ada = await server.api.make_staff()
         run_id = (await server.api.send(ada, "Hi"))["run_id"]
         await _wait_written(db, run_id, "this is ")
         await server.kill()
-    async with start_server(db, far) as server:
+    async with start_server(db, provider) as server:
         run = await server.api.ended_run(ada, run_id)
         assert (run["state"], run["partial_text"]) == ("done", SAID)
         assert await server.api.said(ada) == ["Hi", SAID]
 
 
-async def test_an_asynchronous_run_that_somebody_heard(db: Path, far: FarEnd) -> None:
+async def test_an_asynchronous_run_that_somebody_heard(db: Path, provider: ScriptedProvider) -> None:
     """One of which text was sent is not made again, since its reader would hear two beginnings."""
-    gate = far.hold()
+    gate = provider.hold()
     gate.release(2)
-    async with start_server(db, far) as server:
+    async with start_server(db, provider) as server:
         ada = await server.api.make_staff()
         run_id = (await server.api.send(ada, "Hi"))["run_id"]
-        async with server.api.join(ada, run_id) as hearing:
-            await hearing.until("Hello from")
+        async with server.api.join(ada, run_id) as stream_reader:
+            await stream_reader.until("Hello from")
             await _wait_written(db, run_id, "Hello from")
             await server.kill()
-    async with start_server(db, far) as server:
+    async with start_server(db, provider) as server:
         run = await server.api.run(ada, run_id)
         assert (run["state"], run["error"]["code"], run["partial_text"]) == ("failed", "server_restart", "Hello from")
-    assert len(far.chats) == 1
+    assert len(provider.chats) == 1
 
 
-async def test_a_row_of_crashes_does_not_cost_an_asynchronous_reply(db: Path, far: FarEnd) -> None:
+async def test_a_row_of_crashes_does_not_cost_an_asynchronous_reply(db: Path, provider: ScriptedProvider) -> None:
     """However often it was begun in vain, it is made again, but after a while: it may be what crashes the server."""
-    far.script(Reply(head_gate=Gate()))
-    async with start_server(db, far) as server:
+    provider.script(Reply(head_gate=HostCheck()))
+    async with start_server(db, provider) as server:
         ada = await server.api.make_staff()
         run_id = (await server.api.send(ada, "Hi"))["run_id"]
-        await far.arrived(1)
+        await provider.arrived(1)
         await server.kill()
     with contextlib.closing(connect(db)) as connection:
         connection.execute("UPDATE runs SET attempts = 12 WHERE id = ?", (run_id,))
-    async with start_server(db, far) as server:
+    async with start_server(db, provider) as server:
         assert (await server.api.run(ada, run_id))["state"] == "queued"
         other = (await server.api.post(f"/staff/{ada}/conversations", {}, 201))["id"]
         assert (await server.api.ask(ada, "Meanwhile", conversation_id=other)).text == SAID
@@ -164,7 +164,7 @@ async def test_a_row_of_crashes_does_not_cost_an_asynchronous_reply(db: Path, fa
 
 
 async def test_no_attempt_is_spent_before_claude_can_be_asked(
-    db: Path, far: FarEnd, monkeypatch: pytest.MonkeyPatch
+    db: Path, provider: ScriptedProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server that ends while it imports the SDK has made nothing: however often that is, a run does not wait."""
     imported = threading.Event()
@@ -175,7 +175,7 @@ async def test_no_attempt_is_spent_before_claude_can_be_asked(
         make(sdk, **options)
 
     monkeypatch.setattr(Sdk, "__init__", make_late)
-    async with serve_here(db, far) as api:
+    async with serve_here(db, provider) as api:
         ada = await api.make_staff()
         run_id = (await api.send(ada, "Hi"))["run_id"]
         await asyncio.sleep(2 * QUEUE_ROUND_S)
@@ -185,37 +185,37 @@ async def test_no_attempt_is_spent_before_claude_can_be_asked(
         assert (await api.ended_run(ada, run_id))["state"] == "done"
 
 
-async def test_a_run_that_always_crashes_its_server_ends(db: Path, far: FarEnd) -> None:
+async def test_a_run_that_always_crashes_its_server_ends(db: Path, provider: ScriptedProvider) -> None:
     """A run that was begun as often as may be is not made for ever."""
-    far.default = Reply(head_gate=Gate())
-    async with start_server(db, far) as server:
+    provider.default = Reply(head_gate=HostCheck())
+    async with start_server(db, provider) as server:
         ada = await server.api.make_staff()
         run_id = (await server.api.send(ada, "Hi"))["run_id"]
-        await far.arrived(1)
+        await provider.arrived(1)
         await server.kill()
     with contextlib.closing(connect(db)) as connection:
         connection.execute("UPDATE runs SET attempts = 100 WHERE id = ?", (run_id,))
-    async with start_server(db, far) as server:
+    async with start_server(db, provider) as server:
         assert (await server.api.run(ada, run_id))["state"] == "failed"
-    assert len(far.chats) == 1
+    assert len(provider.chats) == 1
 
 
 # ── many crashes ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_kill_at_any_moment(db: Path, far: FarEnd) -> None:
-    """Under talk through both doors, cut at random instants: every acknowledged question is there; what was accepted by
-    the asynchronous door has its one reply, a stream its reply or an honest end, and what was heard of one is kept but
+async def test_kill_at_any_moment(db: Path, provider: ScriptedProvider) -> None:
+    """Under talk through both modes, cut at random instants: every acknowledged question is there; what was accepted by
+    the asynchronous mode has its one reply, a stream its reply or an honest end, and what was heard of one is kept but
     for what half a second can say.
     """
     random.seed(7)
-    far.default = lambda request: Reply(LONG[: random.randrange(400)], delay_s=0.002)(request)
+    provider.default = lambda request: Reply(LONG[: random.randrange(400)], delay_s=0.002)(request)
     streams: dict[str, tuple[str, str]] = {}  # run id → what was heard of it, staff id
     queued: dict[str, str] = {}
     questions: dict[str, str] = {}  # message id → question
     staff: list[str] = []
     for round_number in range(6):
-        async with start_server(db, far) as server:
+        async with start_server(db, provider) as server:
             if not staff:
                 staff = [await server.api.make_staff(f"S{n}", memory_enabled=n == 0) for n in range(4)]
             talks = [
@@ -227,8 +227,8 @@ async def test_kill_at_any_moment(db: Path, far: FarEnd) -> None:
             await asyncio.sleep(random.uniform(0.0, 1.0))
             await server.kill()
             await asyncio.gather(*talks)
-    far.default = Reply()
-    async with start_server(db, far) as server:
+    provider.default = Reply()
+    async with start_server(db, provider) as server:
         api = server.api
         said: dict[str, dict[str, Any]] = {}
         for each in staff:
@@ -240,22 +240,22 @@ async def test_kill_at_any_moment(db: Path, far: FarEnd) -> None:
         answered = [message["reply_to"] for message in said.values() if message["message_type"] == "assistant"]
         assert len(answered) == len(set(answered))
         assert queued.keys() <= said.keys(), "a reply has its run's id"
-        for run_id, (heard, owner) in streams.items():
+        for run_id, (received, owner) in streams.items():
             run = await api.run(owner, run_id)
             assert run["state"] in ("done", "failed")
             kept = run["partial_text"]
-            assert kept.startswith(heard) or heard.startswith(kept)
+            assert kept.startswith(received) or received.startswith(kept)
             if run["state"] == "failed":
                 assert run["error"]["code"] == "server_restart"
     _check_integrity(db)
     assert len(questions) > 12
-    assert far.refusals == []
+    assert provider.refusals == []
 
 
 async def _talk(
     api: Api, staff_id: str, name: str, streams: dict[str, Any], queued: dict[str, str], questions: dict[str, str]
 ) -> None:
-    """Ask by both doors in turn until the server is gone; note what was acknowledged and heard."""
+    """Ask by both modes in turn until the server is gone; note what was acknowledged and heard."""
     with contextlib.suppress(httpx.HTTPError):
         for n in range(50):
             question = f"{name} question {n}"
@@ -264,130 +264,133 @@ async def _talk(
                 queued[accepted["run_id"]] = staff_id
                 questions[accepted["message_id"]] = question
                 continue
-            async with api.stream(staff_id, question, multitask_strategy="enqueue") as hearing:
-                streams[hearing.run_id] = ("", staff_id)
-                questions[hearing.heard.headers["x-user-message-id"]] = question
+            async with api.stream(staff_id, question, multitask_strategy="enqueue") as stream_reader:
+                streams[stream_reader.run_id] = ("", staff_id)
+                questions[stream_reader.received.headers["x-user-message-id"]] = question
                 try:
-                    while await hearing.next():
+                    while await stream_reader.next():
                         pass
                 finally:
-                    streams[hearing.run_id] = (hearing.heard.text, staff_id)
+                    streams[stream_reader.run_id] = (stream_reader.received.text, staff_id)
 
 
 # ── two processes on one file ────────────────────────────────────────────────────────────────────────────────────────
 
 
 @contextlib.asynccontextmanager
-async def _two_servers(db: Path, far: FarEnd) -> AsyncIterator[tuple[ServerProcess, ServerProcess]]:
+async def _two_servers(db: Path, provider: ScriptedProvider) -> AsyncIterator[tuple[ServerProcess, ServerProcess]]:
     """Two processes that share the file and take a silent one for gone after a second."""
-    async with start_server(db, far, "--lease-s", "1") as first, start_server(db, far, "--lease-s", "1") as second:
+    async with (
+        start_server(db, provider, "--lease-s", "1") as first,
+        start_server(db, provider, "--lease-s", "1") as second,
+    ):
         yield first, second
 
 
-async def test_two_servers_share_the_work(db: Path, far: FarEnd) -> None:
+async def test_two_servers_share_the_work(db: Path, provider: ScriptedProvider) -> None:
     """Both answer, each run is made once, and each can be looked at, joined and stopped through the other."""
-    async with _two_servers(db, far) as (first, second):
+    async with _two_servers(db, provider) as (first, second):
         ada = await first.api.make_staff()
-        far.default = lambda request: Reply([f"re {request.said}"])(request)
+        provider.default = lambda request: Reply([f"re {request.said}"])(request)
         accepted = [await api.send(ada, f"q{n}") for n in range(10) for api in (first.api, second.api)]
         for each in accepted:
             assert (await second.api.ended_run(ada, each["run_id"]))["state"] == "done"
         talk = await first.api.said(ada, limit=200)
         assert talk[1::2] == [f"re {question}" for question in talk[::2]]
-        assert sorted(request.said for request in far.chats) == sorted(talk[::2])
-        gate = far.hold()
+        assert sorted(request.said for request in provider.chats) == sorted(talk[::2])
+        gate = provider.hold()
         gate.release(2)
-        async with first.api.stream(ada, "Hi") as hearing, second.api.join(ada, hearing.run_id) as joined:
-            await hearing.until("Hello from")
+        async with first.api.stream(ada, "Hi") as stream_reader, second.api.join(ada, stream_reader.run_id) as joined:
+            await stream_reader.until("Hello from")
             await joined.until("Hello from")
             assert (await second.api.ask(ada, "Ho")).status == 409
-            run = await second.api.cancel(ada, hearing.run_id)
+            run = await second.api.cancel(ada, stream_reader.run_id)
             assert run["state"] == "cancelled"
-            assert (await joined.rest()).end == (await hearing.rest()).end
-        await far.left(far.chats[-1].number)  # others are for learning
+            assert (await joined.rest()).end == (await stream_reader.rest()).end
+        await provider.left(provider.chats[-1].number)  # others are for learning
 
 
-async def test_a_second_server_leaves_the_first_ones_runs_alone(db: Path, far: FarEnd) -> None:
+async def test_a_second_server_leaves_the_first_ones_runs_alone(db: Path, provider: ScriptedProvider) -> None:
     """Starting beside a server that is making replies ends none of them."""
-    gate = far.hold()
+    gate = provider.hold()
     gate.release(1)
-    async with start_server(db, far) as first:
+    async with start_server(db, provider) as first:
         ada = await first.api.make_staff()
-        async with first.api.stream(ada, "Hi") as hearing:
-            await hearing.token()
-            async with start_server(db, far) as second:
-                assert (await second.api.run(ada, hearing.run_id))["state"] == "streaming"
+        async with first.api.stream(ada, "Hi") as stream_reader:
+            await stream_reader.token()
+            async with start_server(db, provider) as second:
+                assert (await second.api.run(ada, stream_reader.run_id))["state"] == "streaming"
                 gate.open()
-                assert (await hearing.rest()).end["type"] == "done"
-                assert (await second.api.run(ada, hearing.run_id))["state"] == "done"
+                assert (await stream_reader.rest()).end["type"] == "done"
+                assert (await second.api.run(ada, stream_reader.run_id))["state"] == "done"
 
 
-async def test_a_killed_server_is_tidied_up_after_by_the_other(db: Path, far: FarEnd) -> None:
+async def test_a_killed_server_is_tidied_up_after_by_the_other(db: Path, provider: ScriptedProvider) -> None:
     """Once its lease has run out: its stream fails with its text, and its queue is answered."""
-    gate = far.hold()
+    gate = provider.hold()
     gate.release(2)
-    async with _two_servers(db, far) as (first, second):
+    async with _two_servers(db, provider) as (first, second):
         ada = await first.api.make_staff()
-        async with first.api.stream(ada, "1") as hearing:
-            await hearing.until("Hello from")
-            await _wait_written(db, hearing.run_id, "Hello from")
+        async with first.api.stream(ada, "1") as stream_reader:
+            await stream_reader.until("Hello from")
+            await _wait_written(db, stream_reader.run_id, "Hello from")
             queued = (await first.api.send(ada, "2"))["run_id"]
             await first.kill()
-            run = await second.api.ended_run(ada, hearing.run_id)
+            run = await second.api.ended_run(ada, stream_reader.run_id)
             assert (run["state"], run["error"]["code"]) == ("failed", "server_restart")
             assert run["partial_text"] == "Hello from"
             assert (await second.api.ended_run(ada, queued))["state"] == "done"
-    assert [request.said for request in far.chats] == ["1", "2"]
+    assert [request.said for request in provider.chats] == ["1", "2"]
 
 
-async def test_a_busy_server_does_not_take_over_its_own_runs(db: Path, far: FarEnd) -> None:
+async def test_a_busy_server_does_not_take_over_its_own_runs(db: Path, provider: ScriptedProvider) -> None:
     """Its leases run out while the database's writer is busy; nobody else is there, and it knows what it is making."""
-    gate = far.hold()
+    gate = provider.hold()
     gate.release(1)
-    async with serve_here(db, far, lease_s=0.5) as api:
+    async with serve_here(db, provider, lease_s=0.5) as api:
         database = api.app.state.service.database
         ada = await api.make_staff()
-        async with api.stream(ada, "Hi") as hearing:
-            await hearing.token()
+        async with api.stream(ada, "Hi") as stream_reader:
+            await stream_reader.token()
             for _ in range(4):  # between the renewal of a lease and the look for ones that ran out lies one of these
                 await database.write(lambda tx: time.sleep(0.6))
             gate.open()
-            heard = await hearing.rest()
-    assert (heard.text, heard.end["type"]) == (SAID, "done")
+            received = await stream_reader.rest()
+    assert (received.text, received.end["type"]) == (SAID, "done")
 
 
-@pytest.mark.parametrize("door", ["stream", "async"])
-async def test_a_server_that_slept_past_its_lease(db: Path, far: FarEnd, door: str) -> None:
+@pytest.mark.parametrize("mode", ["stream", "async"])
+async def test_a_server_that_slept_past_its_lease(db: Path, provider: ScriptedProvider, mode: str) -> None:
     """The other one takes over what it was making; when it wakes it adds nothing: one reply, one end."""
-    gates = [far.hold([f"from the {name}"]) for name in ("first", "second")[: 1 if door == "stream" else 2]]
-    async with _two_servers(db, far) as (first, second):
+    gates = [provider.hold([f"from the {name}"]) for name in ("first", "second")[: 1 if mode == "stream" else 2]]
+    async with _two_servers(db, provider) as (first, second):
         ada = await first.api.make_staff()
         async with contextlib.AsyncExitStack() as stack:
-            if door == "stream":
-                hearing = await stack.enter_async_context(first.api.stream(ada, "Hi"))
-                run_id = hearing.run_id
+            if mode == "stream":
+                stream_reader = await stack.enter_async_context(first.api.stream(ada, "Hi"))
+                run_id = stream_reader.run_id
             else:
                 # The sleeper is to be the one that makes it: the other is asleep until it has begun.
                 await second.freeze()
                 run_id = (await first.api.send(ada, "Hi"))["run_id"]
-            await far.arrived(1)
+            await provider.arrived(1)
             await first.freeze()
             second.thaw()
-            if door == "stream":
+            if mode == "stream":
                 run = await second.api.ended_run(ada, run_id)
                 assert (run["state"], run["error"]["code"]) == ("failed", "server_restart")
             else:
-                await far.arrived(2)
+                await provider.arrived(2)
             for gate in gates:
                 gate.open()
             first.thaw()
             run = await second.api.ended_run(ada, run_id)
-            if door == "stream":
-                assert (await hearing.rest()).end["code"] == "server_restart"
+            if mode == "stream":
+                assert (await stream_reader.rest()).end["code"] == "server_restart"
                 assert await second.api.said(ada) == ["Hi"]
             else:
                 assert (run["state"], run["partial_text"]) == ("done", "from the second")
                 assert await second.api.said(ada) == ["Hi", "from the second"]
         assert await first.api.run(ada, run_id) == run
         assert (await first.api.ask(ada, "And now?")).text == SAID
-        assert len(far.chats) == (3 if door == "async" else 2)
+        assert len(provider.chats) == (3 if mode == "async" else 2)

@@ -20,9 +20,9 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from tests.far_end import DEADLINE_S, PIECES, STREAM_HEAD, FarEnd, Gate, Reply, Stall, steps
-from tests.frames import Heard
-from tests.server import Api, ServerProcess, finish_hearing, leave_out, serve_here, start_server
+from tests.tools.frames import ReadStream
+from tests.tools.provider import DEADLINE_S, PIECES, STREAM_HEAD, HostCheck, Reply, ScriptedProvider, Stall, steps
+from tests.tools.server import Api, ServerProcess, finish_hearing, leave_out, serve_here, start_server
 
 pytestmark = pytest.mark.anyio
 
@@ -68,9 +68,9 @@ def _find_interpreter(version: str) -> str:
 
 
 @contextlib.asynccontextmanager
-async def _server(db: Path, far: FarEnd, python: str, grace_s: float) -> AsyncIterator[ServerProcess]:
+async def _server(db: Path, provider: ScriptedProvider, python: str, grace_s: float) -> AsyncIterator[ServerProcess]:
     """A server that has to be ended by the test, within its grace and with nothing odd in its log."""
-    async with start_server(db, far, "--shutdown-grace-s", str(grace_s), python=python) as server:
+    async with start_server(db, provider, "--shutdown-grace-s", str(grace_s), python=python) as server:
         yield server
         assert await server.wait(grace_s + ENDING_S) == 0
         assert "Traceback" not in server.log
@@ -93,147 +93,149 @@ async def _wait_draining(server: ServerProcess) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_running_replies_are_finished(db: Path, far: FarEnd, python: str, number: signal.Signals) -> None:
+async def test_running_replies_are_finished(
+    db: Path, provider: ScriptedProvider, python: str, number: signal.Signals
+) -> None:
     """Within the grace a reply goes on to its done; meanwhile new ones are refused, and running ones can be joined."""
-    gate = far.hold()
+    gate = provider.hold()
     gate.release(1)
-    async with _server(db, far, python, 30) as server:
+    async with _server(db, provider, python, 30) as server:
         api = server.api
         ada, bob = await api.make_staff(), await api.make_staff("Bob")
-        async with api.stream(ada, "Hi") as hearing:
-            await hearing.token()
+        async with api.stream(ada, "Hi") as stream_reader:
+            await stream_reader.token()
             _end(server, number)
             await _wait_draining(server)
             refused = await api.ask(bob, "Hi")
             assert (refused.status, refused.problem["code"], refused.problem["retryable"]) == (503, "draining", True)
             assert (await api.send(bob, "Hi", 503))["code"] == "draining"
             assert (await api.http.get(f"{server.url}/healthz")).status_code == 200
-            async with api.join(ada, hearing.run_id) as joined:
+            async with api.join(ada, stream_reader.run_id) as joined:
                 gate.open()
-                assert (await joined.rest()).text == (await hearing.rest()).text == SAID
-                assert hearing.heard.end["type"] == joined.heard.end["type"] == "done"
-    assert len(far.chats) == 1
+                assert (await joined.rest()).text == (await stream_reader.rest()).text == SAID
+                assert stream_reader.received.end["type"] == joined.received.end["type"] == "done"
+    assert len(provider.chats) == 1
 
 
-async def test_a_reply_that_outlasts_the_grace(db: Path, far: FarEnd, python: str) -> None:
+async def test_a_reply_that_outlasts_the_grace(db: Path, provider: ScriptedProvider, python: str) -> None:
     """It ends with an error that may be tried again, its text saved; after the restart all is as was told."""
-    gate = far.hold()
+    gate = provider.hold()
     gate.release(2)
-    far.script(Reply(head_gate=Gate()))
-    async with _server(db, far, python, 0.3) as server:
+    provider.script(Reply(head_gate=HostCheck()))
+    async with _server(db, provider, python, 0.3) as server:
         api = server.api
         ada, bob = await api.make_staff(), await api.make_staff("Bob")
-        async with api.stream(ada, "Hi") as hearing:
-            await hearing.until("Hello from")
+        async with api.stream(ada, "Hi") as stream_reader:
+            await stream_reader.until("Hello from")
             async with api.stream(bob, "Hi") as silent:
-                await far.arrived(2)
+                await provider.arrived(2)
                 _end(server)
-                heard, nothing = await hearing.rest(), await silent.rest()
-        assert (heard.end["code"], heard.end["retryable"]) == ("server_shutdown", True)
+                received, nothing = await stream_reader.rest(), await silent.rest()
+        assert (received.end["code"], received.end["retryable"]) == ("server_shutdown", True)
         assert (nothing.end["code"], nothing.end["message_id"]) == ("server_shutdown", None)
-    async with start_server(db, far) as again:
-        run = await again.api.run(ada, hearing.run_id)
+    async with start_server(db, provider) as again:
+        run = await again.api.run(ada, stream_reader.run_id)
         assert (run["state"], run["error"]["code"], run["partial_text"]) == ("failed", "server_shutdown", "Hello from")
         reply = (await again.api.messages(ada))[0]
         assert (reply["id"], reply["status"], reply["content"]) == (
-            heard.end["message_id"],
+            received.end["message_id"],
             "interrupted",
             "Hello from",
         )
-        assert (await again.api.rejoin(ada, hearing.run_id)).end == heard.end
+        assert (await again.api.rejoin(ada, stream_reader.run_id)).end == received.end
         assert (await again.api.ask(ada, "Go on")).text == SAID
 
 
-async def test_a_second_signal_ends_the_grace(db: Path, far: FarEnd, python: str) -> None:
+async def test_a_second_signal_ends_the_grace(db: Path, provider: ScriptedProvider, python: str) -> None:
     """Whoever is in a hurry says it twice."""
-    gate = far.hold()
+    gate = provider.hold()
     gate.release(1)
-    async with _server(db, far, python, 5) as server:  # the fixture waits for 5 s more than ENDING_S
+    async with _server(db, provider, python, 5) as server:  # the fixture waits for 5 s more than ENDING_S
         ada = await server.api.make_staff()
-        async with server.api.stream(ada, "Hi") as hearing:
-            await hearing.token()
+        async with server.api.stream(ada, "Hi") as stream_reader:
+            await stream_reader.token()
             began = time.monotonic()
             _end(server)
             await _wait_draining(server)
             _end(server, signal.SIGINT)
-            assert (await hearing.rest()).end["code"] == "server_shutdown"
+            assert (await stream_reader.rest()).end["code"] == "server_shutdown"
         await server.wait()
         assert time.monotonic() - began < 5
 
 
-async def test_what_is_queued_stays_queued(db: Path, far: FarEnd, python: str) -> None:
+async def test_what_is_queued_stays_queued(db: Path, provider: ScriptedProvider, python: str) -> None:
     """Waiting questions are answered by the next start; so is an asynchronous one that had begun and said nothing.
     Whoever was waiting for one of them is told to come back.
     """
-    far.script(Reply(head_gate=Gate()), Reply(head_gate=Gate()))
-    async with _server(db, far, python, 0.3) as server:
+    provider.script(Reply(head_gate=HostCheck()), Reply(head_gate=HostCheck()))
+    async with _server(db, provider, python, 0.3) as server:
         api = server.api
         ada, bob = await api.make_staff(), await api.make_staff("Bob")
         begun = (await api.send(bob, "begun"))["run_id"]
-        await far.arrived(1)
+        await provider.arrived(1)
         async with api.stream(ada, "1") as first:
-            await far.arrived(2)
+            await provider.arrived(2)
             queued = (await api.send(ada, "2"))["run_id"]
             async with api.stream(ada, "3", multitask_strategy="enqueue") as third:
                 _end(server)
                 assert (await first.rest()).end["code"] == "server_shutdown"
                 waiting = await third.rest()
                 assert (waiting.end["code"], waiting.end["retryable"]) == ("draining", True)
-    async with start_server(db, far) as again:
+    async with start_server(db, provider) as again:
         for staff_id, run_id in ((bob, begun), (ada, queued), (ada, third.run_id)):
             assert (await again.api.ended_run(staff_id, run_id))["state"] == "done"
         assert await again.api.said(ada) == ["1", "2", SAID, "3", SAID]
         assert await again.api.said(bob) == ["begun", SAID]
 
 
-async def test_a_reader_of_a_run_that_is_put_back(db: Path, far: FarEnd, python: str) -> None:
+async def test_a_reader_of_a_run_that_is_put_back(db: Path, provider: ScriptedProvider, python: str) -> None:
     """Following an asynchronous run costs it nothing: it is put back all the same, and its reader told to come back."""
-    far.script(Reply(head_gate=Gate()))
-    async with _server(db, far, python, 0.3) as server:
+    provider.script(Reply(head_gate=HostCheck()))
+    async with _server(db, provider, python, 0.3) as server:
         ada = await server.api.make_staff()
         run_id = (await server.api.send(ada, "Hi"))["run_id"]
-        await far.arrived(1)
-        async with server.api.join(ada, run_id) as hearing:
+        await provider.arrived(1)
+        async with server.api.join(ada, run_id) as stream_reader:
             _end(server)
-            heard = await hearing.rest()
-            assert (heard.text, heard.end["code"]) == ("", "draining")
-    async with start_server(db, far) as again:
+            received = await stream_reader.rest()
+            assert (received.text, received.end["code"]) == ("", "draining")
+    async with start_server(db, provider) as again:
         assert (await again.api.rejoin(ada, run_id)).text == SAID
 
 
-async def test_a_job_that_hangs(db: Path, far: FarEnd, python: str) -> None:
+async def test_a_job_that_hangs(db: Path, provider: ScriptedProvider, python: str) -> None:
     """Background work that waits for Claude holds nobody up; it is done again by the next start."""
-    far.script_structured(steps(STREAM_HEAD, Stall()))
-    async with start_server(db, far, "--extract-every-messages", "2", python=python) as server:
+    provider.script_structured(steps(STREAM_HEAD, Stall()))
+    async with start_server(db, provider, "--extract-every-messages", "2", python=python) as server:
         ada = await server.api.make_staff()
         await server.api.ask(ada, "My name is Kim.")
-        await far.arrived(2)
+        await provider.arrived(2)
         _end(server)
         assert await server.wait(ENDING_S) == 0
         assert "Traceback" not in server.log
-    async with start_server(db, far, "--extract-every-messages", "2"):
-        assert (await far.arrived(3)).schema
+    async with start_server(db, provider, "--extract-every-messages", "2"):
+        assert (await provider.arrived(3)).schema
 
 
 # ── connections that hold on ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_nothing_open(db: Path, far: FarEnd, python: str) -> None:
+async def test_nothing_open(db: Path, provider: ScriptedProvider, python: str) -> None:
     """With nothing to wait for it just ends, however long the grace."""
-    async with _server(db, far, python, 0) as server:
+    async with _server(db, provider, python, 0) as server:
         _end(server)
-    async with start_server(db, far, "--shutdown-grace-s", "600", python=python) as server:
+    async with start_server(db, provider, "--shutdown-grace-s", "600", python=python) as server:
         ada = await server.api.make_staff()
         await server.api.ask(ada, "Hi")
         _end(server)
         assert await server.wait(ENDING_S) == 0
 
 
-async def test_idle_and_half_sent_connections(db: Path, far: FarEnd, python: str) -> None:
+async def test_idle_and_half_sent_connections(db: Path, provider: ScriptedProvider, python: str) -> None:
     """A kept-alive connection, one that has sent nothing, and ones in the middle of their head or body hold nobody
     up.
     """
-    async with _server(db, far, python, 1) as server:
+    async with _server(db, provider, python, 1) as server:
         place = urlsplit(server.url)
         assert place.hostname
         assert place.port
@@ -250,65 +252,65 @@ async def test_idle_and_half_sent_connections(db: Path, far: FarEnd, python: str
             assert await server.wait(1 + ENDING_S) == 0
 
 
-async def test_a_reader_that_takes_nothing(db: Path, far: FarEnd, python: str) -> None:
+async def test_a_reader_that_takes_nothing(db: Path, provider: ScriptedProvider, python: str) -> None:
     """One whose buffers are full, so that not even its last frame can be sent, holds nobody up."""
-    gate = far.hold(["many words " * 9_000] * 20)
+    gate = provider.hold(["many words " * 9_000] * 20)
     gate.release(20)
-    async with _server(db, far, python, 1) as server:
+    async with _server(db, provider, python, 1) as server:
         ada = await server.api.make_staff()
-        async with server.api.stream(ada, "Hi") as hearing:
+        async with server.api.stream(ada, "Hi") as stream_reader:
             place = urlsplit(server.url)
             with socket.socket() as slow:
                 slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
                 slow.connect((place.hostname, place.port))
-                path = f"/api/v1/staff/{ada}/runs/{hearing.run_id}/stream"
+                path = f"/api/v1/staff/{ada}/runs/{stream_reader.run_id}/stream"
                 slow.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-                await hearing.until("many words " * 180_000)
+                await stream_reader.until("many words " * 180_000)
                 _end(server)
-                assert (await hearing.rest()).end["code"] == "server_shutdown"
+                assert (await stream_reader.rest()).end["code"] == "server_shutdown"
                 assert await server.wait(1 + ENDING_S) == 0
 
 
-async def test_ending_amid_a_crowd(db: Path, far: FarEnd, python: str) -> None:
+async def test_ending_amid_a_crowd(db: Path, provider: ScriptedProvider, python: str) -> None:
     """Whoever asks in that moment gets a whole stream, a refusal or no answer at all, and what was accepted is kept."""
-    far.default = Reply(delay_s=0.01)
-    async with _server(db, far, python, 1) as server:
+    provider.default = Reply(delay_s=0.01)
+    async with _server(db, provider, python, 1) as server:
         staff = [await server.api.make_staff(f"S{n}") for n in range(20)]
         asking = [asyncio.create_task(_ask_on(server.api, each)) for each in staff]
-        await far.arrived(30)
+        await provider.arrived(30)
         _end(server)
-        heard = [each for answers in await asyncio.gather(*asking) for each in answers]
-    accepted = [each for each in heard if each.status == 200]
-    assert {each.status for each in heard} <= {200, 503}
+        received = [each for answers in await asyncio.gather(*asking) for each in answers]
+    accepted = [each for each in received if each.status == 200]
+    assert {each.status for each in received} <= {200, 503}
     for each in accepted:
         assert each.end["type"] == "done" or each.end["code"] in ("server_shutdown", "draining")
-    async with start_server(db, far) as again:
+    async with start_server(db, provider) as again:
         kept = {m["id"] for each in staff for m in await again.api.messages(each, limit=200)}
         assert {each.headers["x-user-message-id"] for each in accepted} <= kept
         assert {each.end["message_id"] for each in accepted if each.end["message_id"]} <= kept
 
 
-async def _ask_on(api: Api, staff_id: str) -> list[Heard]:
+async def _ask_on(api: Api, staff_id: str) -> list[ReadStream]:
     """Ask until the server refuses or is gone."""
-    heard: list[Heard] = []
+    received: list[ReadStream] = []
     with contextlib.suppress(httpx.TransportError):
-        while not heard or heard[-1].status == 200:
-            async with api.stream(staff_id, "Hi") as hearing:
-                heard.append(await finish_hearing(hearing))
-    return heard
+        while not received or received[-1].status == 200:
+            async with api.stream(staff_id, "Hi") as stream_reader:
+                received.append(await finish_hearing(stream_reader))
+    return received
 
 
 # ── inside a host ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_leaving_the_lifespan_ends_what_runs(db: Path, far: FarEnd) -> None:
+async def test_leaving_the_lifespan_ends_what_runs(db: Path, provider: ScriptedProvider) -> None:
     """A host that just leaves the lifespan, with no drain of its own, loses nothing either."""
-    gate = far.hold()
+    gate = provider.hold()
     gate.release(2)
-    async with serve_here(db, far) as api:
+    async with serve_here(db, provider) as api:
         ada = await api.make_staff()
-        async with api.stream(ada, "Hi") as hearing:
-            await hearing.until("Hello from")
-    async with serve_here(db, far) as api:
-        run = await api.run(ada, hearing.run_id)
+        async with api.stream(ada, "Hi") as stream_reader:
+            await stream_reader.until("Hello from")
+    async with serve_here(db, provider) as api:
+        run = await api.run(ada, stream_reader.run_id)
         assert (run["state"], run["error"]["code"], run["partial_text"]) == ("failed", "server_shutdown", "Hello from")

@@ -14,8 +14,8 @@ from starlette.types import Message
 
 from staffstream.api.event_stream import EventStream
 from staffstream.replies.run_log import Push
-from tests.far_end import DEADLINE_S, FarEnd, Gate, Reply
-from tests.server import Api, serve_here, start_server
+from tests.tools.provider import DEADLINE_S, HostCheck, Reply, ScriptedProvider
+from tests.tools.server import Api, serve_here, start_server
 
 pytestmark = pytest.mark.anyio
 
@@ -53,10 +53,10 @@ async def _wait_for_readers(api: Api, run_id: str, count: int) -> None:
             await asyncio.sleep(0.005)
 
 
-async def test_a_reader_that_takes_nothing_is_let_go(db: Path, far: FarEnd) -> None:
+async def test_a_reader_that_takes_nothing_is_let_go(db: Path, provider: ScriptedProvider) -> None:
     """After slow_reader_s it is hung up on, with no end that it could take for one; the run and the others go on."""
-    gate = far.hold([BIG] * WORDS)
-    async with serve_here(db, far, slow_reader_s=0.5) as api:
+    gate = provider.hold([BIG] * WORDS)
+    async with serve_here(db, provider, slow_reader_s=0.5) as api:
         ada = await api.make_staff()
         async with api.stream(ada, "Hi") as fast:
             path = f"/staff/{ada}/runs/{fast.run_id}/stream"
@@ -88,10 +88,10 @@ async def test_a_reader_that_does_not_take_the_end_is_let_go() -> None:
         await EventStream(follow, slow_reader_s=0.05)({"type": "http", "method": "GET"}, wait, send)
 
 
-async def test_a_reader_that_takes_little_is_not_let_go(db: Path, far: FarEnd) -> None:
+async def test_a_reader_that_takes_little_is_not_let_go(db: Path, provider: ScriptedProvider) -> None:
     """One that makes progress gets a long text to its end, though it takes many times slow_reader_s over it."""
-    far.script(Reply([BIG] * WORDS))
-    async with start_server(db, far, "--slow-reader-s", "0.5") as server:
+    provider.script(Reply([BIG] * WORDS))
+    async with start_server(db, provider, "--slow-reader-s", "0.5") as server:
         ada = await server.api.make_staff()
         run_id = (await server.api.ask(ada, "Hi")).run_id
         got = b""
@@ -117,11 +117,11 @@ def _read_chunks(data: bytes) -> bytes:
     return b"".join(body)
 
 
-async def test_slow_readers_cost_no_memory(db: Path, far: FarEnd) -> None:
+async def test_slow_readers_cost_no_memory(db: Path, provider: ScriptedProvider) -> None:
     """Forty readers that take nothing of a long reply need no copies of it: about what one reply needs without them."""
-    gate = Gate()
-    far.script(Reply([BIG] * WORDS), Reply([BIG] * WORDS, gate=gate))
-    async with start_server(db, far) as server:
+    gate = HostCheck()
+    provider.script(Reply([BIG] * WORDS), Reply([BIG] * WORDS, gate=gate))
+    async with start_server(db, provider) as server:
         ada = await server.api.make_staff()
         await server.api.ask(ada, "Hi")
         async with contextlib.AsyncExitStack() as stack:
@@ -131,10 +131,10 @@ async def test_slow_readers_cost_no_memory(db: Path, far: FarEnd) -> None:
                 await stack.enter_async_context(_open_slowly(server.api, path))
             before = _measure_rss(server.process.pid)
             gate.open()
-            heard = await fast.rest()
+            received = await fast.rest()
             grown = _measure_rss(server.process.pid) - before
-    assert len(heard.text) == len(BIG) * WORDS
-    assert grown < 10 * len(heard.text), f"grown by {grown} bytes for {len(heard.text)} characters"
+    assert len(received.text) == len(BIG) * WORDS
+    assert grown < 10 * len(received.text), f"grown by {grown} bytes for {len(received.text)} characters"
 
 
 def _measure_rss(pid: int) -> int:

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.far_end import FarEnd
-from tests.server import Api
+from tests.tools.provider import ScriptedProvider
+from tests.tools.server import Api
 
 pytestmark = pytest.mark.anyio
 
@@ -136,25 +136,25 @@ async def test_an_unknown_one_is_404_for_every_call(api: Api, staff_id: str) -> 
 async def test_erasing_takes_everything_along(api: Api, ada: str) -> None:
     """The staff member, its conversations, messages and runs are gone; another's stay."""
     bo = await api.make_staff("Bo")
-    heard = await api.ask(ada, "Hi")
+    received = await api.ask(ada, "Hi")
     await api.ask(bo, "Hi")
     await api.delete(f"/staff/{ada}")
-    for path in (f"/staff/{ada}", f"/staff/{ada}/messages", f"/staff/{ada}/runs/{heard.run_id}"):
+    for path in (f"/staff/{ada}", f"/staff/{ada}/messages", f"/staff/{ada}/runs/{received.run_id}"):
         assert (await api.get(path, 404))["code"] == "not_found"
-    assert await api.said(bo) == ["Hi", "Hello from the far end."]
+    assert await api.said(bo) == ["Hi", "Hello from the provider."]
     assert (await api.http.delete(f"/staff/{ada}")).status_code == 404
 
 
-async def test_erasing_ends_the_run_that_is_being_made(api: Api, ada: str, far: FarEnd) -> None:
+async def test_erasing_ends_the_run_that_is_being_made(api: Api, ada: str, provider: ScriptedProvider) -> None:
     """Its reader gets an end, Claude is left, and nothing of it comes back."""
-    gate = far.hold(["one", "two"])
-    async with api.stream(ada, "Hi") as hearing:
+    gate = provider.hold(["one", "two"])
+    async with api.stream(ada, "Hi") as stream_reader:
         gate.release(1)
-        await hearing.until("one")
+        await stream_reader.until("one")
         await api.delete(f"/staff/{ada}")
-        heard = await hearing.rest()
-    assert heard.end["type"] in ("done", "error")
-    await far.left(1)
+        received = await stream_reader.rest()
+    assert received.end["type"] in ("done", "error")
+    await provider.left(1)
     assert await api.get("/staff") == []
 
 

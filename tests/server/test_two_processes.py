@@ -11,10 +11,10 @@ import pytest
 from staffstream.domain import Owner
 from staffstream.storage import runs
 from staffstream.storage.database import connect, transact
-from tests.far_end import FarEnd, Gate, Reply
-from tests.receiver import Answer, Receiver
-from tests.server import ServerProcess, serve_here, start_server
-from tests.waiting import until
+from tests.tools.provider import HostCheck, Reply, ScriptedProvider
+from tests.tools.receiver import Answer, Receiver
+from tests.tools.server import ServerProcess, serve_here, start_server
+from tests.tools.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -22,10 +22,10 @@ LEASE_S = "1"
 
 
 @contextlib.asynccontextmanager
-async def start(db: Path, far: FarEnd, **variables: str) -> AsyncIterator[ServerProcess]:
+async def start(db: Path, provider: ScriptedProvider, **variables: str) -> AsyncIterator[ServerProcess]:
     """One of the processes; what it holds may be taken over a second after its last sign of life."""
     given = {"STAFFSTREAM_LEASE_S": LEASE_S, "STAFFSTREAM_WEBHOOK_ALLOW_PRIVATE": "1", **variables}
-    async with start_server(db, far, variables=given) as server:
+    async with start_server(db, provider, variables=given) as server:
         try:
             yield server
         finally:
@@ -40,17 +40,17 @@ async def wait_for_state(server: ServerProcess, ada: str, run_id: str, *states: 
     return await until(look)
 
 
-async def test_a_run_taken_over_from_a_stopped_process_becomes_one_reply(db: Path, far: FarEnd) -> None:
+async def test_a_run_taken_over_from_a_stopped_process_becomes_one_reply(db: Path, provider: ScriptedProvider) -> None:
     """The first is stopped past its lease in the middle of a reply, and wakes up when the second has made one."""
-    slow, quick = Gate(), Reply(["made", " by the second"])
-    far.script(Reply(["made", " by the first"], gate=slow), quick)
-    async with start(db, far) as first, Receiver() as receiver:
+    slow, quick = HostCheck(), Reply(["made", " by the second"])
+    provider.script(Reply(["made", " by the first"], gate=slow), quick)
+    async with start(db, provider) as first, Receiver() as receiver:
         ada = await first.api.make_staff(webhook_url=receiver.url)
         sent = await first.api.send(ada, "Hi")
-        await far.arrived(1)
+        await provider.arrived(1)
         slow.release(1)
         await wait_for_state(first, ada, sent["run_id"], "streaming")
-        async with start(db, far) as second:
+        async with start(db, provider) as second:
             await first.freeze()
             run = await wait_for_state(second, ada, sent["run_id"], "done")
             assert run["partial_text"] == "made by the second"
@@ -61,19 +61,19 @@ async def test_a_run_taken_over_from_a_stopped_process_becomes_one_reply(db: Pat
                 assert await server.api.said(ada) == ["Hi", "made by the second"]
             assert await second.stop() == 0
         assert await first.stop() == 0
-        assert len(far.requests) == 2
+        assert len(provider.requests) == 2
         assert len({got.id for got in receiver.got}) == 1
         assert {got.event["data"]["content"] for got in receiver.got} == {"made by the second"}
 
 
-async def test_who_joins_a_reply_that_was_taken_over_hears_the_new_one(db: Path, far: FarEnd) -> None:
+async def test_who_joins_a_reply_that_was_taken_over_hears_the_new_one(db: Path, provider: ScriptedProvider) -> None:
     """The process that lost it still has the old text, which is in nobody's list of messages."""
-    slow = Gate()
-    far.script(Reply(["the old", " one"], gate=slow), Reply(["the new one"]))
-    async with serve_here(db, far) as api:
+    slow = HostCheck()
+    provider.script(Reply(["the old", " one"], gate=slow), Reply(["the new one"]))
+    async with serve_here(db, provider) as api:
         ada = await api.make_staff()
         sent = await api.send(ada, "Hi")
-        await far.arrived(1)
+        await provider.arrived(1)
         slow.release(1)
 
         async def has_begun() -> bool:
@@ -88,15 +88,17 @@ async def test_who_joins_a_reply_that_was_taken_over_hears_the_new_one(db: Path,
         assert await api.said(ada) == ["Hi", "the new one"]
 
 
-async def test_a_stopped_process_that_wakes_up_first_finishes_its_own_reply(db: Path, far: FarEnd) -> None:
+async def test_a_stopped_process_that_wakes_up_first_finishes_its_own_reply(
+    db: Path, provider: ScriptedProvider
+) -> None:
     """Within its lease nobody touches what it holds; the second process has nothing to do."""
-    gate = Gate()
-    far.default = Reply(["made", " by the first"], gate=gate)
-    async with start(db, far, STAFFSTREAM_LEASE_S="60") as first:
+    gate = HostCheck()
+    provider.default = Reply(["made", " by the first"], gate=gate)
+    async with start(db, provider, STAFFSTREAM_LEASE_S="60") as first:
         ada = await first.api.make_staff()
         sent = await first.api.send(ada, "Hi")
-        await far.arrived(1)
-        async with start(db, far, STAFFSTREAM_LEASE_S="60") as second:
+        await provider.arrived(1)
+        async with start(db, provider, STAFFSTREAM_LEASE_S="60") as second:
             await first.freeze()
             assert (await second.api.run(ada, sent["run_id"]))["state"] in ("building", "streaming")
             first.thaw()
@@ -104,35 +106,35 @@ async def test_a_stopped_process_that_wakes_up_first_finishes_its_own_reply(db: 
             run = await wait_for_state(second, ada, sent["run_id"], "done")
             assert run["partial_text"] == "made by the first"
             assert await second.api.said(ada) == ["Hi", "made by the first"]
-    assert len(far.requests) == 1
+    assert len(provider.requests) == 1
 
 
-async def test_a_stream_taken_over_ends_once_for_both_readers(db: Path, far: FarEnd) -> None:
+async def test_a_stream_taken_over_ends_once_for_both_readers(db: Path, provider: ScriptedProvider) -> None:
     """A stream that somebody has read from is not made again: its partial text is saved by the second process, and the
     first one's reader is told the same end when that process wakes up.
     """
-    gate = Gate()
-    far.default = Reply(["Half", " of it"], gate=gate)
-    async with start(db, far) as first:
+    gate = HostCheck()
+    provider.default = Reply(["Half", " of it"], gate=gate)
+    async with start(db, provider) as first:
         ada = await first.api.make_staff()
-        async with first.api.stream(ada, "Hi") as hearing:
+        async with first.api.stream(ada, "Hi") as stream_reader:
             gate.release(1)
-            await hearing.until("Half")
+            await stream_reader.until("Half")
 
             async def is_written() -> bool:
-                return _read_partial(db, hearing.run_id) == "Half"
+                return _read_partial(db, stream_reader.run_id) == "Half"
 
             await until(is_written)
-            async with start(db, far) as second:
+            async with start(db, provider) as second:
                 await first.freeze()
-                run = await wait_for_state(second, ada, hearing.run_id, "failed")
+                run = await wait_for_state(second, ada, stream_reader.run_id, "failed")
                 assert (run["error"]["code"], run["partial_text"]) == ("server_restart", "Half")
-                elsewhere = await second.api.rejoin(ada, hearing.run_id)
+                elsewhere = await second.api.rejoin(ada, stream_reader.run_id)
                 gate.open()
                 first.thaw()
-                heard = await hearing.rest()
-                assert heard.end == elsewhere.end
-                assert heard.end["code"] == "server_restart"
+                received = await stream_reader.rest()
+                assert received.end == elsewhere.end
+                assert received.end["code"] == "server_restart"
                 assert await first.api.said(ada) == ["Hi", "Half"]
 
 
@@ -141,17 +143,17 @@ def _read_partial(db: Path, run_id: str) -> str:
         return str(connection.execute("SELECT partial_text FROM runs WHERE id = ?", (run_id,)).fetchone()[0])
 
 
-async def test_a_delivery_taken_over_is_delivered_under_its_one_id(db: Path, far: FarEnd) -> None:
+async def test_a_delivery_taken_over_is_delivered_under_its_one_id(db: Path, provider: ScriptedProvider) -> None:
     """The first process is stopped while its receiver thinks; the second sends again; the first's result comes late
     and changes nothing.
     """
-    thinking = Gate()
-    async with Receiver() as receiver, start(db, far) as first:
+    thinking = HostCheck()
+    async with Receiver() as receiver, start(db, provider) as first:
         receiver.script(Answer(200, gate=thinking), Answer(202))
         ada = await first.api.make_staff(webhook_url=receiver.url)
         await first.api.send(ada, "Hi")
         await receiver.arrived(1)
-        async with start(db, far) as second:
+        async with start(db, provider) as second:
             await first.freeze()
             await receiver.arrived(2)
 
@@ -169,14 +171,14 @@ async def test_a_delivery_taken_over_is_delivered_under_its_one_id(db: Path, far
             assert receiver.got[0].body == receiver.got[1].body
 
 
-async def test_two_processes_share_the_queue(db: Path, far: FarEnd) -> None:
+async def test_two_processes_share_the_queue(db: Path, provider: ScriptedProvider) -> None:
     """Forty questions in twenty conversations, sent to both in turn: each is answered once, in the order of its
     conversation.
     """
-    far.default = Reply(["An", " answer"], delay_s=0.02)
-    async with start(db, far, STAFFSTREAM_ASYNC_CONCURRENCY="3") as first:
+    provider.default = Reply(["An", " answer"], delay_s=0.02)
+    async with start(db, provider, STAFFSTREAM_ASYNC_CONCURRENCY="3") as first:
         ada = await first.api.make_staff()
-        async with start(db, far, STAFFSTREAM_ASYNC_CONCURRENCY="3") as second:
+        async with start(db, provider, STAFFSTREAM_ASYNC_CONCURRENCY="3") as second:
             apis = [first.api, second.api]
             threads = [(await first.api.post(f"/staff/{ada}/conversations", {}, 201))["id"] for _ in range(20)]
             for turn in range(2):
@@ -190,16 +192,18 @@ async def test_two_processes_share_the_queue(db: Path, far: FarEnd) -> None:
             for thread in threads:
                 said = await until(lambda thread=thread: all_said(thread))
                 assert said == ["question 0", "An answer", "question 1", "An answer"]
-    assert len(far.requests) == 40
+    assert len(provider.requests) == 40
 
 
 @pytest.mark.parametrize("round_number", range(2))
-async def test_stopping_at_any_moment_never_doubles_a_reply(db: Path, far: FarEnd, round_number: int) -> None:
+async def test_stopping_at_any_moment_never_doubles_a_reply(
+    db: Path, provider: ScriptedProvider, round_number: int
+) -> None:
     """The first process is stopped and woken again and again within the twelve replies that both are making."""
-    far.default = Reply(["An", " answer"], delay_s=0.3)
-    async with start(db, far) as first:
+    provider.default = Reply(["An", " answer"], delay_s=0.3)
+    async with start(db, provider) as first:
         ada = await first.api.make_staff()
-        async with start(db, far) as second:
+        async with start(db, provider) as second:
             threads = [(await first.api.post(f"/staff/{ada}/conversations", {}, 201))["id"] for _ in range(12)]
             for thread in threads:
                 await first.api.send(ada, "question", conversation_id=thread)
@@ -215,6 +219,6 @@ async def test_stopping_at_any_moment_never_doubles_a_reply(db: Path, far: FarEn
             await until(are_answered)
             assert await first.stop() == 0
             assert await second.stop() == 0
-    async with start(db, far) as third:
+    async with start(db, provider) as third:
         for thread in threads:
             assert await third.api.said(ada, conversation_id=thread) == ["question", "An answer"]

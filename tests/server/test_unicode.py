@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from staffstream.domain import clean_text
-from tests.far_end import FarEnd, Reply
-from tests.far_end_cases import ODD
-from tests.server import Api, serve_here
+from tests.tools.provider import Reply, ScriptedProvider
+from tests.tools.provider_cases import ODD
+from tests.tools.server import Api, serve_here
 
 pytestmark = pytest.mark.anyio
 
@@ -34,70 +34,76 @@ LONE = {"high": ("a\\ud83db", "a\ufffdb"), "low": ("a\\ude00b", "a\ufffdb"), "en
         "swapped": ("\\ude00\\ud83d", "\ufffd\ufffd"), "pair": ("\\ud83d\\ude00", "😀")}  # fmt: skip
 
 
-def _sent_to_claude(far: FarEnd) -> str:
-    return str(far.chats[-1].said)
+def _sent_to_claude(provider: ScriptedProvider) -> str:
+    return str(provider.chats[-1].said)
 
 
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
-async def test_what_the_user_writes_arrives_as_written(api: Api, ada: str, far: FarEnd, text: str) -> None:
+async def test_what_the_user_writes_arrives_as_written(
+    api: Api, ada: str, provider: ScriptedProvider, text: str
+) -> None:
     """At Claude, in the list of messages, and again at Claude as part of the history."""
     await api.ask(ada, text)
-    assert _sent_to_claude(far) == text
+    assert _sent_to_claude(provider) == text
     assert (await api.said(ada))[0] == text
     await api.ask(ada, "Go on")
-    assert text in [block["text"] for message in far.chats[-1].body["messages"] for block in message["content"]]
+    assert text in [block["text"] for message in provider.chats[-1].body["messages"] for block in message["content"]]
 
 
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
-async def test_what_claude_says_arrives_as_said(api: Api, ada: str, far: FarEnd, text: str) -> None:
+async def test_what_claude_says_arrives_as_said(api: Api, ada: str, provider: ScriptedProvider, text: str) -> None:
     """In one piece or a character at a time; live, in the list, and for one who joins at every cursor."""
-    far.script(Reply([text]), Reply(list(text)))
+    provider.script(Reply([text]), Reply(list(text)))
     for _ in range(2):
-        heard = await api.ask(ada, "Say it")
-        assert heard.text == text
+        received = await api.ask(ada, "Say it")
+        assert received.text == text
         assert (await api.messages(ada))[0]["content"] == text
-        assert (await api.rejoin(ada, heard.run_id)).text == text
+        assert (await api.rejoin(ada, received.run_id)).text == text
         for after in range(0, len(text) + 1, max(1, len(text) // 8)):
-            assert (await api.rejoin(ada, heard.run_id, after)).text == text[after:]
-        run = await api.run(ada, heard.run_id)
+            assert (await api.rejoin(ada, received.run_id, after)).text == text[after:]
+        run = await api.run(ada, received.run_id)
         assert (run["partial_text"], run["cursor"]) == (text, len(text))
 
 
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
-async def test_readers_that_split_lines_by_unicode_get_every_event(api: Api, ada: str, far: FarEnd, text: str) -> None:
+async def test_readers_that_split_lines_by_unicode_get_every_event(
+    api: Api, ada: str, provider: ScriptedProvider, text: str
+) -> None:
     """httpx's aiter_lines cuts at U+0085, U+2028, form feeds and more: none of them stands in the stream."""
-    far.script(Reply(list(text)))
-    heard = ""
+    provider.script(Reply(list(text)))
+    received = ""
     async with api.http.stream("POST", f"/staff/{ada}/messages/stream", json={"content": "Say it"}) as response:
         async for line in response.aiter_lines():
             if line.startswith("data: "):
                 event = json.loads(line[6:])
-                heard += event.get("content", "")
+                received += event.get("content", "")
             else:
                 assert line == "" or line.startswith("id: ")
-    assert heard == text
+    assert received == text
     assert event["type"] == "done"
 
 
 @pytest.mark.parametrize("name", ["utf8", "split_utf8", "split_utf8_segments", "one_byte_at_a_time", "megabyte_delta"])
-async def test_characters_that_claude_sends_in_halves_come_whole(api: Api, ada: str, far: FarEnd, name: str) -> None:
+async def test_characters_that_claude_sends_in_halves_come_whole(
+    api: Api, ada: str, provider: ScriptedProvider, name: str
+) -> None:
     """Wherever the network cuts the bytes."""
-    far.script(ODD[name].script)
-    heard = await api.ask(ada, "Say it")
-    assert heard.text == ODD[name].text
-    assert "\ufffd" not in heard.text
+    provider.script(ODD[name].script)
+    received = await api.ask(ada, "Say it")
+    assert received.text == ODD[name].text
+    assert "\ufffd" not in received.text
     assert (await api.messages(ada))[0]["content"] == ODD[name].text
 
 
 @pytest.mark.parametrize(("escaped", "text"), LONE.values(), ids=LONE)
 async def test_lone_surrogates_of_the_user_are_replaced(
-    api: Api, ada: str, far: FarEnd, escaped: str, text: str
+    api: Api, ada: str, provider: ScriptedProvider, escaped: str, text: str
 ) -> None:
     """JSON.stringify sends them as escapes; neither SQLite nor Claude would take them. Pairs are characters."""
     body = f'{{"content": "{escaped}"}}'.encode()
     response = await api.http.post(f"/staff/{ada}/messages/stream", content=body)
     assert response.status_code == 200
-    assert (await api.said(ada))[0] == _sent_to_claude(far) == text
+    assert (await api.said(ada))[0] == _sent_to_claude(provider) == text
 
 
 @pytest.mark.parametrize(("escaped", "text"), LONE.values(), ids=LONE)
@@ -130,14 +136,14 @@ async def _post_raw(api: Api, path: str, body: str, status: int) -> Any:
     ],
 )
 async def test_surrogates_of_claude_are_joined_or_replaced(
-    api: Api, ada: str, far: FarEnd, pieces: list[str], text: str
+    api: Api, ada: str, provider: ScriptedProvider, pieces: list[str], text: str
 ) -> None:
     """A pair in two deltas is a character; a lone half is U+FFFD, in the stream and in the list alike."""
-    far.script(Reply(pieces))
+    provider.script(Reply(pieces))
     assert (await api.ask(ada, "Say it")).text == text
     assert (await api.messages(ada))[0]["content"] == text
     assert (await api.ask(ada, "Go on")).end["type"] == "done"
-    assert far.refusals == []
+    assert provider.refusals == []
 
 
 @pytest.mark.parametrize(
@@ -152,11 +158,11 @@ async def test_surrogates_of_claude_are_joined_or_replaced(
         b'{"content": "a\0b"}',
     ],
 )
-async def test_what_is_not_json_in_utf8_is_refused(api: Api, ada: str, far: FarEnd, body: bytes) -> None:
+async def test_what_is_not_json_in_utf8_is_refused(api: Api, ada: str, provider: ScriptedProvider, body: bytes) -> None:
     """Other encodings, surrogates as bytes, overlong forms, code points that are none, bare control characters."""
     response = await api.http.post(f"/staff/{ada}/messages", content=body)
     assert (response.status_code, response.json()["code"]) == (400, "not_json")
-    assert far.requests == []
+    assert provider.requests == []
 
 
 async def test_a_byte_order_mark_before_the_body_is_skipped(api: Api, ada: str) -> None:
@@ -167,13 +173,13 @@ async def test_a_byte_order_mark_before_the_body_is_skipped(api: Api, ada: str) 
 
 
 @pytest.mark.parametrize("key", ["ключ", "k\u2028", "🔑", "a b", "k" * 255, "\\", "%00"])
-async def test_an_idempotency_key_may_be_anything(api: Api, ada: str, far: FarEnd, key: str) -> None:
+async def test_an_idempotency_key_may_be_anything(api: Api, ada: str, provider: ScriptedProvider, key: str) -> None:
     """It is compared, not understood."""
     raw = [(b"Idempotency-Key", key.encode()[:255])]
     for _ in range(2):
         response = await api.http.post(f"/staff/{ada}/messages/stream", json={"content": "Hi"}, headers=raw)  # type: ignore[arg-type]
         assert response.status_code == 200
-    assert len(far.requests) == 1
+    assert len(provider.requests) == 1
 
 
 async def test_the_terminal_character_is_no_half(api: Api, ada: str) -> None:
@@ -185,13 +191,13 @@ async def test_the_terminal_character_is_no_half(api: Api, ada: str) -> None:
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(asked=st.text(st.characters(exclude_categories=()), max_size=30), said=st.lists(st.text(max_size=6), max_size=5))
-async def test_any_text_both_ways(api: Api, ada: str, far: FarEnd, asked: str, said: list[str]) -> None:
+async def test_any_text_both_ways(api: Api, ada: str, provider: ScriptedProvider, asked: str, said: list[str]) -> None:
     """Whatever is asked and answered: what Claude got, what the reader heard and what was kept agree."""
-    far.script(Reply(said))
+    provider.script(Reply(said))
     body = json.dumps({"content": asked}).encode()
     response = await api.http.post(f"/staff/{ada}/messages/stream", content=body)
     if not asked.strip():
-        far._chat_scripts.clear()
+        provider._chat_scripts.clear()
         assert response.status_code == 422
         return
     # json.dumps writes a pair of lone halves as one character's escapes
@@ -200,9 +206,9 @@ async def test_any_text_both_ways(api: Api, ada: str, far: FarEnd, asked: str, s
     assert "".join(event.get("content", "") for event in events) == "".join(said)
     assert events[-1]["type"] == "done"
     reply, question = (await api.messages(ada, limit=2))[:2]
-    assert question["content"] == _sent_to_claude(far) == expected
+    assert question["content"] == _sent_to_claude(provider) == expected
     assert reply["content"] == "".join(said)
-    assert far.refusals == []
+    assert provider.refusals == []
 
 
 async def test_the_stand_in_answers_anything(db: Any) -> None:
@@ -210,6 +216,6 @@ async def test_the_stand_in_answers_anything(db: Any) -> None:
     async with serve_here(db) as api:
         ada = await api.make_staff()
         for text in TEXTS.values():
-            heard = await api.ask(ada, text)
-            assert heard.end["type"] == "done"
-            assert heard.text
+            received = await api.ask(ada, text)
+            assert received.end["type"] == "done"
+            assert received.text

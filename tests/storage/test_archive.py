@@ -16,9 +16,9 @@ from staffstream.storage import archive, conversations, graph, memories, staff
 from staffstream.storage.backups import check_backup
 from staffstream.storage.database import Connection, connect, prepare_file, transact
 from staffstream.storage.memory_search import count_unembedded
-from tests.commands import run_command
-from tests.far_end import FarEnd, Reply
-from tests.server import Api, make_keys, serve_here
+from tests.tools.commands import run_command
+from tests.tools.provider import Reply, ScriptedProvider
+from tests.tools.server import Api, make_keys, serve_here
 
 pytestmark = pytest.mark.anyio
 
@@ -41,12 +41,12 @@ def count_rows(db: Path) -> int:
         return sum(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in archive._TABLES)
 
 
-async def live_a_little(api: Api, far: FarEnd) -> str:
+async def live_a_little(api: Api, provider: ScriptedProvider) -> str:
     """A staff member that holds something of everything."""
     ada = await api.make_staff(role="a pilot", webhook_secret="whsec_Y2FuYXJ5LXdlYmhvb2stc2VjcmV0LTdmM2E5Yw==")
-    far.script(Reply(["Bodø is fine in June.\u2028Line two 🛶"]), Reply(["Noted."]))
-    heard = await api.ask(ada, "My sister Marit sails to Bodø in June.")
-    await api.post(f"/staff/{ada}/messages/{heard.run_id}/feedback", {"rating": 1, "comment": "kind"})
+    provider.script(Reply(["Bodø is fine in June.\u2028Line two 🛶"]), Reply(["Noted."]))
+    received = await api.ask(ada, "My sister Marit sails to Bodø in June.")
+    await api.post(f"/staff/{ada}/messages/{received.run_id}/feedback", {"rating": 1, "comment": "kind"})
     other = await api.post(f"/staff/{ada}/conversations", {"title": "Second", "user_name": "Kim"}, 201)
     await api.ask(ada, "I now live in Oslo.\x00 And 'quotes'; \"double\".", conversation_id=other["id"])
     told = await api.post(f"/staff/{ada}/memories", [{"text": f"Kim owns boat {n}."} for n in range(3)], 201)
@@ -94,18 +94,18 @@ async def look_at(api: Api, ada: str) -> dict[str, Any]:
 # ── there and back ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_everything_comes_back(db: Path, tmp_path: Path, far: FarEnd) -> None:
+async def test_everything_comes_back(db: Path, tmp_path: Path, provider: ScriptedProvider) -> None:
     """On another server that has staff members, users and conversations of its own, and life goes on there."""
-    async with serve_here(db, far) as api:
-        ada = await live_a_little(api, far)
+    async with serve_here(db, provider) as api:
+        ada = await live_a_little(api, provider)
         before = await look_at(api, ada)
     lines = export_lines(db, ada)
     elsewhere = tmp_path / "elsewhere.db"
-    async with serve_here(elsewhere, far) as api:
+    async with serve_here(elsewhere, provider) as api:
         for name in ("Linus", "Grace"):
             await api.ask(await api.make_staff(name), "hello")
     assert import_lines(elsewhere, lines) == ada
-    async with serve_here(elsewhere, far) as api:
+    async with serve_here(elsewhere, provider) as api:
         assert await look_at(api, ada) == before
         found = await api.get(f"/staff/{ada}/memories", params={"query": "Who sails to Bodø?"})
         assert "Marit" in found[0]["text"]
@@ -115,20 +115,20 @@ async def test_everything_comes_back(db: Path, tmp_path: Path, far: FarEnd) -> N
     check_backup(elsewhere)
 
 
-async def test_an_export_holds_no_secret(db: Path, far: FarEnd) -> None:
+async def test_an_export_holds_no_secret(db: Path, provider: ScriptedProvider) -> None:
     """No key of any kind; the webhook gets a new secret where it is imported."""
     key = make_keys(db, ada="admin")["ada"]["Authorization"].split()[1]
-    async with serve_here(db, far) as api:
-        ada = await live_a_little(api, far)
+    async with serve_here(db, provider) as api:
+        ada = await live_a_little(api, provider)
     text = "\n".join(export_lines(db, ada))
     for secret in (key, key[9:], "whsec_", "Y2FuYXJ5LXdlYmhvb2stc2VjcmV0", "webhook_secret", "sk-ant"):
         assert secret not in text
 
 
-async def test_an_export_holds_one_staff_member_alone(db: Path, far: FarEnd) -> None:
+async def test_an_export_holds_one_staff_member_alone(db: Path, provider: ScriptedProvider) -> None:
     """Nothing of what another one was told."""
-    async with serve_here(db, far) as api:
-        ada, grace = await live_a_little(api, far), await api.make_staff("Grace")
+    async with serve_here(db, provider) as api:
+        ada, grace = await live_a_little(api, provider), await api.make_staff("Grace")
         await api.ask(grace, "canary-elsewhere")
         await api.post(f"/staff/{grace}/memories", {"text": "canary-elsewhere"}, 201)
     assert "canary-elsewhere" not in "\n".join(export_lines(db, ada))
@@ -140,8 +140,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Lines:
     db = tmp_path_factory.mktemp("exported") / "a.db"
 
     async def export() -> Lines:
-        async with FarEnd() as far, serve_here(db, far) as api:
-            ada = await live_a_little(api, far)
+        async with ScriptedProvider() as provider, serve_here(db, provider) as api:
+            ada = await live_a_little(api, provider)
         return export_lines(db, ada)
 
     return asyncio.run(export())
@@ -281,19 +281,21 @@ def test_what_is_not_right_is_refused_whole(tmp_path: Path, exported: Lines, how
     assert count_rows(target) == 0
 
 
-async def test_a_file_cannot_attach_anything_to_what_is_here(tmp_path: Path, far: FarEnd, exported: Lines) -> None:
+async def test_a_file_cannot_attach_anything_to_what_is_here(
+    tmp_path: Path, provider: ScriptedProvider, exported: Lines
+) -> None:
     """Not even by naming ids that exist: every reference must lead to a row of the file."""
     target = tmp_path / "target.db"
-    async with serve_here(target, far) as api:
+    async with serve_here(target, provider) as api:
         grace = await api.make_staff("Grace")
-        heard = await api.ask(grace, "hello")
-    conversation = heard.headers["x-conversation-id"]
+        received = await api.ask(grace, "hello")
+    conversation = received.headers["x-conversation-id"]
     rows = count_rows(target)
     for wrong in (
         change_row("messages", conversation_id=conversation),
         change_row("scopes", staff_id=grace),
         change_row("memories", conversation_id=conversation),
-        change_row("runs", user_message_id=heard.headers["x-user-message-id"]),
+        change_row("runs", user_message_id=received.headers["x-user-message-id"]),
     ):
         with pytest.raises(SetupError):
             import_lines(target, wrong(exported))

@@ -14,9 +14,9 @@ from staffstream.errors import SetupError
 from staffstream.storage.backups import check_backup, compact_file, make_backup, restore_backup
 from staffstream.storage.database import Presence, connect, prepare_file, read_version, transact
 from staffstream.storage.staff import create_staff, list_staff
-from tests.commands import run_command
-from tests.far_end import FarEnd
-from tests.server import make_settings, serve_here, start_server
+from tests.tools.commands import run_command
+from tests.tools.provider import ScriptedProvider
+from tests.tools.server import make_settings, serve_here, start_server
 
 pytestmark = pytest.mark.anyio
 
@@ -37,9 +37,11 @@ def list_names(db: Path) -> list[str]:
 # ── backup ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_a_backup_while_a_server_writes_is_one_whole_state(db: Path, tmp_path: Path, far: FarEnd) -> None:
+async def test_a_backup_while_a_server_writes_is_one_whole_state(
+    db: Path, tmp_path: Path, provider: ScriptedProvider
+) -> None:
     """Everything acknowledged before it is in it, its rows belong together, and no request failed meanwhile."""
-    async with serve_here(db, far) as api:
+    async with serve_here(db, provider) as api:
         ada = await api.make_staff(persona="x" * 100_000)
         for number in range(5):
             await api.ask(ada, f"before {number}")
@@ -169,11 +171,13 @@ def test_a_database_that_is_gone_can_be_restored(db: Path, tmp_path: Path) -> No
     assert len(list_names(db)) == 2
 
 
-async def test_what_a_crash_left_does_not_get_into_the_restored_database(db: Path, tmp_path: Path, far: FarEnd) -> None:
+async def test_what_a_crash_left_does_not_get_into_the_restored_database(
+    db: Path, tmp_path: Path, provider: ScriptedProvider
+) -> None:
     """The write-ahead log of the old file goes with it."""
     fill(db, 1)
     backup = make_backup(db, tmp_path / "copy.db").path
-    async with start_server(db, far) as server:
+    async with start_server(db, provider) as server:
         ada = await server.api.make_staff("after the backup")
         await server.api.ask(ada, "hello")
         await server.kill()
@@ -184,11 +188,13 @@ async def test_what_a_crash_left_does_not_get_into_the_restored_database(db: Pat
     assert list_names(aside) == ["staff 0", "after the backup"]
 
 
-async def test_a_running_server_is_not_robbed_of_its_database(db: Path, tmp_path: Path, far: FarEnd) -> None:
+async def test_a_running_server_is_not_robbed_of_its_database(
+    db: Path, tmp_path: Path, provider: ScriptedProvider
+) -> None:
     """Restore and compact refuse until it has stopped."""
     fill(db)
     backup = make_backup(db, tmp_path / "copy.db").path
-    async with start_server(db, far) as server:
+    async with start_server(db, provider) as server:
         for refused in (run_command("restore", backup, db=db), run_command("compact", db=db)):
             assert refused.returncode == 2
             assert "Stop it first" in refused.stderr
@@ -239,56 +245,58 @@ def test_what_is_no_backup_changes_nothing(db: Path, tmp_path: Path, how: str) -
     assert not list(tmp_path.glob("*.restored"))
 
 
-async def test_a_backup_serves_after_it_was_restored(db: Path, tmp_path: Path, far: FarEnd) -> None:
+async def test_a_backup_serves_after_it_was_restored(db: Path, tmp_path: Path, provider: ScriptedProvider) -> None:
     """Messages, memory and its search are as they were."""
-    async with serve_here(db, far) as api:
+    async with serve_here(db, provider) as api:
         ada = await api.make_staff()
         await api.ask(ada, "My sister Marit sails to Bodø in June.")
         await asyncio.to_thread(make_backup, db, tmp_path / "copy.db")
     restore_backup(tmp_path / "copy.db", db)
-    async with serve_here(db, far) as api:
+    async with serve_here(db, provider) as api:
         found = await api.get(f"/staff/{ada}/memories", params={"query": "Who sails to Bodø?"})
         assert "Marit" in found[0]["text"]
         assert len(await api.messages(ada)) == 2
 
 
-async def leave_a_log(db: Path, far: FarEnd) -> None:
+async def leave_a_log(db: Path, provider: ScriptedProvider) -> None:
     """A server that was killed: its last commits are in the write-ahead log alone."""
-    async with start_server(db, far) as server:
+    async with start_server(db, provider) as server:
         await server.api.make_staff("in the log")
         await server.kill()
     assert Path(f"{db}-wal").stat().st_size > 0
 
 
 async def test_a_log_that_outlived_its_file_does_not_get_into_the_restored_database(
-    db: Path, tmp_path: Path, far: FarEnd
+    db: Path, tmp_path: Path, provider: ScriptedProvider
 ) -> None:
     """SQLite would play it into whatever has the name: the damaged file was erased, its log was not."""
     fill(db, 1)
     backup = make_backup(db, tmp_path / "copy.db").path
     fill(db, 2)
-    await leave_a_log(db, far)
+    await leave_a_log(db, provider)
     db.unlink()
     assert restore_backup(backup, db) is None
     assert list_names(db) == ["staff 0"]
     check_backup(db)
 
 
-async def test_what_was_put_aside_can_be_restored_with_its_log(db: Path, tmp_path: Path, far: FarEnd) -> None:
+async def test_what_was_put_aside_can_be_restored_with_its_log(
+    db: Path, tmp_path: Path, provider: ScriptedProvider
+) -> None:
     """Or regretting a restore would lose what the crashed server had acknowledged."""
     fill(db, 1)
     backup = make_backup(db, tmp_path / "copy.db").path
-    await leave_a_log(db, far)
+    await leave_a_log(db, provider)
     aside = restore_backup(backup, db)
     assert aside is not None
     restore_backup(aside, db)
     assert list_names(db) == ["staff 0", "in the log"]
 
 
-async def test_a_killed_servers_file_can_be_backed_up(db: Path, tmp_path: Path, far: FarEnd) -> None:
+async def test_a_killed_servers_file_can_be_backed_up(db: Path, tmp_path: Path, provider: ScriptedProvider) -> None:
     """With what is in its log."""
     fill(db, 1)
-    await leave_a_log(db, far)
+    await leave_a_log(db, provider)
     make_backup(db, tmp_path / "copy.db")
     assert list_names(tmp_path / "copy.db") == ["staff 0", "in the log"]
 
@@ -394,9 +402,9 @@ def test_long_commands_show_that_they_go_on(db: Path, tmp_path: Path) -> None:
 # ── compact ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_compacting_gives_space_back_and_loses_nothing(db: Path, far: FarEnd) -> None:
+async def test_compacting_gives_space_back_and_loses_nothing(db: Path, provider: ScriptedProvider) -> None:
     """What was erased takes room until then; what is there can be found after it."""
-    async with serve_here(db, far) as api:
+    async with serve_here(db, provider) as api:
         ada, grace = await api.make_staff(), await api.make_staff("Grace")
         told = [{"text": f"Item {number}: " + "words and more words " * 40} for number in range(500)]
         await api.post(f"/staff/{grace}/memories", told, 201)
@@ -405,7 +413,7 @@ async def test_compacting_gives_space_back_and_loses_nothing(db: Path, far: FarE
     before, after = await asyncio.to_thread(compact_file, db)
     assert after < before / 2
     check_backup(db)
-    async with serve_here(db, far) as api:
+    async with serve_here(db, provider) as api:
         found = await api.get(f"/staff/{ada}/memories", params={"query": "Who sails to Bodø?"})
         assert "Marit" in found[0]["text"]
 

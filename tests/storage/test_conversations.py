@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from tests.far_end import FarEnd
-from tests.server import Api, name_user, serve_here
+from tests.tools.provider import ScriptedProvider
+from tests.tools.server import Api, name_user, serve_here
 
 pytestmark = pytest.mark.anyio
 
@@ -28,16 +28,16 @@ async def test_the_default_conversation_is_made_by_the_first_message(api: Api, a
     assert len(await api.messages(ada)) == 4
 
 
-async def test_conversations_do_not_hear_each_other(api: Api, ada: str, far: FarEnd) -> None:
+async def test_conversations_do_not_hear_each_other(api: Api, ada: str, provider: ScriptedProvider) -> None:
     """Neither in the list of messages nor in what Claude is sent."""
     other = await api.post(f"/staff/{ada}/conversations", {"title": "Boats", "user_name": "Kim"}, 201)
     assert (other["title"], other["user_name"], other["message_ids"]) == ("Boats", "Kim", [])
     await api.patch(f"/staff/{ada}", {"memory_enabled": False})
     await api.ask(ada, "In the default one")
     await api.ask(ada, "In the other one", conversation_id=other["id"])
-    assert await api.said(ada) == ["In the default one", "Hello from the far end."]
-    assert await api.said(ada, conversation_id=other["id"]) == ["In the other one", "Hello from the far end."]
-    assert "default" not in str(far.chats[1].body["messages"])
+    assert await api.said(ada) == ["In the default one", "Hello from the provider."]
+    assert await api.said(ada, conversation_id=other["id"]) == ["In the other one", "Hello from the provider."]
+    assert "default" not in str(provider.chats[1].body["messages"])
 
 
 async def test_one_is_shown_changed_and_erased(api: Api, ada: str) -> None:
@@ -49,28 +49,28 @@ async def test_one_is_shown_changed_and_erased(api: Api, ada: str) -> None:
     assert path == f"/staff/{ada}/conversations/{made['id']}"
     assert (await api.patch(path, {"title": "New"}))["title"] == "New"
     assert (await api.get(path))["title"] == "New"
-    heard = await api.ask(ada, "Hi", conversation_id=made["id"])
+    received = await api.ask(ada, "Hi", conversation_id=made["id"])
     await api.delete(path)
     assert (await api.get(path, 404))["code"] == "not_found"
-    assert (await api.get(f"/staff/{ada}/runs/{heard.run_id}", 404))["code"] == "not_found"
-    assert (await api.get(f"/staff/{ada}/messages/{heard.end['message_id']}", 404))["code"] == "not_found"
+    assert (await api.get(f"/staff/{ada}/runs/{received.run_id}", 404))["code"] == "not_found"
+    assert (await api.get(f"/staff/{ada}/messages/{received.end['message_id']}", 404))["code"] == "not_found"
     assert (await api.ask(ada, "Hi", conversation_id=made["id"])).problem["code"] == "not_found"
 
 
-async def test_erasing_ends_the_run_within(api: Api, ada: str, far: FarEnd) -> None:
+async def test_erasing_ends_the_run_within(api: Api, ada: str, provider: ScriptedProvider) -> None:
     """Its reader gets one end."""
-    gate = far.hold(["one", "two"])
-    async with api.stream(ada, "Hi") as hearing:
+    gate = provider.hold(["one", "two"])
+    async with api.stream(ada, "Hi") as stream_reader:
         gate.release(1)
-        await hearing.until("one")
-        await api.delete(f"/staff/{ada}/conversations/{hearing.response.headers['x-conversation-id']}")
-        assert (await hearing.rest()).end
-    await far.left(1)
+        await stream_reader.until("one")
+        await api.delete(f"/staff/{ada}/conversations/{stream_reader.response.headers['x-conversation-id']}")
+        assert (await stream_reader.rest()).end
+    await provider.left(1)
     assert (await api.ask(ada, "Hi")).end["type"] == "done"
     assert len(await api.messages(ada)) == 2
 
 
-async def test_a_past_conversation_is_imported_in_order(api: Api, ada: str, far: FarEnd) -> None:
+async def test_a_past_conversation_is_imported_in_order(api: Api, ada: str, provider: ScriptedProvider) -> None:
     """Ids in order, times as given, answers tied to their questions, and Claude is told of it."""
     past = _past(("assistant", "Welcome!"), ("user", "Hi"), ("user", "Anyone?"), ("assistant", "Yes."))
     made = await api.post(f"/staff/{ada}/conversations", {"title": "Old", "messages": past}, 201)
@@ -81,12 +81,12 @@ async def test_a_past_conversation_is_imported_in_order(api: Api, ada: str, far:
     assert [m.get("reply_to") for m in found] == [None, None, None, made["message_ids"][2]]
     assert {m["status"] for m in found} == {"complete"}
     await api.ask(ada, "And now?", conversation_id=made["id"])
-    assert far.refusals == []
-    sent = str(far.chats[0].body["messages"])
+    assert provider.refusals == []
+    sent = str(provider.chats[0].body["messages"])
     assert all(message["content"] in sent for message in past)
 
 
-async def test_an_imported_conversation_may_hold_anything(api: Api, ada: str, far: FarEnd) -> None:
+async def test_an_imported_conversation_may_hold_anything(api: Api, ada: str, provider: ScriptedProvider) -> None:
     """Empty answers, only answers, one side alone: what follows is still a prompt that Claude takes."""
     for past in (
         _past(("user", ""), ("assistant", "")),
@@ -97,7 +97,7 @@ async def test_an_imported_conversation_may_hold_anything(api: Api, ada: str, fa
         made = await api.post(f"/staff/{ada}/conversations", {"messages": past}, 201)
         assert len(made["message_ids"]) == len(past)
         assert (await api.ask(ada, "Go on", conversation_id=made["id"])).end["type"] == "done"
-    assert far.refusals == []
+    assert provider.refusals == []
 
 
 async def test_five_thousand_messages_are_imported_and_no_more(api: Api, ada: str) -> None:
@@ -164,35 +164,35 @@ async def test_a_wrong_page_is_refused(api: Api, ada: str, query: str) -> None:
     assert (await api.get(f"/staff/{ada}/conversations?{query}", 422))["errors"][0]["pointer"] == "/limit"
 
 
-async def test_users_do_not_see_each_other(db: Any, far: FarEnd) -> None:
+async def test_users_do_not_see_each_other(db: Any, provider: ScriptedProvider) -> None:
     """What is someone else's is not there: conversations, messages, runs; by list, by id, and to change."""
-    async with serve_here(db, far, identify=name_user) as api:
+    async with serve_here(db, provider, identify=name_user) as api:
         ada = await api.make_staff()
-        heard = await api.ask(ada, "I am Kim")
-        conversation_id = heard.headers["x-conversation-id"]
+        received = await api.ask(ada, "I am Kim")
+        conversation_id = received.headers["x-conversation-id"]
         api.http.headers["X-User"] = "eve"
         assert await api.get(f"/staff/{ada}/conversations") == []
         assert await api.messages(ada) == []
         for path in (
             f"/conversations/{conversation_id}",
             f"/messages?conversation_id={conversation_id}",
-            f"/messages/{heard.end['message_id']}",
-            f"/messages/{heard.end['message_id']}/context",
-            f"/runs/{heard.run_id}",
-            f"/runs/{heard.run_id}/stream",
+            f"/messages/{received.end['message_id']}",
+            f"/messages/{received.end['message_id']}/context",
+            f"/runs/{received.run_id}",
+            f"/runs/{received.run_id}/stream",
         ):
             assert (await api.get(f"/staff/{ada}{path}", 404))["code"] == "not_found", path
         body = {"content": "Let me in", "conversation_id": conversation_id}
-        for door in ("/messages", "/messages/stream"):
-            assert (await api.post(f"/staff/{ada}{door}", body, 404))["code"] == "not_found"
-        assert (await api.post(f"/staff/{ada}/runs/{heard.run_id}/cancel", None, 404))["code"] == "not_found"
+        for mode in ("/messages", "/messages/stream"):
+            assert (await api.post(f"/staff/{ada}{mode}", body, 404))["code"] == "not_found"
+        assert (await api.post(f"/staff/{ada}/runs/{received.run_id}/cancel", None, 404))["code"] == "not_found"
         for action in ("feedback", "regenerate"):
-            path = f"/staff/{ada}/messages/{heard.end['message_id']}/{action}"
+            path = f"/staff/{ada}/messages/{received.end['message_id']}/{action}"
             assert (await api.post(path, {"rating": 1} if action == "feedback" else {}, 404))["code"] == "not_found"
         path = f"/staff/{ada}/conversations/{conversation_id}"
         assert (await api.patch(path, {"title": "Mine"}, 404))["code"] == "not_found"
         assert (await api.http.delete(path)).status_code == 404
         assert (await api.ask(ada, "I am Eve")).end["type"] == "done"
-        assert "Kim" not in str(far.chats[-1].body)
+        assert "Kim" not in str(provider.chats[-1].body)
         api.http.headers["X-User"] = "kim"
-        assert await api.said(ada) == ["I am Kim", "Hello from the far end."]
+        assert await api.said(ada) == ["I am Kim", "Hello from the provider."]

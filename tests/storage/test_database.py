@@ -25,7 +25,7 @@ from staffstream.storage.database import (
     read_migrations,
     read_schema,
 )
-from tests.far_end import DEADLINE_S
+from tests.tools.provider import DEADLINE_S
 
 pytestmark = pytest.mark.anyio
 
@@ -239,7 +239,7 @@ async def test_a_read_that_fails_leaves_its_reader_fit(database: Database) -> No
 
 @pytest.mark.logs_errors
 async def test_readers_cannot_write(database: Database) -> None:
-    """A write that takes the wrong door fails."""
+    """A write that takes the wrong mode fails."""
     with pytest.raises((pysqlite3.Error, StorageUnavailable)):
         await database.read(_insert(1))
     assert await database.read(_select) == []

@@ -10,7 +10,7 @@ import pytest
 from staffstream.errors import NotFound
 from staffstream.storage import keys
 from staffstream.storage.database import Connection, connect, prepare_file
-from tests.commands import run_command
+from tests.tools.commands import run_command
 
 
 @pytest.fixture

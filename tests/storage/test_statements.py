@@ -24,12 +24,12 @@ def tx(tmp_path: Path) -> Iterator[Connection]:
 def reply_once(tx: Connection, scope: Scope) -> None:
     """Accept, build and finish one reply, by the rooms' own functions."""
     owner = Owner("me", 15.0)
-    _, scope = staff.meet_staff(tx, scope.staff_id, scope.user_id)
+    _, scope = staff.get_or_create_scope(tx, scope.staff_id, scope.user_id)
     conversation = conversations.ensure_conversation(tx, scope, None)
     assert runs.find_active_run(tx, scope, conversation.id) is None
     question = conversations.append_user_message(tx, scope, conversation, "Where is the boat?")
     memories.add_episode(tx, scope, question, speaker="Kim", embed=None)
-    run = runs.insert_run(tx, scope, conversation, question, door="stream", owner=owner)
+    run = runs.insert_run(tx, scope, conversation, question, mode="stream", owner=owner)
     conversations.load_turns(tx, scope, conversation.id, after_turn=0, before_turn=question.turn, limit=400)
     find_words(tx, scope, ["boat"], most=10)
     load_candidates(tx, scope, [1], None)

@@ -12,8 +12,8 @@ import pytest
 
 from staffstream.models.offline.wire import Answer, encode_event, start_message
 from staffstream.support.logs import JsonFormatter, TextFormatter, request_id
-from tests.far_end import DEADLINE_S, STREAM_HEAD, FarEnd, Reply, Script, http_error, steps
-from tests.server import KEY, Api, make_keys, read_problem, serve_here, start_server
+from tests.tools.provider import DEADLINE_S, STREAM_HEAD, Reply, Script, ScriptedProvider, http_error, steps
+from tests.tools.server import KEY, Api, make_keys, read_problem, serve_here, start_server
 
 pytestmark = pytest.mark.anyio
 
@@ -38,13 +38,13 @@ def list_broken_streams() -> list[Script]:
     return [steps(STREAM_HEAD, said, end) for end in ends]
 
 
-async def stir(api: Api, far: FarEnd) -> None:
+async def stir(api: Api, provider: ScriptedProvider) -> None:
     """Send canaries everywhere that a client or Claude can put text, and make as much as possible fail."""
     words = CANARIES
     staff = await api.make_staff(persona=words["persona"], webhook_secret=WEBHOOK_SECRET)
-    far.script(Reply([words["reply"], " ", words["reply"]]))
-    heard = await api.ask(staff, words["question"])
-    await api.post(f"/staff/{staff}/messages/{heard.run_id}/feedback", {"rating": -1, "comment": words["comment"]})
+    provider.script(Reply([words["reply"], " ", words["reply"]]))
+    received = await api.ask(staff, words["question"])
+    await api.post(f"/staff/{staff}/messages/{received.run_id}/feedback", {"rating": -1, "comment": words["comment"]})
     await api.post(f"/staff/{staff}/conversations", {"title": words["title"], "user_name": words["user"]}, 201)
     await api.post(f"/staff/{staff}/memories", {"text": words["memory"]}, 201)
     for fault in (
@@ -53,7 +53,7 @@ async def stir(api: Api, far: FarEnd) -> None:
         http_error(429, message=words["upstream"], headers={"retry-after": "9999"}),
         *list_broken_streams(),
     ):
-        far.script(fault)
+        provider.script(fault)
         await api.ask(staff, words["question"])
     await api.http.post(f"/staff/{staff}/messages", content=f'{{"content": "{words["body"]}')
     await api.http.post(f"/staff/{staff}/messages", json={"content": 5, "more": words["body"]})
@@ -61,29 +61,31 @@ async def stir(api: Api, far: FarEnd) -> None:
     await api.http.post("/staff", json={"name": "x", "webhook_url": f"ftp://{words['body']}/"})
     headers = {"Idempotency-Key": words["header"] * 40, "Last-Event-ID": words["header"]}
     await api.http.post(f"/staff/{staff}/messages", json={"content": words["question"]}, headers=headers)
-    await api.http.get(f"/staff/{staff}/runs/{heard.run_id}/stream", headers=headers)
+    await api.http.get(f"/staff/{staff}/runs/{received.run_id}/stream", headers=headers)
     await api.http.get(f"/staff/{staff}", headers={"Authorization": f"Bearer {words['header']}"})
 
 
 @pytest.mark.parametrize("form", ["json", "text"])
-async def test_no_words_and_no_secrets_in_the_log(db: Path, far: FarEnd, form: str) -> None:
+async def test_no_words_and_no_secrets_in_the_log(db: Path, provider: ScriptedProvider, form: str) -> None:
     """At the level `debug`, whatever failed, tracebacks included."""
     keys = make_keys(db, ada="admin")
     flags = ("--auth", "keys", "--log-level", "debug", "--log-format", form, "--upstream-retries", "0")
-    async with start_server(db, far, *flags) as server:
+    async with start_server(db, provider, *flags) as server:
         server.api.http.headers.update(keys["ada"])
-        await stir(server.api, far)
+        await stir(server.api, provider)
         await server.stop()
         log = server.log
     assert log.count("reply ended") >= 5
     assert find_canaries(log, keys["ada"]["Authorization"].split()[1]) == []
 
 
-async def test_no_words_in_the_log_of_an_embedding_app(db: Path, far: FarEnd, caplog: pytest.LogCaptureFixture) -> None:
+async def test_no_words_in_the_log_of_an_embedding_app(
+    db: Path, provider: ScriptedProvider, caplog: pytest.LogCaptureFixture
+) -> None:
     """Which may set our loggers to `debug` as well."""
     caplog.set_level(logging.DEBUG, "staffstream")
-    async with serve_here(db, far, upstream_retries=0) as api:
-        await stir(api, far)
+    async with serve_here(db, provider, upstream_retries=0) as api:
+        await stir(api, provider)
     own = "\n".join(
         TextFormatter().format(record) for record in caplog.records if record.name.startswith("staffstream")
     )
@@ -91,27 +93,30 @@ async def test_no_words_in_the_log_of_an_embedding_app(db: Path, far: FarEnd, ca
     assert find_canaries(own) == []
 
 
-async def test_what_claude_says_of_a_refusal_is_logged_on_demand(db: Path, far: FarEnd) -> None:
+async def test_what_claude_says_of_a_refusal_is_logged_on_demand(db: Path, provider: ScriptedProvider) -> None:
     """An operator may need it; it has to be asked for."""
-    async with start_server(db, far, "--log-text") as server:
-        far.script(http_error(400, message=CANARIES["upstream"]))
+    async with start_server(db, provider, "--log-text") as server:
+        provider.script(http_error(400, message=CANARIES["upstream"]))
         await server.api.ask(await server.api.make_staff(), "hello")
         await server.stop()
         assert CANARIES["upstream"] in server.log
 
 
-async def test_no_words_of_claude_or_of_an_exception_in_an_answer(db: Path, far: FarEnd) -> None:
+async def test_no_words_of_claude_or_of_an_exception_in_an_answer(db: Path, provider: ScriptedProvider) -> None:
     """Problems and error frames are written by us."""
-    async with serve_here(db, far, upstream_retries=0) as api:
+    async with serve_here(db, provider, upstream_retries=0) as api:
         staff = await api.make_staff(persona=CANARIES["persona"])
         for fault in (
             http_error(400, CANARIES["upstream"], message=CANARIES["upstream"]),
             http_error(500, message=CANARIES["upstream"]),
             *list_broken_streams(),
         ):
-            far.script(fault)
-            heard = await api.ask(staff, CANARIES["question"])
-            assert find_canaries(json.dumps(heard.problem) + json.dumps([frame.data for frame in heard.frames])) == []
+            provider.script(fault)
+            received = await api.ask(staff, CANARIES["question"])
+            assert (
+                find_canaries(json.dumps(received.problem) + json.dumps([frame.data for frame in received.frames]))
+                == []
+            )
 
 
 @pytest.mark.logs_errors
@@ -133,14 +138,14 @@ async def test_a_bug_is_logged_whole_and_told_by_its_request_id(
     assert record.exc_info[0] is ZeroDivisionError
 
 
-async def test_a_line_a_run_with_the_id_of_its_request(db: Path, far: FarEnd) -> None:
+async def test_a_line_a_run_with_the_id_of_its_request(db: Path, provider: ScriptedProvider) -> None:
     """From the request over the run to what went wrong in it."""
-    async with start_server(db, far, "--log-format", "json", "--upstream-retries", "0") as server:
+    async with start_server(db, provider, "--log-format", "json", "--upstream-retries", "0") as server:
         api = server.api
         staff = await api.make_staff()
         api.http.headers["X-Request-Id"] = "first-1"
         good = await api.ask(staff, "hello")
-        far.script(http_error(400))
+        provider.script(http_error(400))
         api.http.headers["X-Request-Id"] = "second-2"
         await api.ask(staff, "hello")
         await server.stop()
@@ -217,11 +222,11 @@ def test_a_traceback_stays_with_its_line() -> None:
     assert "ZeroDivisionError" in TextFormatter().format(record)
 
 
-async def test_background_lines_have_no_request(db: Path, far: FarEnd) -> None:
+async def test_background_lines_have_no_request(db: Path, provider: ScriptedProvider) -> None:
     """What the server does by itself is nobody's request."""
-    async with start_server(db, far, "--log-format", "json", "--extract-every-messages", "2") as server:
+    async with start_server(db, provider, "--log-format", "json", "--extract-every-messages", "2") as server:
         staff = await server.api.make_staff()
-        far.script_structured(http_error(400))
+        provider.script_structured(http_error(400))
         await server.api.ask(staff, "I live in Bergen.")
         async with asyncio.timeout(DEADLINE_S):
             while "job extract" not in server.log:

@@ -12,8 +12,8 @@ from prometheus_client import Histogram
 from prometheus_client.parser import text_string_to_metric_families
 
 from staffstream.support.metrics import Metrics
-from tests.far_end import DEADLINE_S, FarEnd, Reply, http_error
-from tests.server import Api, serve_here
+from tests.tools.provider import DEADLINE_S, Reply, ScriptedProvider, http_error
+from tests.tools.server import Api, serve_here
 
 pytestmark = pytest.mark.anyio
 
@@ -56,83 +56,83 @@ async def scrape_until(api: Api, name: str, value: float, **labels: str) -> Scra
     return seen
 
 
-async def test_a_reply_is_counted_with_its_stages(api: Api, ada: str, far: FarEnd) -> None:
+async def test_a_reply_is_counted_with_its_stages(api: Api, ada: str, provider: ScriptedProvider) -> None:
     """Once each: the end, the first token, every stage before it, the gaps, the prompt, the search, the tokens."""
-    far.script(Reply(["one", " two", " three"]))
-    heard = await api.ask(ada, "hello")
+    provider.script(Reply(["one", " two", " three"]))
+    received = await api.ask(ada, "hello")
     seen = await scrape(api)
-    assert seen("runs_total", door="stream", state="done", code="") == 1
-    assert seen("first_token_seconds_count", door="stream") == 1
-    assert seen("reply_seconds_count", door="stream") == 1
+    assert seen("runs_total", mode="stream", state="done", code="") == 1
+    assert seen("first_token_seconds_count", mode="stream") == 1
+    assert seen("reply_seconds_count", mode="stream") == 1
     for stage in ("accept", "queue", "build", "claude", "think"):
-        assert seen("stage_seconds_count", stage=stage, door="stream") == 1, stage
-    assert seen("token_gap_seconds_count") == (1 if heard.end["usage"]["output_tokens"] > 1 else 0)
+        assert seen("stage_seconds_count", stage=stage, mode="stream") == 1, stage
+    assert seen("token_gap_seconds_count") == (1 if received.end["usage"]["output_tokens"] > 1 else 0)
     assert seen("context_tokens_count", section="all") == 1
     assert seen("context_tokens_sum", section="question") > 0
     assert seen("recall_seconds_count") == 1
     assert seen("recalled_memories_count") == 1
-    model = (await api.run(ada, heard.run_id))["model"]
-    assert seen("tokens_total", model=model, kind="output") == heard.end["usage"]["output_tokens"]
-    assert seen("tokens_total", model=model, kind="input") == heard.end["usage"]["input_tokens"]
+    model = (await api.run(ada, received.run_id))["model"]
+    assert seen("tokens_total", model=model, kind="output") == received.end["usage"]["output_tokens"]
+    assert seen("tokens_total", model=model, kind="input") == received.end["usage"]["input_tokens"]
     assert seen("cost_dollars_total", model=model) > 0
 
 
-async def test_ends_are_told_apart(api: Api, ada: str, far: FarEnd) -> None:
+async def test_ends_are_told_apart(api: Api, ada: str, provider: ScriptedProvider) -> None:
     """A failure by its code, a cancellation, and a request that was answered with a problem."""
-    far.script(http_error(401))
+    provider.script(http_error(401))
     await api.ask(ada, "hello")
-    gate = far.hold(["one", " two"])
+    gate = provider.hold(["one", " two"])
     gate.release()
-    async with api.stream(ada, "hello") as hearing:
-        await hearing.token()
-        await api.cancel(ada, hearing.run_id)
-        await hearing.rest()
+    async with api.stream(ada, "hello") as stream_reader:
+        await stream_reader.token()
+        await api.cancel(ada, stream_reader.run_id)
+        await stream_reader.rest()
     await api.get("/staff/nobody", 404)
     await api.get("/nothing", 404)
     seen = await scrape(api)
-    assert seen("runs_total", door="stream", state="failed", code="upstream_key_refused") == 1
-    assert seen("runs_total", door="stream", state="cancelled", code="") == 1
+    assert seen("runs_total", mode="stream", state="failed", code="upstream_key_refused") == 1
+    assert seen("runs_total", mode="stream", state="cancelled", code="") == 1
     assert seen("problems_total", status="502", code="upstream_key_refused") == 1
     assert seen("problems_total", status="404", code="not_found") == 2
 
 
-async def test_what_goes_on_is_seen(api: Api, ada: str, far: FarEnd) -> None:
+async def test_what_goes_on_is_seen(api: Api, ada: str, provider: ScriptedProvider) -> None:
     """Replies being made and their readers, and neither when they are over."""
-    gate = far.hold(["one", " two"])
+    gate = provider.hold(["one", " two"])
     gate.release()
-    async with api.stream(ada, "hello") as hearing:
-        await hearing.token()
-        async with api.join(ada, hearing.run_id) as second:
+    async with api.stream(ada, "hello") as stream_reader:
+        await stream_reader.token()
+        async with api.join(ada, stream_reader.run_id) as second:
             await second.token()
             seen = await scrape(api)
-            assert seen("active_runs", door="stream") == 1
+            assert seen("active_runs", mode="stream") == 1
             assert seen("subscribers") == 2
             gate.open()
             await second.rest()
-        await hearing.rest()
+        await stream_reader.rest()
     seen = await scrape_until(api, "subscribers", 0)
-    assert seen("active_runs", door="stream") == 0
+    assert seen("active_runs", mode="stream") == 0
 
 
-async def test_what_waits_is_seen(db: Path, far: FarEnd) -> None:
+async def test_what_waits_is_seen(db: Path, provider: ScriptedProvider) -> None:
     """A queued reply that finds no room, and how long it has been due."""
-    async with serve_here(db, far, async_concurrency=1) as api:
+    async with serve_here(db, provider, async_concurrency=1) as api:
         ada, linus = await api.make_staff(), await api.make_staff("Linus")
-        gate = far.hold(["one"])
+        gate = provider.hold(["one"])
         await api.send(ada, "first")
-        await far.arrived(1)
+        await provider.arrived(1)
         second = await api.send(linus, "second")
         seen = await scrape_until(api, "queued_runs", 1)
         assert seen("queue_age_seconds") > 0
         gate.open()
         await api.ended_run(linus, second["run_id"])
-        seen = await scrape_until(api, "runs_total", 2, door="async", state="done", code="")
+        seen = await scrape_until(api, "runs_total", 2, mode="async", state="done", code="")
         assert seen("queued_runs") == 0
 
 
-async def test_background_work_is_counted(db: Path, far: FarEnd) -> None:
+async def test_background_work_is_counted(db: Path, provider: ScriptedProvider) -> None:
     """Attempts by kind and outcome; what the background model takes counts as well."""
-    async with serve_here(db, far, extract_every_messages=2, background_model="claude-haiku-5-5") as api:
+    async with serve_here(db, provider, extract_every_messages=2, background_model="claude-haiku-5-5") as api:
         ada = await api.make_staff()
         await api.ask(ada, "I live in Bergen.")
         seen = await scrape_until(api, "jobs_total", 1, kind="extract", outcome="done")
@@ -148,7 +148,9 @@ async def test_the_database_is_watched(api: Api, ada: str) -> None:
     assert seen("wal_bytes") > 0
 
 
-async def test_nothing_is_counted_per_token(api: Api, ada: str, far: FarEnd, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_nothing_is_counted_per_token(
+    api: Api, ada: str, provider: ScriptedProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A long reply takes as many observations as a short one; commits aside, which go by the clock."""
     observe, seen = Histogram.observe, []
 
@@ -160,7 +162,7 @@ async def test_nothing_is_counted_per_token(api: Api, ada: str, far: FarEnd, mon
     metrics = api.app.metrics
 
     async def count(words: int) -> int:
-        far.script(Reply([f"{n} " for n in range(words)]))
+        provider.script(Reply([f"{n} " for n in range(words)]))
         seen.clear()
         await api.ask(ada, "hello")
         return sum(item is not metrics.commits and item is not metrics.batches for item in seen)
@@ -183,12 +185,12 @@ async def test_what_alerts_watch_is_there_from_the_start(api: Api) -> None:
                 assert set(found) == {0}
 
 
-async def test_two_apps_share_nothing(tmp_path: Path, far: FarEnd) -> None:
+async def test_two_apps_share_nothing(tmp_path: Path, provider: ScriptedProvider) -> None:
     """Each has a registry of its own, in one process."""
-    async with serve_here(tmp_path / "a.db", far) as one, serve_here(tmp_path / "b.db", far) as two:
+    async with serve_here(tmp_path / "a.db", provider) as one, serve_here(tmp_path / "b.db", provider) as two:
         await one.ask(await one.make_staff(), "hello")
-        assert (await scrape(one))("runs_total", door="stream", state="done", code="") == 1
-        assert (await scrape(two))("runs_total", door="stream", state="done", code="") == 0
+        assert (await scrape(one))("runs_total", mode="stream", state="done", code="") == 1
+        assert (await scrape(two))("runs_total", mode="stream", state="done", code="") == 0
 
 
 # ── the dashboard and the rules ──────────────────────────────────────────────────────────────────────────────────────

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from staffstream.domain import RunFailure, clean_text
 from staffstream.support import sse
-from tests.frames import FrameReader, read_frame
+from tests.tools.frames import FrameReader, read_frame
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()))
 """All of Unicode and what is none of it: lone surrogates too."""

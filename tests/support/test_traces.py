@@ -13,8 +13,8 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from staffstream.errors import SetupError
 from staffstream.support import traces
-from tests.far_end import DEADLINE_S, FarEnd, Reply, http_error
-from tests.server import Api, serve_here, start_server
+from tests.tools.provider import DEADLINE_S, Reply, ScriptedProvider, http_error
+from tests.tools.server import Api, serve_here, start_server
 
 pytestmark = pytest.mark.anyio
 
@@ -57,8 +57,8 @@ def spans(monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]:
 
 
 @pytest.fixture
-async def api(spans: Recorder, db: Path, far: FarEnd) -> AsyncIterator[Api]:
-    async with serve_here(db, far, upstream_retries=0) as api:
+async def api(spans: Recorder, db: Path, provider: ScriptedProvider) -> AsyncIterator[Api]:
+    async with serve_here(db, provider, upstream_retries=0) as api:
         yield api
 
 
@@ -66,11 +66,11 @@ def parent_of(span: ReadableSpan) -> int | None:
     return span.parent.span_id if span.parent else None
 
 
-async def test_a_reply_is_one_trace(api: Api, far: FarEnd, spans: Recorder) -> None:
+async def test_a_reply_is_one_trace(api: Api, provider: ScriptedProvider, spans: Recorder) -> None:
     """Within the caller's: the request, the reply, its building from each source, Claude, and the commit."""
     ada = await api.make_staff()
     api.http.headers["traceparent"] = f"00-{TRACE}-{PARENT}-01"
-    heard = await api.ask(ada, "hello")
+    received = await api.ask(ada, "hello")
     request = await spans.one("POST /api/v1/staff/{staff_id}/messages/stream")
     reply = await spans.one("reply")
     assert f"{request.context.trace_id:032x}" == TRACE
@@ -78,7 +78,7 @@ async def test_a_reply_is_one_trace(api: Api, far: FarEnd, spans: Recorder) -> N
     assert request.kind is SpanKind.SERVER
     assert request.attributes["http.response.status_code"] == 200
     assert parent_of(reply) == request.context.span_id
-    assert reply.attributes["staffstream.run.id"] == heard.run_id
+    assert reply.attributes["staffstream.run.id"] == received.run_id
     assert [event.name for event in reply.events] == ["first_token"]
     build, chat, commit = [await spans.one(name) for name in ("build", "chat claude-sonnet-5-5", "commit")]
     assert {parent_of(span) for span in (build, chat, commit)} == {reply.context.span_id}
@@ -89,12 +89,14 @@ async def test_a_reply_is_one_trace(api: Api, far: FarEnd, spans: Recorder) -> N
     assert build.end_time <= chat.start_time <= chat.end_time <= commit.end_time <= reply.end_time
 
 
-async def test_the_request_to_claude_follows_the_conventions(api: Api, far: FarEnd, spans: Recorder) -> None:
+async def test_the_request_to_claude_follows_the_conventions(
+    api: Api, provider: ScriptedProvider, spans: Recorder
+) -> None:
     """https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-spans/; input_tokens holds the cached ones."""
     usage = {
         "input_tokens": 7, "cache_creation_input_tokens": 20, "cache_read_input_tokens": 100, "output_tokens": 3,
     }  # fmt: skip
-    far.script(Reply(["one"], usage=usage, model="claude-sonnet-5-5-20261001"))
+    provider.script(Reply(["one"], usage=usage, model="claude-sonnet-5-5-20261001"))
     await api.ask(await api.make_staff(max_output_tokens=99), "hello")
     chat = await spans.one("chat claude-sonnet-5-5")
     assert chat.kind is SpanKind.CLIENT
@@ -114,9 +116,9 @@ async def test_the_request_to_claude_follows_the_conventions(api: Api, far: FarE
     assert (await spans.one("reply")).attributes["gen_ai.conversation.id"]
 
 
-async def test_a_failure_is_marked_by_its_code(api: Api, far: FarEnd, spans: Recorder) -> None:
+async def test_a_failure_is_marked_by_its_code(api: Api, provider: ScriptedProvider, spans: Recorder) -> None:
     """On the request to Claude, on the reply and on the request; without the exception, which could quote a message."""
-    far.script(http_error(400, message=WORDS))
+    provider.script(http_error(400, message=WORDS))
     await api.ask(await api.make_staff(), "hello")
     chat, reply = await spans.one("chat claude-sonnet-5-5"), await spans.one("reply")
     request = await spans.one("POST /api/v1/staff/{staff_id}/messages/stream")
@@ -144,19 +146,19 @@ async def test_a_reply_by_the_asynchronous_door_is_a_trace_too(api: Api, spans: 
     assert (await spans.one("chat claude-sonnet-5-5")).context.trace_id == reply.context.trace_id
 
 
-async def test_background_calls_are_traced(spans: Recorder, db: Path, far: FarEnd) -> None:
+async def test_background_calls_are_traced(spans: Recorder, db: Path, provider: ScriptedProvider) -> None:
     """The background model's requests, by the same conventions."""
-    async with serve_here(db, far, extract_every_messages=2) as api:
+    async with serve_here(db, provider, extract_every_messages=2) as api:
         await api.ask(await api.make_staff(), "I live in Bergen.")
         chat = await spans.one("chat claude-haiku-5-5")
     assert chat.attributes["gen_ai.usage.output_tokens"] > 0
 
 
-async def test_spans_hold_nobodys_words(api: Api, far: FarEnd, spans: Recorder) -> None:
+async def test_spans_hold_nobodys_words(api: Api, provider: ScriptedProvider, spans: Recorder) -> None:
     """Whatever was asked, said or recalled."""
     ada = await api.make_staff(persona=WORDS)
     await api.post(f"/staff/{ada}/memories", {"text": f"Kim likes {WORDS}."}, 201)
-    far.script(Reply([WORDS]))
+    provider.script(Reply([WORDS]))
     await api.ask(ada, f"What about {WORDS}?")
     await spans.one("commit")
     assert WORDS not in spans.text()
@@ -178,16 +180,16 @@ async def test_an_app_that_traces_requests_itself_is_not_doubled(api: Api, spans
     assert spans.named("POST /api/v1/staff/{staff_id}/messages/stream") == []
 
 
-async def test_the_server_sends_spans_to_a_collector(db: Path, far: FarEnd) -> None:
+async def test_the_server_sends_spans_to_a_collector(db: Path, provider: ScriptedProvider) -> None:
     """When the standard variable names one, by OTLP over HTTP; all of them before it exits."""
-    received: list[bytes] = []
+    spans_received: list[bytes] = []
 
     async def collect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
         length = int(
             next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length")).split()[1]
         )
-        received.append(head + await reader.readexactly(length))
+        spans_received.append(head + await reader.readexactly(length))
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
         await writer.drain()
         writer.close()
@@ -198,10 +200,10 @@ async def test_the_server_sends_spans_to_a_collector(db: Path, far: FarEnd) -> N
             "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{port}",
             "OTEL_EXPORTER_OTLP_COMPRESSION": "none",
         }
-        async with start_server(db, far, variables=variables) as server:
+        async with start_server(db, provider, variables=variables) as server:
             await server.api.ask(await server.api.make_staff(), WORDS)
             assert await server.stop() == 0
-    sent = b"".join(received)
+    sent = b"".join(spans_received)
     assert b"POST /v1/traces" in sent
     for name in (b"chat claude-sonnet-5-5", b"commit", b"staffstream"):
         assert name in sent

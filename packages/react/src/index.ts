@@ -1,6 +1,6 @@
 "use client"
 
-/** The public door: client, store, hook, components. `@staffstream/react/client` is the part without React. */
+/** The public interface: client, store, hook, components. `@staffstream/react/client` is the part without React. */
 export * from "./client.ts"
 export { Announcer } from "./components/Announcer.tsx"
 export { ChatError } from "./components/ChatError.tsx"

@@ -80,7 +80,7 @@ describe.skipIf(!hasServer)("against the real server", () => {
     close()
   })
 
-  test("the same key never sends a message twice, whichever door it comes by", async () => {
+  test("the same key never sends a message twice, whichever mode it comes by", async () => {
     staffId = await server.makeStaff()
     const options = { idempotencyKey: "one-key" }
     const ends: unknown[] = []

@@ -8,8 +8,8 @@ from urllib.parse import quote, urlencode
 
 from starlette.requests import Request
 
-from staffstream.api.rate_limits import CallLimits
-from staffstream.background.follow import Readers
+from staffstream.api.rate_limits import RateLimits
+from staffstream.background.follow import Subscriptions
 from staffstream.background.worker import Worker
 from staffstream.domain import Caller, now_text
 from staffstream.errors import Forbidden, NotStarted, Unauthorized
@@ -34,10 +34,10 @@ class Service:
     settings: Settings
     database: Database
     pipeline: Pipeline
-    readers: Readers
+    subscriptions: Subscriptions
     learning: Learning
     identify: Identify
-    limits: CallLimits
+    limits: RateLimits
     worker: Worker
 
 

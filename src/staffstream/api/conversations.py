@@ -27,7 +27,7 @@ async def create(request: Request) -> Response:
         scope = staff.ensure_scope(tx, staff_id, user_id)
         made = conversations.create_conversation(tx, scope, title=body.title or "", user_name=body.user_name or "")
         imported = conversations.import_messages(tx, scope, made, past)
-        service.learning.keep_import(tx, scope, made, imported)
+        service.learning.index_import(tx, scope, made, imported)
         return made, imported
 
     made, imported = await service.database.write(make)

@@ -24,7 +24,7 @@ PAGE_HEADERS = {
 }
 
 
-class Gate:
+class HostCheck:
     """The checks of one app. `keyless` when callers are not identified: then the default is to answer only to the
     address that a request came in by, and to the loopback names. Those are always known: no name can be rebound to be
     one of them, and health checks and Prometheus use them.

@@ -10,10 +10,10 @@ from staffstream.api.auth import Service, get_caller, write_path
 from staffstream.api.json_responses import respond_json, respond_page
 from staffstream.api.memory_models import (
     GraphQuery,
-    MemoriesToTell,
     MemoryChanges,
+    MemoryInput,
+    MemoryInputs,
     MemoryPage,
-    MemoryToTell,
     show_entity,
     show_memory,
     show_memory_whole,
@@ -27,7 +27,7 @@ from staffstream.storage.database import Connection
 from staffstream.storage.memories import Memory, NewMemory
 
 _MOST_NODES = 500
-_TELLING: TypeAdapter[MemoryToTell | list[MemoryToTell]] = TypeAdapter(MemoriesToTell)
+_TELLING: TypeAdapter[MemoryInput | list[MemoryInput]] = TypeAdapter(MemoryInputs)
 
 
 async def list_some(request: Request) -> Response:

@@ -14,7 +14,7 @@ Kind = Literal["fact", "episode"]
 MemoryText = Annotated[Text, Field(max_length=20_000)]
 
 
-class MemoryToTell(Body):
+class MemoryInput(Body):
     """A memory that a client tells: learnt at once."""
 
     text: MemoryText
@@ -22,7 +22,7 @@ class MemoryToTell(Body):
     occurred_at: Time | None = None
 
 
-MemoriesToTell = MemoryToTell | Annotated[list[MemoryToTell], Field(min_length=1, max_length=1000)]
+MemoryInputs = MemoryInput | Annotated[list[MemoryInput], Field(min_length=1, max_length=1000)]
 
 
 class MemoryChanges(Body):

@@ -1,4 +1,4 @@
-"""`/staff/{staff_id}/messages`: asking, by either door, and looking back."""
+"""`/staff/{staff_id}/messages`: asking, by either mode, and looking back."""
 
 import contextlib
 import functools
@@ -20,9 +20,9 @@ from staffstream.api.request_models import (
     Regeneration,
     show_message,
 )
-from staffstream.domain import Conversation, Door, Message
+from staffstream.domain import Conversation, Message, Mode
 from staffstream.errors import BadRequest, StaffstreamError
-from staffstream.pipeline import Question
+from staffstream.pipeline import RunRequest
 from staffstream.storage import contexts, conversations, staff
 from staffstream.storage.database import Connection
 
@@ -34,11 +34,11 @@ async def stream(request: Request) -> EventStream:
     key = _read_key(request)
     return await _answer_live(
         request,
-        Question(
+        RunRequest(
             staff_id=request.path_params["staff_id"],
             user_id=user_id,
             content=body.content,
-            door="stream",
+            mode="stream",
             strategy=body.multitask_strategy or "reject",
             conversation_id=body.conversation_id,
             idempotency_key=key,
@@ -54,11 +54,11 @@ async def regenerate(request: Request) -> EventStream:
     message_id = request.path_params["message_id"]
     return await _answer_live(
         request,
-        Question(
+        RunRequest(
             staff_id=request.path_params["staff_id"],
             user_id=user_id,
             content="",
-            door="stream",
+            mode="stream",
             strategy=body.multitask_strategy or "reject",
             idempotency_key=_read_key(request),
             request_hash=hashlib.sha256(b"regenerate " + message_id.encode()).digest(),
@@ -67,7 +67,7 @@ async def regenerate(request: Request) -> EventStream:
     )
 
 
-async def _answer_live(request: Request, question: Question) -> EventStream:
+async def _answer_live(request: Request, question: RunRequest) -> EventStream:
     service, _ = await get_caller(request)
     with contextlib.ExitStack() as held:
         held.enter_context(hold_stream(request))
@@ -75,12 +75,12 @@ async def _answer_live(request: Request, question: Question) -> EventStream:
         run = acceptance.run
         ids = {"run_id": run.id, "user_message_id": run.user_message_id, "conversation_id": run.conversation_id}
         try:
-            await service.readers.wait_started(run)
+            await service.subscriptions.wait_started(run)
         except StaffstreamError as error:
             error.extra |= ids
             raise
         return EventStream(
-            functools.partial(service.readers.follow, run, 0, status=_wants_status(request)),
+            functools.partial(service.subscriptions.follow, run, 0, status=_wants_status(request)),
             slow_reader_s=service.settings.slow_reader_s,
             headers=[(f"x-{name.replace('_', '-')}".encode(), value.encode()) for name, value in ids.items()],
             held=held.pop_all(),
@@ -92,13 +92,13 @@ async def send(request: Request) -> Response:
     service, user_id = await get_caller(request)
     body = await read_body(request, NewAsyncMessage)
     key = _read_key(request)
-    door: Door = "async"
+    mode: Mode = "async"
     acceptance = await service.pipeline.accept(
-        Question(
+        RunRequest(
             staff_id=request.path_params["staff_id"],
             user_id=user_id,
             content=body.content,
-            door=door,
+            mode=mode,
             strategy=body.multitask_strategy or "enqueue",
             conversation_id=body.conversation_id,
             webhook_url=body.webhook_url,
@@ -214,7 +214,7 @@ def _read_key(request: Request) -> str | None:
 
 
 def _hash(body: NewMessage, key: str | None) -> bytes:
-    """What must be equal for a key to join a run: all that says what is asked. The doors and strategies may differ."""
+    """What must be equal for a key to join a run: all that says what is asked. The modes and strategies may differ."""
     if key is None:
         return b""
     asked = body.model_dump(include={"content", "conversation_id", "webhook_url"}, exclude_none=True)

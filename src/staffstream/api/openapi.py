@@ -66,7 +66,7 @@ _REPLYING: Json = {
 }
 
 OPERATIONS: dict[Callable[..., Any], Operation] = {
-    staff.create: Operation(response_models.NewStaffAnswer, 201, body=request_models.NewStaff, sends=_CREATED),
+    staff.create: Operation(response_models.NewStaffResponse, 201, body=request_models.NewStaff, sends=_CREATED),
     staff.list_all: Operation(list[response_models.Staff]),
     staff.show: Operation(response_models.Staff),
     staff.update: Operation(response_models.Staff, body=request_models.StaffChanges),
@@ -95,7 +95,7 @@ OPERATIONS: dict[Callable[..., Any], Operation] = {
     ),
     runs.cancel: Operation(response_models.Run),
     conversations.create: Operation(
-        response_models.NewConversationAnswer, 201, body=request_models.NewConversation, sends=_CREATED
+        response_models.NewConversationResponse, 201, body=request_models.NewConversation, sends=_CREATED
     ),
     conversations.list_some: Operation(
         list[response_models.Conversation], query=request_models.Page, sends=("Link",), fresh=True
@@ -109,7 +109,7 @@ OPERATIONS: dict[Callable[..., Any], Operation] = {
     memories.create: Operation(
         response_models.Memory | list[response_models.Memory],
         201,
-        body=memory_models.MemoriesToTell,
+        body=memory_models.MemoryInputs,
         sends=_CREATED,
     ),
     memories.show: Operation(response_models.MemoryWhole),
@@ -117,7 +117,7 @@ OPERATIONS: dict[Callable[..., Any], Operation] = {
     memories.delete: Operation(status=204),
     memories.restore: Operation(response_models.Memory, problems=(409,)),
     memories.show_graph: Operation(response_models.Graph, query=memory_models.GraphQuery),
-    rollout.show: Operation(response_models.DoorAnswer),
+    rollout.show: Operation(response_models.ModeResponse),
     deliveries.list_some: Operation(
         list[response_models.Delivery], query=request_models.Page, sends=("Link",), fresh=True
     ),
@@ -127,7 +127,7 @@ OPERATIONS: dict[Callable[..., Any], Operation] = {
     jobs.show: Operation(response_models.Job),
     jobs.drop: Operation(status=204, problems=(409,)),
     jobs.retry: Operation(response_models.Job, 202, problems=(409,)),
-    keys.create: Operation(response_models.NewKeyAnswer, 201, body=request_models.NewKey, sends=_CREATED),
+    keys.create: Operation(response_models.NewKeyResponse, 201, body=request_models.NewKey, sends=_CREATED),
     keys.list_all: Operation(list[response_models.Key]),
     keys.revoke: Operation(response_models.Key),
     system.health: Operation(response_models.Health, open=True),

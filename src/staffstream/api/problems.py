@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from staffstream.api.host_check import Gate, protect_page
+from staffstream.api.host_check import HostCheck, protect_page
 from staffstream.domain import make_id
 from staffstream.errors import Forbidden, InternalError, MethodNotAllowed, NotFound, StaffstreamError
 from staffstream.support import logs, traces
@@ -79,12 +79,12 @@ def _list_methods(request: Request) -> list[str]:
     return sorted({method for route in matching for method in getattr(route, "methods", None) or ()})
 
 
-class Edge:
+class RequestBoundary:
     """Outermost: gives each request an id, answers it with X-Request-Id, lets in what the gate lets in, and turns what
     nobody caught into a 500.
     """
 
-    def __init__(self, app: ASGIApp, gate: Gate) -> None:
+    def __init__(self, app: ASGIApp, gate: HostCheck) -> None:
         self.app = app
         self._gate = gate
 

@@ -13,7 +13,7 @@ from staffstream.errors import TooManyRequests, TooManyStreams
 from staffstream.settings import Settings
 
 
-class CallLimits:
+class RateLimits:
     """Counts requests and open streams, and refuses what is over the limits of the settings; 0 means no limit."""
 
     def __init__(self, settings: Settings, *, clock: Callable[[], float] = time.monotonic) -> None:

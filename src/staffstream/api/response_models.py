@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
-from staffstream.domain import Door, MessageStatus, MessageType, Role, RunState
+from staffstream.domain import MessageStatus, MessageType, Mode, Role, RunState
 from staffstream.storage.jobs import JobKind, JobState
 
 Id = Annotated[str, Field(json_schema_extra={"format": "uuid"})]
@@ -75,7 +75,7 @@ class Staff(TypedDict):
 
 
 @_exactly
-class NewStaffAnswer(Staff):
+class NewStaffResponse(Staff):
     """A staff member, with its webhook secret for the only time."""
 
     webhook_secret: str
@@ -135,7 +135,7 @@ class Run(TypedDict):
     staff_id: Id
     conversation_id: Id
     user_message_id: Id
-    door: Door
+    mode: Mode
     state: RunState
     partial_text: str
     cursor: int
@@ -165,7 +165,7 @@ class Conversation(TypedDict):
 
 
 @_exactly
-class NewConversationAnswer(Conversation):
+class NewConversationResponse(Conversation):
     """A conversation, with the ids of the messages that were imported, in order."""
 
     message_ids: list[Id]
@@ -220,7 +220,7 @@ class Node(TypedDict):
 
 
 @_exactly
-class Edge(TypedDict):
+class RequestBoundary(TypedDict):
     """A relation between two nodes."""
 
     id: Id
@@ -239,7 +239,7 @@ class Graph(TypedDict):
     """Entities and what is known between them."""
 
     nodes: list[Node]
-    edges: list[Edge]
+    edges: list[RequestBoundary]
 
 
 @_exactly
@@ -265,10 +265,10 @@ class Context(TypedDict):
 
 
 @_exactly
-class DoorAnswer(TypedDict):
-    """Which door a user's client is to take, and the path to post messages to."""
+class ModeResponse(TypedDict):
+    """Which mode a user's client is to take, and the path to post messages to."""
 
-    door: Door
+    mode: Mode
     path: str
 
 
@@ -335,7 +335,7 @@ class Key(TypedDict):
 
 
 @_exactly
-class NewKeyAnswer(Key):
+class NewKeyResponse(Key):
     """An API key, with its text for the only time."""
 
     key: str

@@ -20,7 +20,7 @@ from staffstream.storage import staff
 async def show(request: Request) -> Response:
     """The run's state and what it has said so far."""
     service, scope = await _find_scope(request)
-    run, text = await service.readers.describe(scope, request.path_params["run_id"])
+    run, text = await service.subscriptions.describe(scope, request.path_params["run_id"])
     headers = {} if run.ended else {"Retry-After": str(_hint_wait_s(run))}
     return respond_fresh(request, show_run(run, text), headers)
 
@@ -30,12 +30,12 @@ async def join(request: Request) -> EventStream:
     service, scope = await _find_scope(request)
     run_id = request.path_params["run_id"]
     after = _read_cursor(request, run_id)
-    run = await service.readers.check_cursor(scope, run_id, after)
+    run = await service.subscriptions.check_cursor(scope, run_id, after)
     held = contextlib.ExitStack()
     held.enter_context(hold_stream(request))
     status = "status" in request.query_params.get("events", "").split(",")
     return EventStream(
-        functools.partial(service.readers.follow, run, after, status=status),
+        functools.partial(service.subscriptions.follow, run, after, status=status),
         slow_reader_s=service.settings.slow_reader_s,
         headers=[
             (b"x-run-id", run.id.encode()),

@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from staffstream.api.auth import get_admin, get_service
 from staffstream.api.json_responses import respond_json
-from staffstream.domain import Door, now_text
+from staffstream.domain import Mode, now_text
 from staffstream.errors import StaffstreamError
 from staffstream.storage import jobs, runs
 from staffstream.storage.database import Connection
@@ -46,9 +46,9 @@ async def export_metrics(request: Request) -> Response:
     """Everything that is counted, for Prometheus. An admin's key, where keys are asked for."""
     service, _ = await get_admin(request)
     metrics, pipeline = service.pipeline.metrics, service.pipeline
-    making = Counter(active.run.door for active in pipeline.active.values())
-    for door in get_args(Door):
-        metrics.active.labels(door).set(making[door])
+    making = Counter(active.run.mode for active in pipeline.active.values())
+    for mode in get_args(Mode):
+        metrics.active.labels(mode).set(making[mode])
     metrics.subscribers.set(sum(active.log.reader_count for active in pipeline.active.values()))
     metrics.note_waiting(*await service.database.read(_measure_waiting))
     metrics.note_files(service.settings.db)

@@ -26,7 +26,7 @@ START_WAIT_S = 1.0  # a response starts after this even if Claude has not accept
 LOOK_AGAIN_S = 0.25  # how often a run is looked at that waits, or that another process makes
 
 
-class Readers:
+class Subscriptions:
     """Tells readers of the runs of a pipeline, and of those that other processes make."""
 
     def __init__(self, pipeline: Pipeline) -> None:
@@ -106,7 +106,7 @@ class Readers:
         """Before the text of an asynchronous run is sent: from here on it can no longer be made anew. False when it is
         already being made anew: then this text is not what its reply will say.
         """
-        return run.door != "async" or await self._pipeline.database.write(
+        return run.mode != "async" or await self._pipeline.database.write(
             functools.partial(runs.mark_delivered, run=run)
         )
 

@@ -28,7 +28,7 @@ _BREATH_S = 0.05  # between the steps of a merge: replies go first
 
 
 @contextlib.asynccontextmanager
-async def keep_house(
+async def run_maintenance(
     settings: Settings, database: Database, learning: Learning, *, keys_used: dict[str, str]
 ) -> AsyncIterator[None]:
     """Do the rounds until the block ends. `keys_used` is emptied as it is written down: {key id: time}."""

@@ -12,7 +12,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 from staffstream.errors import NotFound, ServerRestart, Unavailable
-from staffstream.pipeline import Pipeline, Settled
+from staffstream.pipeline import Pipeline, SettledRun
 from staffstream.replies.active_runs import ActiveRun, describe_failure
 from staffstream.storage import runs
 from staffstream.storage.database import Connection
@@ -29,12 +29,12 @@ _LONGEST_WAIT_S = 300.0
 
 
 @contextlib.asynccontextmanager
-async def keep_running(pipeline: Pipeline, *, alone: bool) -> AsyncIterator[None]:
+async def run_recovery(pipeline: Pipeline, *, alone: bool) -> AsyncIterator[None]:
     """Take up what an earlier process left, then keep the books until the block ends; at its end every run is over."""
     pipeline.builder.ratios = await pipeline.database.read(runs.load_token_ratios)
     await _sweep(pipeline, all_begun=alone)
     rounds = (
-        _keep_books(pipeline),
+        _save_progress_forever(pipeline),
         _repeat(pipeline, _keep_leases, pipeline.owner.lease_s / 3),
         _take_up_queue(pipeline),
     )
@@ -82,7 +82,7 @@ async def _attempt(pipeline: Pipeline, work: Work) -> None:
         log.exception("upkeep failed")
 
 
-async def _keep_books(pipeline: Pipeline) -> None:
+async def _save_progress_forever(pipeline: Pipeline) -> None:
     """Write every run down twice a second, a few at a time: all at once would hold up what a thousand runs relay."""
     while True:
         due = list(pipeline.active.values())
@@ -120,16 +120,16 @@ async def _keep_leases(pipeline: Pipeline) -> None:
 async def _sweep(pipeline: Pipeline, *, all_begun: bool) -> None:
     """End, or put back, the begun runs that nobody is making any more."""
 
-    def sweep(tx: Connection) -> list[Settled]:
+    def sweep(tx: Connection) -> list[SettledRun]:
         settled = []
         for run, delivered in runs.find_abandoned_runs(tx, owner=pipeline.owner, all_begun=all_begun):
-            if run.door == "async" and not delivered and run.attempts < CRASHED_ATTEMPTS:
+            if run.mode == "async" and not delivered and run.attempts < CRASHED_ATTEMPTS:
                 runs.requeue_run(tx, run, wait_s=_wait_after_crash_s(run.attempts))
             else:
                 settled.append(pipeline.end_from_row(tx, run, "failed", describe_failure(ServerRestart())))
         return settled
 
-    def follow_up(ended: list[Settled]) -> None:
+    def follow_up(ended: list[SettledRun]) -> None:
         for settled in ended:
             pipeline.after_end(settled)
         pipeline.queue_changed.set()
@@ -155,7 +155,7 @@ async def _take_up_queue(pipeline: Pipeline) -> None:
 
 
 async def _begin_due(pipeline: Pipeline) -> None:
-    making = sum(active.run.door == "async" for active in pipeline.active.values())
+    making = sum(active.run.mode == "async" for active in pipeline.active.values())
     room = pipeline.settings.async_concurrency - making
     pipeline.queue_waits = room <= 0
     if room <= 0 or pipeline.draining:

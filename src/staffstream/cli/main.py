@@ -1,6 +1,6 @@
 """The command line: `staffstream serve`, `chat`, `staff`, and those of the package `commands`.
 
-Flags of `serve` are the settings' own names; commands that talk to a running server go through its HTTP door like
+Flags of `serve` are the settings' own names; commands that talk to a running server go through its HTTP mode like
 everyone else.
 """
 

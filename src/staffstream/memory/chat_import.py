@@ -73,7 +73,7 @@ def read_past_chats(path: Path, *, most_characters: int = MOST_CHARACTERS) -> It
         raise SetupError(f"{path} cannot be read: {error}.") from error
 
 
-def keep_past(
+def save_past_chat(
     tx: Connection, scope: Scope, conversation: Conversation, messages: list[Message], embed: EmbedNow | None
 ) -> None:
     """Make a past conversation searchable, and note that facts are learned only from what is said after it."""

@@ -17,7 +17,7 @@ from xml.sax.saxutils import escape, quoteattr
 from staffstream.domain import Conversation, Message, Scope, Staff
 from staffstream.storage import conversations, graph, memories
 from staffstream.storage.database import Connection
-from staffstream.storage.memories import Learnt, Memory, NewMemory
+from staffstream.storage.memories import LearnedFact, Memory, NewMemory
 from staffstream.storage.memory_search import EmbedNow
 from staffstream.support.tokens import count_tokens, trim_to_tokens
 
@@ -121,7 +121,7 @@ class Statement:
 
 
 @dataclass(frozen=True, slots=True)
-class Learned:
+class Extraction:
     """What of an answer holds, in the terms of the batch, and how many statements were rejected."""
 
     facts: Sequence[Statement]
@@ -196,7 +196,7 @@ def _quote(text: str | None) -> str:
 # ── the answer ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def check_answer(batch: Batch, answer: object, *, staff: Staff) -> Learned:
+def check_answer(batch: Batch, answer: object, *, staff: Staff) -> Extraction:
     """What of the model's answer holds; whatever its shape, nothing is raised."""
     parts = answer if isinstance(answer, dict) else {}
     facts: list[Statement] = []
@@ -213,7 +213,7 @@ def check_answer(batch: Batch, answer: object, *, staff: Staff) -> Learned:
             rejected += 1
         else:
             relations.append((statement, source))
-    return Learned(facts, _objects(parts.get("entities"))[:_MOST_FACTS], relations, rejected)
+    return Extraction(facts, _objects(parts.get("entities"))[:_MOST_FACTS], relations, rejected)
 
 
 def _check_fact(batch: Batch, statement: dict[str, Any], staff: Staff) -> Statement | None:
@@ -283,7 +283,7 @@ def _text(statement: dict[str, Any], name: str) -> str:
 # ── keeping it ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def save_learned(tx: Connection, batch: Batch, learned: Learned, *, embed: EmbedNow | None) -> int | None:
+def save_learned(tx: Connection, batch: Batch, learned: Extraction, *, embed: EmbedNow | None) -> int | None:
     """Save what was learned and move the watermark past the batch; returns how many facts are new.
 
     A fact that is known already is reinforced, one that the user deleted stays deleted, and what was erased or
@@ -295,7 +295,7 @@ def save_learned(tx: Connection, batch: Batch, learned: Learned, *, embed: Embed
     present = [message for message in batch.messages if conversations.has_message(tx, scope, message.id)]
     forgotten = memories.list_forgotten_messages(tx, scope, [message.id for message in present])
     sources = {message.id: message for message in present if message.id not in forgotten}
-    keeper = _Keeper(tx, scope, batch.conversation.user_name, list(sources.values()), embed)
+    keeper = _FactWriter(tx, scope, batch.conversation.user_name, list(sources.values()), embed)
     for described in learned.entities:
         keeper.describe(described)
     for statement in learned.facts:
@@ -309,7 +309,7 @@ def save_learned(tx: Connection, batch: Batch, learned: Learned, *, embed: Embed
     return sum(learnt.is_new for learnt in keeper.learnt)
 
 
-class _Keeper:
+class _FactWriter:
     """Keeps what one batch taught. A fact is filed under its subject's own name, by whichever it was called."""
 
     def __init__(
@@ -318,7 +318,7 @@ class _Keeper:
         self._tx, self._scope, self._user_name, self._embed = tx, scope, user_name, embed
         self._said = " ".join(f" {graph.fold_name(message.content)} " for message in sources)
         self._described: set[str] = set()
-        self.learnt: list[Learnt] = []
+        self.learnt: list[LearnedFact] = []
         self._refused: list[NewMemory] = []
 
     def describe(self, described: dict[str, Any]) -> None:

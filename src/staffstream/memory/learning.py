@@ -14,7 +14,7 @@ from typing import Any, cast
 from staffstream.domain import Conversation, Message, Run, Scope, Staff, now_text
 from staffstream.errors import Conflict, UpstreamUnfinished
 from staffstream.memory import extraction, summaries
-from staffstream.memory.chat_import import keep_past
+from staffstream.memory.chat_import import save_past_chat
 from staffstream.models.claude import Answer, Claude
 from staffstream.models.embeddings import Embedder, EmbedderUnavailable
 from staffstream.settings import Settings
@@ -83,33 +83,33 @@ class Learning:
 
     # ── inside the transactions that save messages ───────────────────────────────────────────────────────────────────
 
-    def keep_question(
+    def index_user_message(
         self, tx: Connection, member: Staff, scope: Scope, conversation: Conversation, message: Message
     ) -> None:
         """Make a question searchable in the transaction that saves it."""
         if member.memory_enabled:
-            self._keep_episode(tx, scope, message, conversation.user_name)
+            self._add_episode(tx, scope, message, conversation.user_name)
 
-    def keep_reply(
+    def index_reply(
         self, tx: Connection, member: Staff, run: Run, message: Message, record: dict[str, Any] | None
     ) -> None:
         """Make a reply searchable in the transaction that saves it, and enqueue the jobs that fall due."""
         if member.memory_enabled:
-            self._keep_episode(tx, run.scope, message, member.name)
+            self._add_episode(tx, run.scope, message, member.name)
             self._schedule_extraction(tx, run.scope, run.conversation_id)
         else:  # what is said while memory is off is not learned from later either
             conversations.set_learned(tx, run.scope, run.conversation_id, message)
         if record and self._needs_summary(record):
             jobs.enqueue_job(tx, "summarise", run.conversation_id, scope_id=run.scope_id)
 
-    def keep_silence(self, tx: Connection, run: Run) -> None:
+    def schedule_learning(self, tx: Connection, run: Run) -> None:
         """Have a question learned from, though its run ended without a word."""
         if staff.get_staff(tx, run.staff_id).memory_enabled:
             self._schedule_extraction(tx, run.scope, run.conversation_id)
 
-    def keep_import(self, tx: Connection, scope: Scope, conversation: Conversation, messages: list[Message]) -> None:
+    def index_import(self, tx: Connection, scope: Scope, conversation: Conversation, messages: list[Message]) -> None:
         """Make an imported conversation searchable; facts are learned from what is said after it."""
-        keep_past(tx, scope, conversation, messages, self.embed_now)
+        save_past_chat(tx, scope, conversation, messages, self.embed_now)
         self.request_vectors(tx, scope)
 
     # ── erasing: rows go by cascade, words and vectors have to be taken out of their indexes first ────────────────────
@@ -147,7 +147,7 @@ class Learning:
         said = {word for text in purged.texts for word in graph.fold_name(text).split()}
         known = {graph.fold_name(name) for name in conversations.load_names(tx, scope)[0]}
         for name in graph.list_all_names(tx, scope):
-            if name not in known and said.issuperset(name.split()) and not memories.is_said(tx, scope, name):
+            if name not in known and said.issuperset(name.split()) and not memories.is_mentioned(tx, scope, name):
                 graph.drop_name(tx, scope, name)
 
     def request_vectors(self, tx: Connection, scope: Scope) -> None:
@@ -162,7 +162,7 @@ class Learning:
         for scope_id in list_unembedded_scopes(tx):
             jobs.enqueue_job(tx, "embed", str(scope_id), scope_id=scope_id)
 
-    def _keep_episode(self, tx: Connection, scope: Scope, message: Message, speaker: str) -> None:
+    def _add_episode(self, tx: Connection, scope: Scope, message: Message, speaker: str) -> None:
         memories.add_episode(tx, scope, message, speaker=speaker, embed=self.embed_now)
         self.request_vectors(tx, scope)
 

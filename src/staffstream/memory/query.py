@@ -51,7 +51,7 @@ _YEAR = re.compile(r"\b(?:19|20)\d\d\b")
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class Query:
     """`topic` is the question without the names of those who talk, `words` its words that are worth a search. `people`
     are the ones it is about, as they are written in `Memory.speaker`; `months` are 1–12.
     """
@@ -67,7 +67,7 @@ class Question:
     """For all that is known of the user, with no topic of its own: "What do you know about me?"."""
 
 
-def read_question(text: str, *, user_names: Iterable[str], staff_name: str) -> Question:
+def read_query(text: str, *, user_names: Iterable[str], staff_name: str) -> Query:
     """What the question asks for. Without a name in it, "I" and "my" are the user."""
     known = {name for name in (*user_names, staff_name) if name.strip()}
     named = frozenset(name for name in known if _write_name(name).search(text))
@@ -76,7 +76,7 @@ def read_question(text: str, *, user_names: Iterable[str], staff_name: str) -> Q
         topic = _write_name(name).sub(" ", topic)
     about_user = not named and _FIRST_PERSON.search(text)
     words = tuple(list(dict.fromkeys(_find_words(topic)))[:MOST_WORDS])
-    return Question(
+    return Query(
         topic=topic,
         words=words,
         people=frozenset(user_names) if about_user else named,

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from staffstream.domain import Scope
-from staffstream.memory.query import Question, is_question, read_question, tells_time
+from staffstream.memory.query import Query, is_question, read_query, tells_time
 from staffstream.memory.vector_cache import NO_VECTOR, Distances, Positions, ScopeIndex, open_index
 from staffstream.models.embeddings.static import Ids, load_static_embedder
 from staffstream.storage.candidates import Candidate, load_candidates, load_user_facts
@@ -109,7 +109,7 @@ def recall_memories(
     it has been saved already: else it would be found, and lift what stands beside it.
     """
     user_names, staff_name = load_names(conn, scope)
-    asked = read_question(question, user_names=user_names, staff_name=staff_name)
+    asked = read_query(question, user_names=user_names, staff_name=staff_name)
     now = now or datetime.now(UTC)
     if asked.asks_about_user and kind != "episode" and (known := _recall_user(conn, scope, asked, half_lives, now)):
         return known[:limit]
@@ -125,9 +125,7 @@ def recall_memories(
     return [Recalled(found.memories[i], float(score[i]), bool(relevant[i])) for i in best]
 
 
-def _recall_user(
-    conn: Connection, scope: Scope, asked: Question, half_lives: HalfLives, now: datetime
-) -> list[Recalled]:
+def _recall_user(conn: Connection, scope: Scope, asked: Query, half_lives: HalfLives, now: datetime) -> list[Recalled]:
     """What matters most of what is known about the user, for a question that names no topic to compare with."""
     facts = load_user_facts(conn, scope, limit=MOST_USER_FACTS)
     ages = _weigh_age(asked, facts, half_lives, now)
@@ -151,7 +149,7 @@ def _find_candidates(
     conn: Connection,
     scope: Scope,
     index: ScopeIndex,
-    asked: Question,
+    asked: Query,
     embed: EmbedNow | None,
     without_message: str | None,
     width: int,
@@ -347,7 +345,7 @@ def _find_best_of_talk(threads: Positions, match: Floats, memories: Sequence[Can
     return np.array([means[talk] for talk in talks], np.float32)
 
 
-def _weigh_traits(asked: Question, memories: Sequence[Candidate]) -> Floats:
+def _weigh_traits(asked: Query, memories: Sequence[Candidate]) -> Floats:
     """A factor a candidate: who said it, when, does it tell, is it still true, does it matter."""
     factors = np.array([0.95 + 0.1 * each.importance for each in memories], np.float32)
     if asked.people:
@@ -361,13 +359,13 @@ def _weigh_traits(asked: Question, memories: Sequence[Candidate]) -> Floats:
     return factors
 
 
-def _falls_into(asked: Question, occurred_at: str) -> bool:
+def _falls_into(asked: Query, occurred_at: str) -> bool:
     """Whether it was in a month or year that the question names."""
     year, month = int(occurred_at[:4]), int(occurred_at[5:7])
     return (not asked.years or year in asked.years) and (not asked.months or month in asked.months)
 
 
-def _weigh_age(asked: Question, memories: Sequence[Candidate], half_lives: HalfLives, now: datetime) -> Floats:
+def _weigh_age(asked: Query, memories: Sequence[Candidate], half_lives: HalfLives, now: datetime) -> Floats:
     """A factor from 1 for what is new downwards. Being said again makes it new; what is pinned does not age."""
     days, share = (half_lives.latest_days, LATEST_AGED) if asked.asks_latest else (half_lives.days, AGED)
     since = np.array([(each.reinforced_at or each.occurred_at)[:-1] for each in memories], "datetime64[ms]")

@@ -22,7 +22,7 @@ from staffstream.errors import (
     UpstreamRefused,
     UpstreamTimeout,
 )
-from staffstream.models.fast_reader import Hear, listen
+from staffstream.models.fast_reader import OnChunk, forward_chunks
 from staffstream.support.logs import show_word, text_log
 from staffstream.support.timers import read_retry_after
 
@@ -69,7 +69,7 @@ class Sdk:
         system: list[dict[str, Any]],
         messages: list[dict[str, Any]],
         connect_s: float,
-        hear: Hear,
+        on_chunk: OnChunk,
     ) -> None:
         """Hand the bytes of a reply to `hear` as they come, until it has what it needs or they are over. Raises an
         UpstreamError.
@@ -85,7 +85,7 @@ class Sdk:
             ) as response:
                 if not response.headers.get("content-type", "").startswith("text/event-stream"):
                     raise UpstreamMalformed
-                await _hear_body(response.http_response, hear)
+                await _read_body(response.http_response, on_chunk)
 
     async def create(
         self,
@@ -110,17 +110,17 @@ class Sdk:
             )
 
 
-async def _hear_body(response: httpx2.Response, hear: Hear) -> None:
+async def _read_body(response: httpx2.Response, on_chunk: OnChunk) -> None:
     """Under the aiohttp transport by aiohttp's own reader: the four async generators that httpx2 and the transport put
     on top of it cost a tenth of a relayed token (bench/relay.py). Anything else, a compressed body among it, is read
     through them.
     """
     if (reader := find_reader(response)) is not None and "content-encoding" not in response.headers:
-        await listen(reader, hear)
+        await forward_chunks(reader, on_chunk)
         return
     async with contextlib.aclosing(response.aiter_bytes()) as chunks:
         async for chunk in chunks:
-            if hear(chunk):
+            if on_chunk(chunk):
                 return
 
 

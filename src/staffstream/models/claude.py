@@ -87,7 +87,7 @@ Event = str | Accepted | Thinking | Finished
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ProviderTimeouts:
     """How long to wait for Claude, in seconds."""
 
     connect_s: float
@@ -144,7 +144,7 @@ class EventReader:
             return self._read_start(event)
         if kind == "message_delta":
             self.stop_reason = _as_text(_as_object(event.get("delta")).get("stop_reason")) or self.stop_reason
-            self._keep_usage(event.get("usage"))
+            self._read_message_usage(event.get("usage"))
         elif kind == "message_stop":
             if not self.accepted:
                 raise UpstreamMalformed
@@ -159,7 +159,7 @@ class EventReader:
 
     def _read_start(self, event: dict[str, Any]) -> Event | None:
         message = _as_object(event.get("message"))
-        self._keep_usage(message.get("usage"))
+        self._read_message_usage(message.get("usage"))
         if self.accepted:
             return None
         self.accepted = True
@@ -189,7 +189,7 @@ class EventReader:
             text, self._half = text[:-1], text[-1]
         return clean_text(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")) or None
 
-    def _keep_usage(self, usage: object) -> None:
+    def _read_message_usage(self, usage: object) -> None:
         """Later counts replace earlier ones: the API's are cumulative."""
         self.usage |= _read_usage(usage)
 
@@ -276,7 +276,7 @@ def _read_error(event: dict[str, Any]) -> UpstreamError:
 class Claude:
     """A far end to ask. Made by `Claude.open`, which also closes it."""
 
-    def __init__(self, limits: Limits, concurrency: int, make_sdk: Callable[[], "Sdk"]) -> None:
+    def __init__(self, limits: ProviderTimeouts, concurrency: int, make_sdk: Callable[[], "Sdk"]) -> None:
         self.limits = limits
         self._places = asyncio.Semaphore(concurrency)  # requests beyond these wait
         self._make_sdk = make_sdk
@@ -286,7 +286,7 @@ class Claude:
     @contextlib.asynccontextmanager
     async def open(
         cls,
-        limits: Limits,
+        limits: ProviderTimeouts,
         *,
         api_key: str | None,
         base_url: str | None = None,
@@ -387,7 +387,7 @@ class Claude:
     ) -> EventReader:
         reader = EventReader()
 
-        def hear(data: bytes) -> bool:
+        def on_chunk(data: bytes) -> bool:
             if events := reader.feed(data):
                 if type(events[0]) is Accepted:
                     watch.change_limit(self.limits.silence_s)
@@ -402,7 +402,7 @@ class Claude:
             system=prompt.system,
             messages=prompt.messages,
             connect_s=self.limits.connect_s,
-            hear=hear,
+            on_chunk=on_chunk,
         )
         reader.end()
         return reader

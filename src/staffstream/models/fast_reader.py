@@ -14,35 +14,35 @@ from typing import Any
 
 import aiohttp
 
-Hear = Callable[[bytes], bool]
+OnChunk = Callable[[bytes], bool]
 """Takes the next bytes of a body; whether that was all it needs."""
 
 
-async def listen(reader: aiohttp.StreamReader, hear: Hear) -> None:
+async def forward_chunks(reader: aiohttp.StreamReader, on_chunk: OnChunk) -> None:
     """Hand the body's bytes to `hear` as they arrive, until it has what it needs or they are over.
 
     Raises what broke the body, and what `hear` raised. The reader is of no use afterwards.
     """
     if type(reader) is not aiohttp.StreamReader:  # the one of an empty body, say
-        while (data := await reader.readany()) and not hear(data):
+        while (data := await reader.readany()) and not on_chunk(data):
             pass
         return
     while data := reader.read_nowait():  # reading some may let aiohttp put in more that it had held back
-        if hear(data):
+        if on_chunk(data):
             return
     if reader.is_eof():
         return
-    reader.__class__ = _HandingOn
-    ears = reader._waiter = _Ears(hear)
+    reader.__class__ = _ForwardingParser
+    ears = reader._waiter = _ForwardingReader(on_chunk)
     await ears
 
 
-class _Ears(asyncio.Future[None]):
+class _ForwardingReader(asyncio.Future[None]):
     """Done when nothing more is to be heard. aiohttp resolves it as it would its own: at the end, or by an error."""
 
-    def __init__(self, hear: Hear) -> None:
+    def __init__(self, on_chunk: OnChunk) -> None:
         super().__init__()
-        self._hear = hear
+        self._hear = on_chunk
         self._context = contextvars.copy_context()  # what is logged names this reply, not who opened the connection
 
     def take(self, data: bytes) -> None:
@@ -55,7 +55,7 @@ class _Ears(asyncio.Future[None]):
                 self.set_result(None)
 
 
-class _HandingOn(aiohttp.StreamReader):
+class _ForwardingParser(aiohttp.StreamReader):
     """Keeps nothing. Bytes that come when nobody listens any more are dropped: their connection is closed."""
 
     __slots__ = ()

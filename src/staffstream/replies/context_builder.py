@@ -15,7 +15,7 @@ from staffstream.storage.database import Connection, Database
 from staffstream.storage.memories import Memory, MemoryKind, load_memories
 from staffstream.storage.memory_search import EmbedNow
 from staffstream.storage.spending import Ledger
-from staffstream.support.timers import Lap
+from staffstream.support.timers import Stage
 
 
 class ContextBuilder:
@@ -39,12 +39,12 @@ class ContextBuilder:
                 " Shorten it or raise context_budget_tokens."
             )
 
-    async def build_context(self, run: Run) -> tuple[Context, Sequence[Lap]]:
+    async def build_context(self, run: Run) -> tuple[Context, Sequence[Stage]]:
         """What a run sends, from one snapshot, and how long each part took. Raises what the ledger raises for a run
         that waited in the queue until a cap was reached.
         """
 
-        def build(conn: Connection) -> tuple[Context, Sequence[Lap]]:
+        def build(conn: Connection) -> tuple[Context, Sequence[Stage]]:
             self._ledger.check_spent(conn, run.scope)
             member = staff.get_staff(conn, run.staff_id)
             question = conversations.get_message(conn, run.scope, run.user_message_id)
@@ -93,7 +93,7 @@ class ContextBuilder:
 
     def _build(
         self, conn: Connection, scope: Scope, member: Staff, question: Message, embed: EmbedNow | None
-    ) -> tuple[Context, Sequence[Lap]]:
+    ) -> tuple[Context, Sequence[Stage]]:
         sources = gather_sources(conn, scope, member, question, embed=embed, half_lives=self._half_lives)
         model = self._model_of(member)
         context = fit_context(
@@ -103,7 +103,7 @@ class ContextBuilder:
             max_output_tokens=member.max_output_tokens or self._settings.max_output_tokens,
             ratio=self.ratios.get(model),
         )
-        return context, sources.laps
+        return context, sources.stages
 
     def _model_of(self, member: Staff) -> str:
         return member.model or self._settings.model

@@ -14,7 +14,7 @@ from staffstream.memory.recall import HalfLives, Recalled, recall_memories
 from staffstream.storage import conversations, graph
 from staffstream.storage.database import Connection
 from staffstream.storage.memory_search import EmbedNow
-from staffstream.support.timers import Lap, Laps
+from staffstream.support.timers import Stage, StageTimer
 
 MOST_MEMORIES = 24
 MOST_RELATIONS = 12
@@ -46,7 +46,7 @@ class Sources:
     summary: str = ""
     evidence: Sequence[Evidence] = ()
     left_out: Sequence[dict[str, Any]] = ()
-    laps: Sequence[Lap] = ()
+    stages: Sequence[Stage] = ()
 
 
 def gather_sources(
@@ -54,18 +54,18 @@ def gather_sources(
 ) -> Sources:
     """The summary, the recent turns before the question, and what is recalled for it."""
     conversation_id = question.conversation_id
-    laps = Laps()
+    stages = StageTimer()
     summary, summed_up = conversations.load_summary(conn, scope, conversation_id)
-    laps.take("summary")
+    stages.take("summary")
     turns = conversations.load_turns(
         conn, scope, conversation_id, after_turn=summed_up, before_turn=question.turn, limit=_MOST_TURNS
     )
-    laps.take("turns")
+    stages.take("turns")
     recalled = recall_for(conn, scope, question, embed, half_lives) if member.memory_enabled else []
-    laps.take("memories")
+    stages.take("memories")
     used = [item for item in recalled if item.relevant]
     relations = _find_relations(conn, scope, question, used) if member.memory_enabled else []
-    laps.take("graph")
+    stages.take("graph")
     left_out = [item for item in recalled if not item.relevant][:SHOWN_LEFT_OUT]
     return Sources(
         staff=member,
@@ -74,7 +74,7 @@ def gather_sources(
         summary=summary,
         evidence=[*map(_describe_memory, used), *map(_describe_relation, relations)],
         left_out=[_describe_left_out(item) for item in left_out],
-        laps=laps.taken,
+        stages=stages.taken,
     )
 
 

@@ -66,9 +66,9 @@ class Endings:
                 reply = conversations.append_reply(
                     tx, run, text, status=_STATUS[state], model=active.model, stop_reason=stop_reason, usage=usage
                 )
-                self._learning.keep_reply(tx, member, run, reply, active.context.record if active.context else None)
+                self._learning.index_reply(tx, member, run, reply, active.context.record if active.context else None)
             else:
-                self._learning.keep_silence(tx, run)
+                self._learning.schedule_learning(tx, run)
             deliveries.enqueue_delivery(tx, member, ended, text)
             self._ledger.record(tx, run.scope, active.model or "", usage or _estimate_usage(active, text))
             ratios = {}
@@ -104,9 +104,9 @@ class Endings:
         member = staff.get_staff(tx, run.staff_id)
         if text:
             reply = conversations.append_reply(tx, run, text, status=_STATUS[state])
-            self._learning.keep_reply(tx, member, run, reply, None)
+            self._learning.index_reply(tx, member, run, reply, None)
         else:
-            self._learning.keep_silence(tx, run)
+            self._learning.schedule_learning(tx, run)
         deliveries.enqueue_delivery(tx, member, ended, text)
         return Ended(ended, by_us=True)
 
@@ -115,7 +115,7 @@ def is_made_again(active: ActiveRun) -> bool:
     """Whether an asynchronous run goes back to the queue: at a shutdown, which is not to lose more than a crash would;
     after a failure if nothing has been said and another attempt may help.
     """
-    if active.run.door != "async" or active.finished:
+    if active.run.mode != "async" or active.finished:
         return False
     if active.stop_cause is not None:
         return active.stop_cause == "shutdown"

@@ -20,7 +20,7 @@ def report_reply(active: ActiveRun) -> Iterator[None]:
         "gen_ai.conversation.id": run.conversation_id,
         "staffstream.run.id": run.id,
         "staffstream.staff.id": run.staff_id,
-        "staffstream.door": run.door,
+        "staffstream.mode": run.mode,
     }
     with traces.trace_work("reply", attributes) as span:
         yield
@@ -39,7 +39,7 @@ def _describe_end(active: ActiveRun, state: str, code: str | None) -> dict[str, 
         "run_id": run.id,
         "staff_id": run.staff_id,
         "conversation_id": run.conversation_id,
-        "door": run.door,
+        "mode": run.mode,
         "state": state,
         "code": code,
         "attempt": run.attempts,

@@ -391,7 +391,7 @@ class Database:
             if not batch:
                 continue
             started = time.perf_counter()
-            # `_execute` is aiosqlite's one door to its thread for a whole function; a hop a statement costs 25 µs each.
+            # `_execute` is aiosqlite's one mode to its thread for a whole function; a hop a statement costs 25 µs each.
             outcomes = await self._writer._execute(_commit_batch, self._writer._conn, batch)  # type: ignore[no-untyped-call]
             if self.on_commit:
                 self.on_commit(len(batch), time.perf_counter() - started)

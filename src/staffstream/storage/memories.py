@@ -80,7 +80,7 @@ class Memory(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Learnt:
+class LearnedFact:
     """The memory that a learned statement is kept as, and whether it is new."""
 
     memory: Memory
@@ -133,7 +133,7 @@ def add_episode(tx: Connection, scope: Scope, message: Message, *, speaker: str,
 
 def learn_fact(
     tx: Connection, scope: Scope, new: NewMemory, *, replaces: Memory | None, reinforce: bool, embed: EmbedNow | None
-) -> Learnt | None:
+) -> LearnedFact | None:
     """Keep what was learned, if it is new; None when the user has deleted it. With `reinforce` a known one becomes
     younger.
 
@@ -148,7 +148,7 @@ def learn_fact(
     memory = current or add_memory(tx, scope, new, embed)
     if replaces is not None and replaces.id != memory.id and is_same_statement(replaces, new):
         _close(tx, scope, replaces.id, memory)
-    return Learnt(memory, is_new=current is None)
+    return LearnedFact(memory, is_new=current is None)
 
 
 def _says_the_same(known: Memory, new: NewMemory) -> bool:
@@ -387,7 +387,7 @@ def load_texts(conn: Connection, scope: Scope, ids: Sequence[str]) -> dict[str, 
     return {row["id"]: row["text"] for row in rows}
 
 
-def is_said(conn: Connection, scope: Scope, name: str) -> bool:
+def is_mentioned(conn: Connection, scope: Scope, name: str) -> bool:
     """Whether a living memory has these words, one after the other."""
     row = conn.execute(
         "SELECT 1 FROM memory_words WHERE memory_words MATCH ? AND rowid BETWEEN ? AND ? LIMIT 1",

@@ -14,8 +14,8 @@ import orjson
 
 from staffstream.domain import (
     Conversation,
-    Door,
     Message,
+    Mode,
     Owner,
     Run,
     RunFailure,
@@ -115,7 +115,7 @@ def insert_run(
     conversation: Conversation,
     question: Message,
     *,
-    door: Door,
+    mode: Mode,
     webhook_url: str | None = None,
     owner: Owner | None = None,
 ) -> Run:
@@ -123,11 +123,11 @@ def insert_run(
     now = now_text()
     lease_ends, begun = (now_text(owner.lease_s), 1) if owner else (None, 0)
     row = tx.execute(
-        "INSERT INTO runs (id, conversation_id, scope_id, user_message_id, turn, door, state, webhook_url, owner,"
+        "INSERT INTO runs (id, conversation_id, scope_id, user_message_id, turn, mode, state, webhook_url, owner,"
         " fence, attempts, lease_expires_at, building_at, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
         " RETURNING *",
         (
-            make_id(), conversation.id, scope.id, question.id, question.turn, door, "building" if owner else "queued",
+            make_id(), conversation.id, scope.id, question.id, question.turn, mode, "building" if owner else "queued",
             webhook_url, owner.id if owner else None, begun, begun, lease_ends, now if owner else None, now,
         ),
     ).fetchone()  # fmt: skip
@@ -285,7 +285,7 @@ def find_run_by_key(conn: Connection, scope: Scope, key: str, request_hash: byte
     return get_run(conn, scope, row["run_id"])
 
 
-def keep_key(tx: Connection, scope: Scope, key: str, request_hash: bytes, run: Run) -> None:
+def save_idempotency_key(tx: Connection, scope: Scope, key: str, request_hash: bytes, run: Run) -> None:
     """Remember which run a key started; keys past their day are dropped on the way."""
     tx.execute("DELETE FROM idempotency_keys WHERE created_at <= ?", (now_text(-IDEMPOTENCY_S),))
     tx.execute(
@@ -379,7 +379,7 @@ def _read_run(row: Row, scope: Scope | None = None) -> Run:
         conversation_id=row["conversation_id"],
         user_message_id=row["user_message_id"],
         turn=row["turn"],
-        door=row["door"],
+        mode=row["mode"],
         state=row["state"],
         partial_text=row["partial_text"],
         message_id=row["message_id"],

@@ -128,10 +128,10 @@ def load_scope(conn: Connection, scope_id: int) -> Scope:
 
 def ensure_scope(tx: Connection, staff_id: str, user_id: str) -> Scope:
     """The scope of a pair, made if they meet for the first time. Raises NotFound for an unknown staff member."""
-    return meet_staff(tx, staff_id, user_id)[1]
+    return get_or_create_scope(tx, staff_id, user_id)[1]
 
 
-def meet_staff(tx: Connection, staff_id: str, user_id: str) -> tuple[Staff, Scope]:
+def get_or_create_scope(tx: Connection, staff_id: str, user_id: str) -> tuple[Staff, Scope]:
     """A staff member, and its scope with a user, made if they meet for the first time. Raises NotFound."""
     row = tx.execute(
         "SELECT staff.*, scopes.id AS scope_id FROM staff LEFT JOIN scopes ON scopes.staff_id = staff.id"

@@ -14,9 +14,9 @@ from typing import Any, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
-from staffstream.domain import Door, Run, parse_time
+from staffstream.domain import Mode, Run, parse_time
 from staffstream.errors import InternalError, StorageFull, StorageUnavailable, UpstreamKeyRefused
-from staffstream.support.timers import Lap
+from staffstream.support.timers import Stage
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -51,21 +51,21 @@ class Metrics:
 
         # replies
         self.first_token = histogram(
-            "first_token_seconds", "From a saved question to the first token of its reply.", _SLOW, "door"
+            "first_token_seconds", "From a saved question to the first token of its reply.", _SLOW, "mode"
         )
         self.stages = histogram(
             "stage_seconds",
             "The stages before the first token: accept, queue, build, claude (asked to accepted), think.",
             (*_QUICK, 10, 30),
             "stage",
-            "door",
+            "mode",
         )
         self.token_gap = histogram("token_gap_seconds", "Mean time between the tokens of a reply.", _GAPS)
-        self.replies = histogram("reply_seconds", "From a saved question to the end of its run.", _REPLY, "door")
+        self.replies = histogram("reply_seconds", "From a saved question to the end of its run.", _REPLY, "mode")
         self.runs = counter(
-            "runs", "Runs by how they ended; code is empty unless they failed.", "door", "state", "code"
+            "runs", "Runs by how they ended; code is empty unless they failed.", "mode", "state", "code"
         )
-        self.active = gauge("active_runs", "Replies that are being made by this process.", "door")
+        self.active = gauge("active_runs", "Replies that are being made by this process.", "mode")
         self.subscribers = gauge("subscribers", "Readers that follow those replies.")
         self.problems = counter("problems", "Requests that were answered with a problem.", "status", "code")
         # what it takes
@@ -102,30 +102,30 @@ class Metrics:
         """Make the series that alerts watch: a counter that appears with its first count has not increased, to
         Prometheus, so the first failure would go unseen.
         """
-        for door in get_args(Door):
-            self.runs.labels(door, "done", "")
+        for mode in get_args(Mode):
+            self.runs.labels(mode, "done", "")
             for failure in (UpstreamKeyRefused, InternalError):
-                self.runs.labels(door, "failed", failure.code)
+                self.runs.labels(mode, "failed", failure.code)
         for trouble in (StorageFull, StorageUnavailable, InternalError):
             self.problems.labels(trouble.status, trouble.code)
 
     @contextlib.contextmanager
-    def time_stage(self, stage: str, door: str) -> Iterator[None]:
+    def time_stage(self, stage: str, mode: str) -> Iterator[None]:
         """Observe how long the block takes, if it succeeds."""
         started = time.perf_counter()
         yield
-        self.stages.labels(stage, door).observe(time.perf_counter() - started)
+        self.stages.labels(stage, mode).observe(time.perf_counter() - started)
 
     def note_run(self, run: Run, asked_at: str | None) -> None:
         """Count a run that has ended, from its row and the moment when Claude was asked."""
-        self.runs.labels(run.door, run.state, run.error.code if run.error else "").inc()
+        self.runs.labels(run.mode, run.state, run.error.code if run.error else "").inc()
         texts = (run.created_at, run.building_at, asked_at, run.streaming_at, run.first_token_at, run.finished_at)
         created, building, asked, streaming, first, finished = map(_read_time, texts)
-        self._note_span(self.replies.labels(run.door), created, finished)
-        self._note_span(self.stages.labels("queue", run.door), created, building)
-        self._note_span(self.stages.labels("claude", run.door), asked, streaming)
-        self._note_span(self.stages.labels("think", run.door), streaming, first)
-        self._note_span(self.first_token.labels(run.door), created, first)
+        self._note_span(self.replies.labels(run.mode), created, finished)
+        self._note_span(self.stages.labels("queue", run.mode), created, building)
+        self._note_span(self.stages.labels("claude", run.mode), asked, streaming)
+        self._note_span(self.stages.labels("think", run.mode), streaming, first)
+        self._note_span(self.first_token.labels(run.mode), created, first)
         said = (run.usage or {}).get("output_tokens", 0)
         if first and finished and run.state == "done" and said > 1:
             self.token_gap.observe((finished - first).total_seconds() / (said - 1))
@@ -142,14 +142,14 @@ class Metrics:
                 self.tokens.labels(model, kind).inc(usage[name])
         self.cost.labels(model).inc(cost_usd)
 
-    def note_context(self, record: Mapping[str, Any], laps: Iterable[Lap]) -> None:
+    def note_context(self, record: Mapping[str, Any], stages: Iterable[Stage]) -> None:
         """Observe the sizes of a prompt from its record, and how long the search of its memories took."""
         self.context.labels("all").observe(record["total_tokens"])
         for section in record["sections"]:
             self.context.labels(section["name"]).observe(section["tokens"])
             if section["name"] == "memories":
                 self.recalled.observe(len(section["items"]))
-        self.recall.observe(sum(lap.seconds for lap in laps if lap.name in ("memories", "graph")))
+        self.recall.observe(sum(stage.seconds for stage in stages if stage.name in ("memories", "graph")))
 
     def note_learned(self, facts: int, rejected: int) -> None:
         """Count what one extraction brought."""

@@ -49,7 +49,7 @@ class SilenceWatch:
         self._timer = self._loop.call_later(left_s, self._check)
 
 
-class Rush:
+class BurstGate:
     """Lets other work wait while more than `most` blocks are within it: `with rush: …`, `await rush.wait_over()`."""
 
     def __init__(self, most: int, longest_wait_s: float) -> None:
@@ -69,7 +69,7 @@ class Rush:
         if self._inside <= self._most:
             self._over.set()
 
-    async def wait_over(self) -> None:
+    async def wait_until_calm(self) -> None:
         """Return when the rush is over, at once if there is none, or when it has lasted too long to wait for."""
         if not self._over.is_set():
             with contextlib.suppress(TimeoutError):
@@ -78,7 +78,7 @@ class Rush:
 
 
 @dataclass(frozen=True, slots=True)
-class Lap:
+class Stage:
     """A part of some work: when it began and ended, in nanoseconds since the epoch."""
 
     name: str
@@ -90,17 +90,17 @@ class Lap:
         return (self.end_ns - self.start_ns) / 1e9
 
 
-class Laps:
+class StageTimer:
     """Measures the parts of some work, one after another. Works in any thread."""
 
     def __init__(self) -> None:
-        self.taken: list[Lap] = []
+        self.taken: list[Stage] = []
         self._began_ns = time.time_ns()
 
     def take(self, name: str) -> None:
         """What was done since the last call, or the start, was this."""
         now_ns = time.time_ns()
-        self.taken.append(Lap(name, self._began_ns, now_ns))
+        self.taken.append(Stage(name, self._began_ns, now_ns))
         self._began_ns = now_ns
 
 

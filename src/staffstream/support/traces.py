@@ -17,7 +17,7 @@ from starlette.types import Scope
 
 from staffstream.domain import parse_time
 from staffstream.errors import SetupError
-from staffstream.support.timers import Lap
+from staffstream.support.timers import Stage
 
 _tracer = trace.get_tracer("staffstream")
 
@@ -47,11 +47,11 @@ def mark_failed(span: Span, code: str) -> None:
     span.set_attribute("error.type", code)
 
 
-def add_laps(laps: Iterable[Lap]) -> None:
+def add_stages(stages: Iterable[Stage]) -> None:
     """Spans, within the current one, for work that was measured in another thread."""
     if trace.get_current_span().is_recording():
-        for lap in laps:
-            _tracer.start_span(lap.name, start_time=lap.start_ns).end(lap.end_ns)
+        for stage in stages:
+            _tracer.start_span(stage.name, start_time=stage.start_ns).end(stage.end_ns)
 
 
 def add_event(name: str, at: str | None) -> None:

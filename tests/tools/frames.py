@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import orjson
 
-from tests.far_end import DEADLINE_S
+from tests.tools.provider import DEADLINE_S
 
 Json = dict[str, Any]
 
@@ -83,7 +83,7 @@ class FrameReader:
 
 
 @dataclass
-class Heard:
+class ReadStream:
     """What came of one request for a stream: its frames, or the problem instead of them."""
 
     status: int
@@ -111,19 +111,19 @@ class Heard:
         return self.headers["x-run-id"]
 
 
-class Hearing:
+class StreamReader:
     """An open stream, read frame by frame."""
 
     def __init__(self, response: httpx.Response) -> None:
         self.response = response
-        self.heard = Heard(response.status_code, response.headers)
+        self.received = ReadStream(response.status_code, response.headers)
         self._reader = FrameReader()
         self._chunks = response.aiter_raw()
         self._waiting: list[Frame] = []
 
     @property
     def run_id(self) -> str:
-        return self.heard.run_id
+        return self.received.run_id
 
     async def next(self) -> Frame | None:
         """The next frame, or None at the end of the stream. Fails after DEADLINE_S of waiting."""
@@ -136,7 +136,7 @@ class Hearing:
                     return None
                 self._waiting = self._reader.feed(chunk)
         frame = self._waiting.pop(0)
-        self.heard.frames.append(frame)
+        self.received.frames.append(frame)
         return frame
 
     async def token(self) -> str:
@@ -148,12 +148,12 @@ class Hearing:
 
     async def until(self, text: str) -> None:
         """Read until all that was heard is this text."""
-        while self.heard.text != text:
-            assert text.startswith(self.heard.text), f"heard {self.heard.text!r} on the way to {text!r}"
+        while self.received.text != text:
+            assert text.startswith(self.received.text), f"heard {self.received.text!r} on the way to {text!r}"
             await self.token()
 
-    async def rest(self) -> Heard:
+    async def rest(self) -> ReadStream:
         """Everything up to the end."""
         while await self.next():
             pass
-        return self.heard
+        return self.received

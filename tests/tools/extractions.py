@@ -6,9 +6,9 @@ from typing import Any
 
 from staffstream.domain import now_text
 from staffstream.storage.database import connect
-from tests.far_end import FarEnd, json_reply
-from tests.server import Api
-from tests.waiting import until
+from tests.tools.provider import ScriptedProvider, json_reply
+from tests.tools.server import Api
+from tests.tools.waiting import until
 
 QUICK: dict[str, Any] = {"extract_every_messages": 2, "extract_idle_s": 3600}
 
@@ -31,9 +31,9 @@ async def list_facts(api: Api, ada: str) -> list[Any]:
     return found
 
 
-async def wait_learned(api: Api, far: FarEnd, times: int) -> None:
+async def wait_learned(api: Api, provider: ScriptedProvider, times: int) -> None:
     """Until so many extractions were asked for and no job is left running."""
-    await until(lambda: len([r for r in far.requests if r.schema]) >= times)
+    await until(lambda: len([r for r in provider.requests if r.schema]) >= times)
     await until(lambda: count_jobs(api) == 0)
 
 

@@ -1,4 +1,4 @@
-"""A far end for embeddings, scripted answer by answer."""
+"""A provider for embeddings, scripted answer by answer."""
 
 import asyncio
 import contextlib
@@ -13,7 +13,7 @@ Answer = tuple[int, dict[str, str], Any]
 
 
 class EmbeddingServer:
-    """An HTTP far end on a real socket that answers with what it was told, and remembers what it was asked."""
+    """An HTTP provider on a real socket that answers with what it was told, and remembers what it was asked."""
 
     def __init__(self, *answers: Answer | Callable[[dict[str, Any]], Answer]) -> None:
         self.answers = list(answers)

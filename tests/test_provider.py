@@ -1,4 +1,4 @@
-"""The scripted far end does what it says, seen through the real SDK over a real socket."""
+"""The scripted provider does what it says, seen through the real SDK over a real socket."""
 
 import asyncio
 import sys
@@ -12,18 +12,18 @@ import anthropic
 import httpx2
 import pytest
 
-from tests.far_end import PIECES, FarEnd, Gate, Reply, http_error, json_reply
-from tests.far_end_cases import AT_ONCE, BROKEN, CASES, ODD, REFUSED_EARLY, Case
+from tests.tools.provider import PIECES, HostCheck, Reply, ScriptedProvider, http_error, json_reply
+from tests.tools.provider_cases import AT_ONCE, BROKEN, CASES, ODD, REFUSED_EARLY, Case
 
 pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture(params=["httpx2", "aiohttp"])
-async def claude(far: FarEnd, request: pytest.FixtureRequest) -> AsyncIterator[anthropic.AsyncAnthropic]:
-    """The SDK, pointed at the far end, on both transports that the product may use."""
+async def claude(provider: ScriptedProvider, request: pytest.FixtureRequest) -> AsyncIterator[anthropic.AsyncAnthropic]:
+    """The SDK, pointed at the provider, on both transports that the product may use."""
     client = anthropic.DefaultAioHttpClient() if request.param == "aiohttp" else httpx2.AsyncClient()
     async with anthropic.AsyncAnthropic(
-        api_key="k", base_url=far.url, max_retries=0, http_client=client, timeout=5
+        api_key="k", base_url=provider.url, max_retries=0, http_client=client, timeout=5
     ) as claude:
         yield claude
 
@@ -70,9 +70,9 @@ def _note(seen: Seen, event: Any) -> None:
         seen.stopped = True
 
 
-async def test_replies_in_order_then_by_default(far: FarEnd, claude: anthropic.AsyncAnthropic) -> None:
+async def test_replies_in_order_then_by_default(provider: ScriptedProvider, claude: anthropic.AsyncAnthropic) -> None:
     """Each chat takes the next script; when there is none left, the default."""
-    far.script(Reply(["a", "b"]), Reply(["c"], stop_reason="max_tokens"))
+    provider.script(Reply(["a", "b"]), Reply(["c"], stop_reason="max_tokens"))
     seen = [await _read(claude) for _ in range(3)]
     assert [(each.text, each.stop_reason) for each in seen] == [
         ("ab", "end_turn"),
@@ -82,71 +82,75 @@ async def test_replies_in_order_then_by_default(far: FarEnd, claude: anthropic.A
     assert all(each.stopped for each in seen)
 
 
-async def test_whole_messages(far: FarEnd, claude: anthropic.AsyncAnthropic) -> None:
+async def test_whole_messages(provider: ScriptedProvider, claude: anthropic.AsyncAnthropic) -> None:
     """Without `stream` the same script comes as one message."""
-    far.script(Reply(["a", "b"]))
+    provider.script(Reply(["a", "b"]))
     message = await claude.messages.create(**PROMPT)
     assert (message.content[0].text, message.model) == ("ab", "claude-test")
 
 
-async def test_requests_are_recorded(far: FarEnd, claude: anthropic.AsyncAnthropic) -> None:
+async def test_requests_are_recorded(provider: ScriptedProvider, claude: anthropic.AsyncAnthropic) -> None:
     """Headers, parsed body and raw bytes of each request can be looked at."""
     await claude.messages.create(**PROMPT)
-    request = await far.arrived(1)
+    request = await provider.arrived(1)
     assert request.body == {**PROMPT}
     assert request.raw.startswith(b"{")
     assert request.headers["anthropic-version"]
     assert request.said == "Hi"
 
 
-async def test_a_gate_lets_out_one_piece_at_a_time(far: FarEnd, claude: anthropic.AsyncAnthropic) -> None:
+async def test_a_gate_lets_out_one_piece_at_a_time(
+    provider: ScriptedProvider, claude: anthropic.AsyncAnthropic
+) -> None:
     """What has not been released has not been sent."""
-    gate = far.hold(["a", "b"])
+    gate = provider.hold(["a", "b"])
     async with await claude.messages.create(stream=True, **PROMPT) as stream:
         events = aiter(stream)
         assert [(await anext(events)).type for _ in range(2)] == ["message_start", "content_block_start"]
         gate.release()
         assert (await anext(events)).delta.text == "a"
         await gate.passed(1)
-        assert far.requests[0].sent.value == 1
+        assert provider.requests[0].sent.value == 1
         gate.open()
         assert (await anext(events)).delta.text == "b"
         assert [event.type async for event in events][-1] == "message_stop"
-    assert far.requests[0].answered.is_set()
-    assert not far.requests[0].left.is_set()
+    assert provider.requests[0].answered.is_set()
+    assert not provider.requests[0].left.is_set()
 
 
-async def test_the_status_line_can_be_held(far: FarEnd, claude: anthropic.AsyncAnthropic) -> None:
+async def test_the_status_line_can_be_held(provider: ScriptedProvider, claude: anthropic.AsyncAnthropic) -> None:
     """A head gate keeps the request unanswered."""
-    gate = Gate()
-    far.script(Reply(["a"], head_gate=gate))
+    gate = HostCheck()
+    provider.script(Reply(["a"], head_gate=gate))
     reading = asyncio.create_task(_read(claude))
-    await far.arrived(1)
+    await provider.arrived(1)
     assert not reading.done()
     gate.release()
     assert (await reading).text == "a"
 
 
-async def test_a_client_that_leaves_is_noticed(far: FarEnd, claude: anthropic.AsyncAnthropic) -> None:
+async def test_a_client_that_leaves_is_noticed(provider: ScriptedProvider, claude: anthropic.AsyncAnthropic) -> None:
     """Hanging up in the middle of a reply ends its script."""
-    far.hold()
+    provider.hold()
     async with await claude.messages.create(stream=True, **PROMPT) as stream:
         await anext(aiter(stream))
-    request = await far.left(1)
+    request = await provider.left(1)
     assert not request.answered.is_set()
 
 
-async def test_refuses_what_the_api_refuses(far: FarEnd, claude: anthropic.AsyncAnthropic) -> None:
+async def test_refuses_what_the_api_refuses(provider: ScriptedProvider, claude: anthropic.AsyncAnthropic) -> None:
     """A prompt that the API would not take gets its 400, and uses up no script."""
-    far.script(Reply(["kept"]))
+    provider.script(Reply(["kept"]))
     with pytest.raises(anthropic.BadRequestError) as refused:
         await claude.messages.create(**{**PROMPT, "messages": [{"role": "user", "content": " "}]})
     assert refused.value.type == "invalid_request_error"
-    assert len(far.refusals) == 1
+    assert len(provider.refusals) == 1
     assert (await _read(claude)).text == "kept"
 
 
-async def test_structured_output_has_scripts_of_its_own(far: FarEnd, claude: anthropic.AsyncAnthropic) -> None:
+async def test_structured_output_has_scripts_of_its_own(
+    provider: ScriptedProvider, claude: anthropic.AsyncAnthropic
+) -> None:
     """A background request does not use up a chat's script; unscripted it is answered as by the stand-in."""
     schema = {
         "type": "object",
@@ -155,8 +159,8 @@ async def test_structured_output_has_scripts_of_its_own(far: FarEnd, claude: ant
         "additionalProperties": False,
     }
     config: Any = {"format": {"type": "json_schema", "schema": schema}}
-    far.script(Reply(["chat"]))
-    far.script_structured(json_reply({"n": 7}))
+    provider.script(Reply(["chat"]))
+    provider.script_structured(json_reply({"n": 7}))
     scripted = await claude.messages.create(output_config=config, **PROMPT)
     default = await claude.messages.create(output_config=config, **PROMPT)
     assert [message.content[0].text for message in (scripted, default)] == ['{"n": 7}', '{"n": 0}']
@@ -164,43 +168,43 @@ async def test_structured_output_has_scripts_of_its_own(far: FarEnd, claude: ant
 
 
 async def test_a_broken_script_fails_its_test() -> None:
-    """What a script raises is raised when the far end closes."""
+    """What a script raises is raised when the provider closes."""
 
     def broken(request: object) -> Any:
         raise LookupError("the test is wrong")
 
-    far = FarEnd(broken)
-    await far.__aenter__()
-    async with anthropic.AsyncAnthropic(api_key="k", base_url=far.url, max_retries=0) as claude:
+    provider = ScriptedProvider(broken)
+    await provider.__aenter__()
+    async with anthropic.AsyncAnthropic(api_key="k", base_url=provider.url, max_retries=0) as claude:
         with pytest.raises(anthropic.APIConnectionError):
             await claude.messages.create(**PROMPT)
     with pytest.raises(LookupError):
-        await far.__aexit__()
+        await provider.__aexit__()
 
 
-async def test_errors_have_the_shape_of_the_api(far: FarEnd, claude: anthropic.AsyncAnthropic) -> None:
+async def test_errors_have_the_shape_of_the_api(provider: ScriptedProvider, claude: anthropic.AsyncAnthropic) -> None:
     """Status, type and headers of an error reach the SDK."""
-    far.script(http_error(429, "rate_limit_error", headers={"retry-after": "7"}))
+    provider.script(http_error(429, "rate_limit_error", headers={"retry-after": "7"}))
     with pytest.raises(anthropic.RateLimitError) as limited:
         await claude.messages.create(**PROMPT)
     assert (limited.value.type, limited.value.response.headers["retry-after"]) == ("rate_limit_error", "7")
 
 
 @pytest.mark.parametrize("name", REFUSED_EARLY)
-async def test_fails_before_the_stream(far: FarEnd, claude: anthropic.AsyncAnthropic, name: str) -> None:
+async def test_fails_before_the_stream(provider: ScriptedProvider, claude: anthropic.AsyncAnthropic, name: str) -> None:
     """No text, and no end, comes from an answer that fails at its head."""
     case = CASES[name]
-    far.script(case.script)
+    provider.script(case.script)
     seen = await _read(claude, 0.3 if case.stalls else 5)
     assert (seen.text, seen.stopped) == ("", False)
     assert case.stalls or not isinstance(seen.error, TimeoutError)
 
 
 @pytest.mark.parametrize("name", [*BROKEN, *AT_ONCE])
-async def test_breaks_where_it_says(far: FarEnd, claude: anthropic.AsyncAnthropic, name: str) -> None:
+async def test_breaks_where_it_says(provider: ScriptedProvider, claude: anthropic.AsyncAnthropic, name: str) -> None:
     """The text up to the break arrives, and `message_stop` does not."""
     case = CASES[name]
-    far.script(case.script)
+    provider.script(case.script)
     seen = await _read(claude, 0.3 if case.stalls else 5)
     assert not seen.stopped
     assert case.stalls or not isinstance(seen.error, TimeoutError)
@@ -208,10 +212,10 @@ async def test_breaks_where_it_says(far: FarEnd, claude: anthropic.AsyncAnthropi
 
 
 @pytest.mark.parametrize("name", [name for name, case in ODD.items() if case.ends])
-async def test_odd_replies_are_whole(far: FarEnd, claude: anthropic.AsyncAnthropic, name: str) -> None:
+async def test_odd_replies_are_whole(provider: ScriptedProvider, claude: anthropic.AsyncAnthropic, name: str) -> None:
     """What is odd and yet right arrives whole, with its stop reason."""
     case = CASES[name]
-    far.script(case.script)
+    provider.script(case.script)
     seen = await _read(claude)
     assert seen == Seen(case.text, stopped=True, stop_reason=case.stop_reason)
 
@@ -226,8 +230,8 @@ async def test_every_case_is_told_apart() -> None:
 
 async def test_runs_as_a_process() -> None:
     """For benches and other processes: it prints where it is, stamps its pieces, and stops when told to."""
-    command = [sys.executable, "-m", "tests.far_end", "--tokens", "3", "--delay-s", "0", "--stamp"]
-    root = Path(__file__).parent.parent
+    command = [sys.executable, "-m", "tests.tools.provider", "--tokens", "3", "--delay-s", "0", "--stamp"]
+    root = Path(__file__).parents[1]
     process = await asyncio.create_subprocess_exec(*command, cwd=root, stdout=asyncio.subprocess.PIPE)
     assert process.stdout is not None
     url = (await process.stdout.readline()).decode().strip()

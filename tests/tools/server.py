@@ -41,8 +41,8 @@ from staffstream.domain import Role
 from staffstream.settings import Settings
 from staffstream.storage import keys
 from staffstream.storage.database import connect, prepare_file, transact
-from tests.far_end import DEADLINE_S, FarEnd
-from tests.frames import Heard, Hearing, Json
+from tests.tools.frames import Json, ReadStream, StreamReader
+from tests.tools.provider import DEADLINE_S, ScriptedProvider
 
 KEY = "sk-ant-test"
 
@@ -100,19 +100,19 @@ class Api:
         return str((await self.post("/staff", {"name": name, **fields}, 201))["id"])
 
     async def send(self, staff_id: str, content: str, status: int = 202, *, key: str | None = None, **body: Any) -> Any:
-        """Ask by the asynchronous door."""
+        """Ask by the asynchronous mode."""
         path = f"/staff/{staff_id}/messages"
         return await self.post(path, {"content": content, **body}, status, headers=_key_header(key))
 
     @contextlib.asynccontextmanager
-    async def open(self, method: str, path: str, **options: Any) -> AsyncIterator[Hearing]:
+    async def open(self, method: str, path: str, **options: Any) -> AsyncIterator[StreamReader]:
         """Any request whose answer is a stream."""
         async with self.http.stream(method, path, **options) as response:
-            yield Hearing(response)
+            yield StreamReader(response)
 
     def stream(
         self, staff_id: str, content: str, *, key: str | None = None, status_events: bool = False, **body: Any
-    ) -> contextlib.AbstractAsyncContextManager[Hearing]:
+    ) -> contextlib.AbstractAsyncContextManager[StreamReader]:
         """Ask, and hear the reply as it is made."""
         return self.open(
             "POST",
@@ -124,7 +124,7 @@ class Api:
 
     def join(
         self, staff_id: str, run_id: str, after: int | str | None = None, *, last_event_id: str | None = None
-    ) -> contextlib.AbstractAsyncContextManager[Hearing]:
+    ) -> contextlib.AbstractAsyncContextManager[StreamReader]:
         """Join a run's stream."""
         return self.open(
             "GET",
@@ -133,15 +133,15 @@ class Api:
             headers={} if last_event_id is None else {"Last-Event-ID": last_event_id},
         )
 
-    async def ask(self, staff_id: str, content: str, **options: Any) -> Heard:
+    async def ask(self, staff_id: str, content: str, **options: Any) -> ReadStream:
         """Ask, and read the whole answer: a stream that must end well formed, or a problem."""
-        async with self.stream(staff_id, content, **options) as hearing:
-            return await finish_hearing(hearing)
+        async with self.stream(staff_id, content, **options) as stream_reader:
+            return await finish_hearing(stream_reader)
 
-    async def rejoin(self, staff_id: str, run_id: str, after: int | str | None = None, **options: Any) -> Heard:
+    async def rejoin(self, staff_id: str, run_id: str, after: int | str | None = None, **options: Any) -> ReadStream:
         """Join a run's stream, and read it to its end."""
-        async with self.join(staff_id, run_id, after, **options) as hearing:
-            return await finish_hearing(hearing)
+        async with self.join(staff_id, run_id, after, **options) as stream_reader:
+            return await finish_hearing(stream_reader)
 
     async def run(self, staff_id: str, run_id: str) -> Any:
         """The run as it stands."""
@@ -166,17 +166,17 @@ class Api:
         return [message["content"] for message in reversed(await self.messages(staff_id, **query))]
 
 
-async def finish_hearing(hearing: Hearing) -> Heard:
+async def finish_hearing(stream_reader: StreamReader) -> ReadStream:
     """The whole answer: every frame and exactly one end, or the problem document."""
-    heard = hearing.heard
-    if heard.status != 200:
-        await hearing.response.aread()
-        heard.problem = read_problem(hearing.response)
-        return heard
-    assert heard.headers["content-type"] == "text/event-stream"
-    await hearing.rest()
-    assert heard.end
-    return heard
+    received = stream_reader.received
+    if received.status != 200:
+        await stream_reader.response.aread()
+        received.problem = read_problem(stream_reader.response)
+        return received
+    assert received.headers["content-type"] == "text/event-stream"
+    await stream_reader.rest()
+    assert received.end
+    return received
 
 
 PROBLEM_FIELDS = {"type", "title", "status", "detail", "code", "retryable", "request_id"}
@@ -208,7 +208,7 @@ def _key_header(key: str | None) -> dict[str, str]:
 @contextlib.asynccontextmanager
 async def open_api(url: str, app: Staffstream | None = None) -> AsyncIterator[Api]:
     """A client for a server that runs at `url`."""
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+    limits = httpx.ProviderTimeouts(max_connections=None, max_keepalive_connections=None)
     async with httpx.AsyncClient(
         base_url=f"{url}/api/v1", timeout=DEADLINE_S, limits=limits, trust_env=False, verify=False
     ) as client:  # certificates that no loopback address needs take 30 ms to load
@@ -218,20 +218,22 @@ async def open_api(url: str, app: Staffstream | None = None) -> AsyncIterator[Ap
 # ── a server in this process ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def make_settings(db: Path, far: FarEnd | None = None, **settings: Any) -> Settings:
-    """Settings for a database, with the far end as Claude, or the stand-in at full speed."""
+def make_settings(db: Path, provider: ScriptedProvider | None = None, **settings: Any) -> Settings:
+    """Settings for a database, with the provider as Claude, or the stand-in at full speed."""
     claude: Json = (
-        {"anthropic_api_key": KEY, "anthropic_base_url": far.url} if far else {"offline": True, "offline_pace_s": 0}
+        {"anthropic_api_key": KEY, "anthropic_base_url": provider.url}
+        if provider
+        else {"offline": True, "offline_pace_s": 0}
     )
     return Settings(**{"db": db, "port": 0, **claude, **settings})
 
 
 @contextlib.asynccontextmanager
 async def serve_here(
-    db: Path, far: FarEnd | None = None, *, identify: Identify | None = None, **settings: Any
+    db: Path, provider: ScriptedProvider | None = None, *, identify: Identify | None = None, **settings: Any
 ) -> AsyncIterator[Api]:
     """The app on Hypercorn in this process, over a real loopback port, with the server's own writer."""
-    app = create_app(make_settings(db, far, **settings), identify=identify)
+    app = create_app(make_settings(db, provider, **settings), identify=identify)
     async with serve_asgi_here(_with_writer(app)) as url, open_api(url, app) as api:
         try:
             yield api
@@ -324,17 +326,19 @@ class ServerProcess:
         self.process.send_signal(signal.SIGCONT)
 
 
-def make_environment(db: Path, far: FarEnd | None = None, **variables: str) -> dict[str, str]:
+def make_environment(db: Path, provider: ScriptedProvider | None = None, **variables: str) -> dict[str, str]:
     """A server's environment: nothing of this one's but the paths."""
     kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "HOME", "LANG") if name in os.environ}
-    claude = {"ANTHROPIC_API_KEY": KEY, "ANTHROPIC_BASE_URL": far.url} if far else {"STAFFSTREAM_OFFLINE": "1"}
+    claude = (
+        {"ANTHROPIC_API_KEY": KEY, "ANTHROPIC_BASE_URL": provider.url} if provider else {"STAFFSTREAM_OFFLINE": "1"}
+    )
     return kept | {"STAFFSTREAM_DB": str(db), "STAFFSTREAM_PORT": "0"} | claude | variables
 
 
 @contextlib.asynccontextmanager
 async def start_server(
     db: Path,
-    far: FarEnd | None = None,
+    provider: ScriptedProvider | None = None,
     *flags: str,
     python: str = sys.executable,
     variables: Mapping[str, str] | None = None,
@@ -345,7 +349,7 @@ async def start_server(
     with log_file.open("a") as log:
         process = subprocess.Popen(
             [python, *command, *flags],
-            env=make_environment(db, far, **(variables or {})),
+            env=make_environment(db, provider, **(variables or {})),
             cwd=db.parent,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

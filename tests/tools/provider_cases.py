@@ -1,4 +1,4 @@
-"""What Claude's far end can do to us: every named way in which its answer goes wrong, or is odd and yet
+"""What Claude's provider can do to us: every named way in which its answer goes wrong, or is odd and yet
 right, as exact bytes for `FarEnd.script`, each with what is to be made of it. A test that runs over `CASES`
 has seen them all.
 """
@@ -22,7 +22,7 @@ from staffstream.models.offline.wire import (
     start_message,
     stop_block,
 )
-from tests.far_end import (
+from tests.tools.provider import (
     STREAM_HEAD,
     USAGE,
     Close,
@@ -41,7 +41,7 @@ from tests.far_end import (
 
 @dataclass(frozen=True)
 class Case:
-    """One answer of the far end.
+    """One answer of the provider.
 
     `text` is what of a reply arrives, with U+FFFD for lone surrogates. `ends`: True if that is a whole reply in
     spite of all, False if it must not pass for one, None if either will do. `stop_reason` is the one sent.

@@ -1,4 +1,4 @@
-"""Claude's far end, scripted: a server on a real loopback socket that the real SDK talks to. It writes HTTP
+"""Claude's provider, scripted: a server on a real loopback socket that the real SDK talks to. It writes HTTP
 by hand, because a server library would repair what a test wants broken: each fault is the exact bytes on the
 wire. It refuses what the Messages API refuses, so that a prompt that passes here has a chance there.
 
@@ -10,7 +10,7 @@ wire. It refuses what the Messages API refuses, so that a prompt that passes her
         await far.left(3)                           # its client has hung up
 
 A script is a function from the request to the steps of its answer; `tests/far_end_cases.py` has one for each
-way in which a stream can go wrong. Run as a program (`python -m tests.far_end`) it feeds benches and other
+way in which a stream can go wrong. Run as a program (`python -m tests.tools.provider`) it feeds benches and other
 processes.
 """
 
@@ -74,7 +74,7 @@ class Counter:
             await future
 
 
-class Gate:
+class HostCheck:
     """Holds a script's steps back until they are released."""
 
     def __init__(self) -> None:
@@ -126,7 +126,7 @@ class Wait:
 class Hold:
     """Waits at a gate."""
 
-    gate: Gate
+    gate: HostCheck
 
 
 @dataclass(frozen=True)
@@ -206,9 +206,9 @@ class Reply:
     usage: Mapping[str, Any] = field(default_factory=lambda: dict(USAGE))
     model: str | None = None
     message_id: str | None = None
-    gate: Gate | None = None
-    start_gate: Gate | None = None
-    head_gate: Gate | None = None
+    gate: HostCheck | None = None
+    start_gate: HostCheck | None = None
+    head_gate: HostCheck | None = None
     stamp: bool = False
 
     def __call__(self, request: Request) -> Iterator[Step]:
@@ -292,7 +292,7 @@ def answer_as_stand_in(request: Request) -> Iterable[Step]:
     return Reply(answer.pieces, stop_reason=answer.stop_reason, usage=answer.usage)(request)
 
 
-class FarEnd:
+class ScriptedProvider:
     """The server. Chats take the scripts given to `script` in order, then `default`; requests for structured
     output take those given to `script_structured`, then `structured`, which is what the stand-in would
     answer.
@@ -339,9 +339,9 @@ class FarEnd:
         """Answer the next requests for structured output so, one each."""
         self._structured_scripts += scripts
 
-    def hold(self, pieces: Iterable[str] = PIECES, **options: Any) -> Gate:
+    def hold(self, pieces: Iterable[str] = PIECES, **options: Any) -> HostCheck:
         """Script a reply that waits at the returned gate before each piece, and before its end."""
-        gate = Gate()
+        gate = HostCheck()
         self.script(Reply(pieces, gate=gate, **options))
         return gate
 
@@ -401,8 +401,8 @@ def _refuse_request(request: Request) -> tuple[int, str, str] | None:
 class _Connection(asyncio.Protocol):
     """One client's connection: reads requests one by one, and plays the script of each."""
 
-    def __init__(self, far: FarEnd) -> None:
-        self._far = far
+    def __init__(self, provider: ScriptedProvider) -> None:
+        self._far = provider
         self._buffer = b""
         self._request: Request | None = None
         self._chunked = False
@@ -451,7 +451,7 @@ class _Connection(asyncio.Protocol):
         self._task.add_done_callback(self._forget)
 
     def _forget(self, task: asyncio.Task[None]) -> None:
-        """Tasks that failed are kept, for the far end to raise what they did."""
+        """Tasks that failed are kept, for the provider to raise what they did."""
         if task.cancelled() or task.exception() is None:
             self._far._tasks.discard(task)
         elif not self._transport.is_closing():
@@ -533,8 +533,8 @@ def _parse_chunks(data: bytes) -> tuple[bytes, bytes] | None:
 
 async def _serve(options: argparse.Namespace) -> None:
     reply = Reply(["word "] * options.tokens, delay_s=options.delay_s, stamp=options.stamp)
-    async with FarEnd(reply, port=options.port) as far:
-        print(far.url, flush=True)
+    async with ScriptedProvider(reply, port=options.port) as provider:
+        print(provider.url, flush=True)
         stop = asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
