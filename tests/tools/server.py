@@ -208,7 +208,7 @@ def _key_header(key: str | None) -> dict[str, str]:
 @contextlib.asynccontextmanager
 async def open_api(url: str, app: Staffstream | None = None) -> AsyncIterator[Api]:
     """A client for a server that runs at `url`."""
-    limits = httpx.ProviderTimeouts(max_connections=None, max_keepalive_connections=None)
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
     async with httpx.AsyncClient(
         base_url=f"{url}/api/v1", timeout=DEADLINE_S, limits=limits, trust_env=False, verify=False
     ) as client:  # certificates that no loopback address needs take 30 ms to load
