@@ -182,7 +182,7 @@ class Request:
 
 Script = Callable[[Request], Iterable[Step]]
 
-PIECES = ("Hello", " from", " the", " far", " end", ".")
+PIECES = ("Hello", " from", " the", " prov", "ider", ".")
 USAGE = {
     "input_tokens": 20,
     "cache_creation_input_tokens": 0,
