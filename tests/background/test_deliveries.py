@@ -450,7 +450,7 @@ async def test_deliveries_are_listed_and_sent_again_by_command(
 # ── shutdowns and crashes ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("heard", [False, True])
+@pytest.mark.parametrize("received", [False, True])
 async def test_a_shutdown_within_an_asynchronous_reply(
     db: Path, provider: ScriptedProvider, receiver: Receiver, received: bool
 ) -> None:
