@@ -88,7 +88,7 @@ export function Chat({ onMenu }: { onMenu: () => void }) {
 
 const TITLE_CHARACTERS = 60
 
-/** A new conversation is called after its first message; each turn moves it up in the list. */
+/** A new conversation is called after its first message; each reply moves it up in the list. */
 function useTitle(
   staffId: string,
   conversationId: string | null,

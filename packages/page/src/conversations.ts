@@ -1,4 +1,4 @@
-/** A word between the chat and the list of conversations: a new one has got its title, or its turn at the top. */
+/** A word between the chat and the list of conversations: a new one has got its title, or moved to the top. */
 const target = new EventTarget()
 
 export function tellConversationsChanged(): void {

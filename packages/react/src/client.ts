@@ -69,8 +69,8 @@ export class StaffClient {
     const path = `${staffPath(staffId)}/messages`
     const call = { body: message, headers: { "Idempotency-Key": options.idempotencyKey ?? makeKey() } }
     return this.#follow(staffId, options, {
-      open: (signal, heard) =>
-        this.#http.stream("POST", `${path}/stream`, { ...call, ...toQuery(options), signal }, heard),
+      open: (signal, onBytes) =>
+        this.#http.stream("POST", `${path}/stream`, { ...call, ...toQuery(options), signal }, onBytes),
       start: async signal => toHead(await this.call("POST", path, { ...call, signal })),
     })
   }
@@ -84,8 +84,8 @@ export class StaffClient {
     const path = `${staffPath(staffId)}/messages/${encodeURIComponent(messageId)}/regenerate`
     const headers = { "Idempotency-Key": options.idempotencyKey ?? makeKey() }
     return this.#follow(staffId, options, {
-      open: (signal, heard) =>
-        this.#http.stream("POST", path, { headers, ...toQuery(options), signal }, heard),
+      open: (signal, onBytes) =>
+        this.#http.stream("POST", path, { headers, ...toQuery(options), signal }, onBytes),
       start: null,
     })
   }
@@ -138,12 +138,12 @@ export class StaffClient {
     const follower = new ReplyFollower(
       {
         ...source,
-        join: (runId, after, signal, heard) =>
+        join: (runId, after, signal, onBytes) =>
           this.#http.stream(
             "GET",
             `${runPath(staffId, runId)}/stream`,
             { ...toQuery(options, after), signal },
-            heard,
+            onBytes,
           ),
         getRun: (runId, signal) => this.getRun(staffId, runId, signal),
         getMessage: (messageId, signal) => this.getMessage(staffId, messageId, signal),

@@ -8,18 +8,18 @@
  */
 import { connectionLost, StaffstreamError } from "./errors.ts"
 import type { EventStream } from "./http.ts"
+import { onReturn, waitBeforeRetry } from "./reconnect.ts"
 import type { Frame, Message, ReplyEvent, Run, RunHead } from "./types.ts"
-import { onWake, restUntil } from "./wake.ts"
 
 export type Transport = "stream" | "poll" | "auto"
 
 /** The calls that following needs; `StaffClient` makes them. */
 export interface ReplySource {
   /** The first stream of a new reply: a POST that is safe to repeat. Null when the run is known already. */
-  open: ((signal: AbortSignal, heard: () => void) => Promise<EventStream>) | null
+  open: ((signal: AbortSignal, onBytes: () => void) => Promise<EventStream>) | null
   /** The same submission by the asynchronous call. Null where there is none. */
   start: ((signal: AbortSignal) => Promise<RunHead>) | null
-  join(runId: string, after: number | null, signal: AbortSignal, heard: () => void): Promise<EventStream>
+  join(runId: string, after: number | null, signal: AbortSignal, onBytes: () => void): Promise<EventStream>
   getRun(runId: string, signal: AbortSignal): Promise<Run>
   getMessage(messageId: string, signal: AbortSignal): Promise<Message>
 }
@@ -45,7 +45,7 @@ export interface FollowLimits {
   /** The first wait after a drop; it doubles up to `maxBackoffMs`. */
   backoffMs: number
   maxBackoffMs: number
-  /** How many drops in a row, with nothing heard between, end in an error. */
+  /** How many drops in a row, with nothing onBytes between, end in an error. */
   maxDrops: number
 }
 
@@ -58,12 +58,12 @@ export const DEFAULT_LIMITS: FollowLimits = {
   maxDrops: 12,
 }
 
-/** The server's pings come this often; one missed by a second means that the line is dead. */
+/** The server's pings come this often; one missed by a second means that the connection is dead. */
 const PING_MS = 16_000
 
 const HELD_BACK = new StaffstreamError("Something between holds the tokens back.", { code: "held_back" })
 
-/** One silence while the server goes on may be a dead line; a second one, or one from the start, is a proxy's. */
+/** One silence while the server goes on may be a dead connection; a second one, or one from the start, is a proxy's. */
 const MOST_STALLS = 1
 
 export class ReplyFollower {
@@ -114,7 +114,7 @@ export class ReplyFollower {
         if (++this.#drops > this.#limits.maxDrops) throw error
         this.#isLost = true
         yield { type: "connection", state: "lost", attempt: this.#drops }
-        await restUntil(this.#waitMs(this.#drops, error), this.#signal)
+        await waitBeforeRetry(this.#waitMs(this.#drops, error), this.#signal)
       }
     }
   }
@@ -146,33 +146,38 @@ export class ReplyFollower {
   }
 
   async *#stream(): AsyncGenerator<ReplyEvent, void> {
-    const line = new Line(this.#signal, this.#limits, this.#isAuto ? () => this.#isBehind() : null)
+    const connection = new StreamConnection(
+      this.#signal,
+      this.#limits,
+      this.#isAuto ? () => this.#isBehind() : null,
+    )
     try {
-      const { head, frames } = await this.#open(line)
+      const { head, frames } = await this.#open(connection)
       yield* this.#find()
       yield* this.#accept(head)
       if (this.#mustReset) yield { type: "reset", content: "", cursor: null }
       this.#mustReset = false
       for await (const frame of frames) {
-        line.hasSpoken = true
-        yield* this.#take(frame)
+        connection.hasFrame = true
+        yield* this.#applyFrame(frame)
       }
     } catch (thrown) {
-      throw line.hasStalled ? this.#judgeStall(line) : (line.reason ?? thrown)
+      throw connection.hasStalled ? this.#judgeStall(connection) : (connection.reason ?? thrown)
     } finally {
-      line.close()
+      connection.close()
     }
   }
 
-  #judgeStall(line: Line): StaffstreamError {
+  #judgeStall(connection: StreamConnection): StaffstreamError {
     this.#stalls += 1
-    const isProxy = !line.hasSpoken || this.#stalls > MOST_STALLS
+    const isProxy = !connection.hasFrame || this.#stalls > MOST_STALLS
     return isProxy ? HELD_BACK : connectionLost("The stream fell silent while the reply went on.")
   }
 
-  #open(line: Line): Promise<EventStream> {
-    if (this.#runId !== null) return this.#source.join(this.#runId, this.#cursor, line.signal, line.heard)
-    if (this.#source.open !== null) return this.#source.open(line.signal, line.heard)
+  #open(connection: StreamConnection): Promise<EventStream> {
+    if (this.#runId !== null)
+      return this.#source.join(this.#runId, this.#cursor, connection.signal, connection.onBytes)
+    if (this.#source.open !== null) return this.#source.open(connection.signal, connection.onBytes)
     throw new TypeError("a reply needs a run to join or a message to send")
   }
 
@@ -188,7 +193,7 @@ export class ReplyFollower {
     yield { type: "accepted", ...head, runId: this.#runId }
   }
 
-  *#take({ event, runId, cursor }: Frame): Generator<ReplyEvent, void> {
+  *#applyFrame({ event, runId, cursor }: Frame): Generator<ReplyEvent, void> {
     yield* this.#accept({ runId, userMessageId: null, conversationId: null })
     if (event.type !== "token") {
       yield event
@@ -228,20 +233,20 @@ export class ReplyFollower {
         yield { type: "reset", content: run.partial_text, cursor: run.cursor }
       }
       if (hasEnded(run)) return yield* this.#end(run)
-      await restUntil(this.#limits.pollMs, this.#signal)
+      await waitBeforeRetry(this.#limits.pollMs, this.#signal)
     }
   }
 
   /** The asynchronous call; where there is none, the stream is opened just to learn its run. */
   async #start(): Promise<RunHead> {
     if (this.#source.start !== null) return this.#source.start(this.#signal)
-    const line = new Line(this.#signal, this.#limits, null)
+    const connection = new StreamConnection(this.#signal, this.#limits, null)
     try {
-      return (await this.#open(line)).head
+      return (await this.#open(connection)).head
     } catch (thrown) {
-      throw line.reason ?? thrown
+      throw connection.reason ?? thrown
     } finally {
-      line.close()
+      connection.close()
     }
   }
 
@@ -279,30 +284,30 @@ function toTerminal(run: Run): ReplyEvent {
   }
 }
 
-/** One connection. It is cut when it stays silent, when the browser woke beside it, or when the run is ahead of it. */
-class Line {
+/** One connection. It is cut when it stays silent, when the network changed, or when the run is ahead of it. */
+class StreamConnection {
   /** Why it was cut; null while it holds. */
   reason: unknown = null
-  /** The run went on while nothing was heard here. */
+  /** The run went on while nothing was onBytes here. */
   hasStalled = false
   /** At least one frame has come. */
-  hasSpoken = false
+  hasFrame = false
   readonly #controller = new AbortController()
   readonly #outer: AbortSignal
   readonly #limits: FollowLimits
   readonly #isBehind: (() => Promise<boolean>) | null
   readonly #ticker: ReturnType<typeof setInterval>
   readonly #unhook: () => void
-  #heardAt = Date.now()
+  #lastByteAt = Date.now()
   #probeAt: number
 
   constructor(outer: AbortSignal, limits: FollowLimits, isBehind: (() => Promise<boolean>) | null) {
     this.#outer = outer
     this.#limits = limits
     this.#isBehind = isBehind
-    this.#probeAt = this.#heardAt + limits.probeMs
+    this.#probeAt = this.#lastByteAt + limits.probeMs
     this.#ticker = setInterval(() => void this.#check(), Math.min(1_000, limits.probeMs / 3))
-    this.#unhook = onWake(cause => {
+    this.#unhook = onReturn(cause => {
       if (cause === "online" || this.#silentMs() > PING_MS) this.#cut(connectionLost("The network changed."))
     })
     outer.addEventListener("abort", this.#leave)
@@ -313,9 +318,9 @@ class Line {
     return this.#controller.signal
   }
 
-  readonly heard = (): void => {
-    this.#heardAt = Date.now()
-    this.#probeAt = this.#heardAt + this.#limits.probeMs
+  readonly onBytes = (): void => {
+    this.#lastByteAt = Date.now()
+    this.#probeAt = this.#lastByteAt + this.#limits.probeMs
   }
 
   close(): void {
@@ -333,19 +338,19 @@ class Line {
   }
 
   #silentMs(): number {
-    return Date.now() - this.#heardAt
+    return Date.now() - this.#lastByteAt
   }
 
   async #check(): Promise<void> {
     if (this.#silentMs() > this.#limits.silenceMs) this.#cut(connectionLost("The stream fell silent."))
     if (this.#isBehind === null || Date.now() < this.#probeAt) return
     this.#probeAt = Date.now() + 2 * this.#silentMs()
-    const heardAt = this.#heardAt
-    // A probe that fails proves nothing; the line's own silence will end it.
+    const lastByteAt = this.#lastByteAt
+    // A probe that fails proves nothing; the connection's own silence will end it.
     if (!(await this.#isBehind().catch(() => false))) return
     // What the run had just said may be on its way to us: give it the time that a slow network takes.
     await new Promise(resolve => setTimeout(resolve, this.#limits.probeMs / 3))
-    if (this.#heardAt !== heardAt || this.signal.aborted) return
+    if (this.#lastByteAt !== lastByteAt || this.signal.aborted) return
     this.hasStalled = true
     this.#cut(HELD_BACK)
   }

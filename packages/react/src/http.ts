@@ -52,12 +52,17 @@ export class Http {
     return readBody<T>(await this.call(method, path, options))
   }
 
-  /** An open event stream; whoever opens it ends it by `options.signal`. `heard` is called at every byte. */
-  async stream(method: string, path: string, options: CallOptions, heard: () => void): Promise<EventStream> {
+  /** An open event stream; whoever opens it ends it by `options.signal`. `onBytes` is called at every byte. */
+  async stream(
+    method: string,
+    path: string,
+    options: CallOptions,
+    onBytes: () => void,
+  ): Promise<EventStream> {
     const headers = { Accept: "text/event-stream", ...options.headers }
     const response = await this.#send(method, path, { ...options, headers })
-    heard()
-    return { head: readHead(response), frames: readFrames(response, heard) }
+    onBytes()
+    return { head: readHead(response), frames: readFrames(response, onBytes) }
   }
 
   async #send(method: string, path: string, options: CallOptions): Promise<Response> {
@@ -109,7 +114,7 @@ function readHead(response: Response): RunHead {
   }
 }
 
-async function* readFrames(response: Response, heard: () => void): AsyncGenerator<Frame, void> {
+async function* readFrames(response: Response, onBytes: () => void): AsyncGenerator<Frame, void> {
   if (!response.body || !/^text\/event-stream\b/i.test(response.headers.get("Content-Type") ?? "")) {
     throw badResponse(response.status)
   }
@@ -121,7 +126,7 @@ async function* readFrames(response: Response, heard: () => void): AsyncGenerato
     for (;;) {
       const { done, value } = await read(reader)
       if (done) return
-      heard()
+      onBytes()
       parser.feed(decoder.decode(value, { stream: true }))
       for (const message of messages.splice(0)) yield toFrame(message)
     }

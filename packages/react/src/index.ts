@@ -9,6 +9,7 @@ export { Markdown, type MarkdownProps } from "./components/Markdown.tsx"
 export { MessageList, type MessageListProps } from "./components/MessageList.tsx"
 export { StaffChat, type StaffChatProps } from "./components/StaffChat.tsx"
 export { DEFAULT_LABELS, type Labels } from "./labels.ts"
+export type { Progress, SendResult } from "./liveRun.ts"
 export type { ChatMessage } from "./messages.ts"
 export {
   type ChatSnapshot,
@@ -17,7 +18,6 @@ export {
   type ChatStoreOptions,
   type SendMessageOptions,
 } from "./store.ts"
-export type { Progress, SendResult } from "./turn.ts"
 export {
   StaffClientContext,
   type StaffStreaming,

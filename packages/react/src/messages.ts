@@ -1,5 +1,5 @@
 /**
- * The list that a reader sees, as pure functions: what the server sent, and the turn that is being made.
+ * The list that a reader sees, as pure functions: what the server sent, and the run that is being made.
  *
  * A finished message keeps its identity for as long as it does not change, so that a list of memoised rows draws
  * only the row that grows. `key` stays the same from the optimistic message to the saved one.

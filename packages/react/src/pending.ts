@@ -46,9 +46,9 @@ export class PendingStorage {
   /** Calls back when another tab has begun or ended a run here; returns what takes the listener off. */
   onChange(listener: (pending: Pending | null) => void): () => void {
     if (this.#storage === null || typeof window === "undefined") return () => undefined
-    const heard = (event: StorageEvent) => event.key === this.#name && listener(this.read())
-    window.addEventListener("storage", heard)
-    return () => window.removeEventListener("storage", heard)
+    const onStorage = (event: StorageEvent) => event.key === this.#name && listener(this.read())
+    window.addEventListener("storage", onStorage)
+    return () => window.removeEventListener("storage", onStorage)
   }
 }
 

@@ -1,18 +1,18 @@
 /**
  * One conversation as a snapshot that changes at most once a frame, for any view: nothing here knows React.
  *
- * At most one turn is in the making. The first subscriber loads the history and takes up a reply that a reload or
+ * At most one run is in the making. The first subscriber loads the history and takes up a reply that a reload or
  * another tab left running; the last one to leave only ends the listening. `stop` is what stops a reply.
  */
 import type { StaffClient } from "./client.ts"
 import { StaffstreamError, toStaffstreamError } from "./errors.ts"
 import type { Transport } from "./follow.ts"
 import { type Schedule, scheduleFrame } from "./frames.ts"
+import { LiveRun, type LiveRunFields, type Progress, type SendResult } from "./liveRun.ts"
 import { type ChatMessage, hideReplaced, mergeMessages, prependMessages } from "./messages.ts"
 import { findStorage, type Pending, PendingStorage } from "./pending.ts"
-import { type Progress, type SendResult, Turn, type TurnFields } from "./turn.ts"
+import { onReturn } from "./reconnect.ts"
 import type { DoneEvent, ErrorEvent, Feedback, Message, MultitaskStrategy, ReplyEvent } from "./types.ts"
-import { onWake } from "./wake.ts"
 
 export type ChatStatus = "loading" | "ready" | "waiting" | "streaming" | "reconnecting"
 
@@ -73,9 +73,9 @@ export class ChatStore {
   #isLoaded = false
   #hasOlder = false
   #conversationId: string | null
-  #turn: Turn | null = null
-  /** The last turn that did not end well, for `retry`. */
-  #failed: Turn | null = null
+  #run: LiveRun | null = null
+  /** The last run that did not end well, for `retry`. */
+  #failed: LiveRun | null = null
   /** The reply that was left with the last subscriber, for where there is no storage. */
   #parked: Pending | null = null
   #progress: Progress | null = null
@@ -121,19 +121,19 @@ export class ChatStore {
   readonly sendMessage = async (content: string, options: SendMessageOptions = {}): Promise<SendResult> => {
     if (content.trim() === "") return this.#refuse("missing_message", "There is nothing to send.")
     const isInterrupting = options.multitask_strategy === "interrupt"
-    if (this.#turn !== null && !isInterrupting) return this.#refuseBusy(this.#turn)
+    if (this.#run !== null && !isInterrupting) return this.#refuseBusy(this.#run)
     if (this.#unsent?.fields.content === content) return this.retry()
     return this.#begin({ content, strategy: options.multitask_strategy })
   }
 
   /** Stops the reply for everyone who follows it; what has been said stays. */
   readonly stop = async (): Promise<void> => {
-    const turn = this.#turn
-    if (turn === null || turn.isStopping) return
-    turn.isStopping = true
-    if (turn.isAccepted) await this.#cancel(turn)
+    const run = this.#run
+    if (run === null || run.isStopping) return
+    run.isStopping = true
+    if (run.isAccepted) await this.#cancel(run)
     // Neither accepted nor reachable: there is nobody to tell.
-    else if (turn.isLost) turn.leave("stopped")
+    else if (run.isLost) run.leave("stopped")
   }
 
   /**
@@ -142,7 +142,7 @@ export class ChatStore {
    */
   readonly retry = async (): Promise<SendResult> => {
     const failed = this.#failed
-    if (this.#turn !== null) return this.#refuseBusy(this.#turn)
+    if (this.#run !== null) return this.#refuseBusy(this.#run)
     if (failed === null) return this.#retryLoading()
     if (!failed.isAccepted) return this.#make(failed.again())
     if (failed.isLost) return this.#begin({ runId: failed.reply.id, key: failed.key })
@@ -151,7 +151,7 @@ export class ChatStore {
 
   /** Makes another reply to the question behind `messageId`; by default to the last one. */
   readonly regenerate = async (messageId?: string): Promise<SendResult> => {
-    if (this.#turn !== null) return this.#refuseBusy(this.#turn)
+    if (this.#run !== null) return this.#refuseBusy(this.#run)
     const regenerated = this.#history.findLast(message => !messageId || message.id === messageId)
     const regenerates = messageId ?? regenerated?.id
     if (regenerates === undefined) return this.#refuse("missing_message", "There is no reply to make anew.")
@@ -161,7 +161,7 @@ export class ChatStore {
 
   /** Joins a run, by default the one that a reload or a lost connection left; null when there is none. */
   readonly resume = async (runId?: string): Promise<SendResult | null> => {
-    if (this.#turn !== null) return this.#turn.result
+    if (this.#run !== null) return this.#run.result
     if (runId !== undefined) return this.#begin({ runId })
     const pending = this.#storage.read() ?? this.#parked
     this.#parked = null
@@ -205,7 +205,7 @@ export class ChatStore {
 
   #attach(): () => void {
     const unhooks = [
-      onWake(() => void this.#catchUp()),
+      onReturn(() => void this.#catchUp()),
       this.#storage.onChange(pending => {
         // Until the run is known the submission is the other tab's alone.
         if (pending === null || pending.runId !== null) void this.#catchUp()
@@ -215,13 +215,13 @@ export class ChatStore {
     return () => {
       this.#detach = null
       for (const unhook of unhooks) unhook()
-      this.#turn?.leave("detached")
+      this.#run?.leave("detached")
     }
   }
 
   /** Brings an idle store up to date: what was said elsewhere, and the reply that is being made. */
   async #catchUp(): Promise<void> {
-    if (this.#turn !== null) return
+    if (this.#run !== null) return
     await this.refresh()
     await this.resume()
   }
@@ -237,50 +237,52 @@ export class ChatStore {
     return null
   }
 
-  // ── one turn ───────────────────────────────────────────────────────────────────────────────────────────────────
+  // ── one run ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-  #begin(fields: Omit<TurnFields, "staffId" | "conversationId">): Promise<SendResult> {
-    return this.#make(new Turn({ ...fields, staffId: this.#staffId, conversationId: this.#conversationId }))
+  #begin(fields: Omit<LiveRunFields, "staffId" | "conversationId">): Promise<SendResult> {
+    return this.#make(
+      new LiveRun({ ...fields, staffId: this.#staffId, conversationId: this.#conversationId }),
+    )
   }
 
-  #make(turn: Turn): Promise<SendResult> {
-    if (this.#turn !== null) this.#interrupt(this.#turn)
-    this.#turn = turn
+  #make(run: LiveRun): Promise<SendResult> {
+    if (this.#run !== null) this.#interrupt(this.#run)
+    this.#run = run
     this.#failed = null
     this.#error = null
-    this.#storage.write(turn.pending)
+    this.#storage.write(run.pending)
     void this.#change()
-    turn.result = this.#follow(turn)
-      .catch(thrown => this.#giveUp(turn, thrown))
+    run.result = this.#follow(run)
+      .catch(thrown => this.#giveUp(run, thrown))
       .then(async result => {
         await this.#change()
         return result
       })
-    return turn.result
+    return run.result
   }
 
   /** The server ends the interrupted run and keeps its text; until it is read from there, ours stands for it. */
-  #interrupt(turn: Turn): void {
-    turn.leave("interrupted")
-    this.#keep(turn.user, turn.reply.content === "" ? null : { ...turn.reply, status: "cancelled" })
+  #interrupt(run: LiveRun): void {
+    run.leave("interrupted")
+    this.#keep(run.user, run.reply.content === "" ? null : { ...run.reply, status: "cancelled" })
   }
 
-  async #follow(turn: Turn): Promise<SendResult> {
-    for await (const event of this.#events(turn)) {
-      turn.signal.throwIfAborted()
-      if (event.type === "done" || event.type === "error") return this.#settle(turn, event)
-      turn.take(event)
-      if (event.type === "accepted") this.#accept(turn, event.conversationId)
+  async #follow(run: LiveRun): Promise<SendResult> {
+    for await (const event of this.#events(run)) {
+      run.signal.throwIfAborted()
+      if (event.type === "done" || event.type === "error") return this.#settle(run, event)
+      run.take(event)
+      if (event.type === "accepted") this.#accept(run, event.conversationId)
       void this.#change()
     }
     throw new TypeError("a reply ended without its terminal event")
   }
 
-  #events(turn: Turn): AsyncGenerator<ReplyEvent, void> {
-    const { content, regenerates, strategy } = turn.fields
+  #events(run: LiveRun): AsyncGenerator<ReplyEvent, void> {
+    const { content, regenerates, strategy } = run.fields
     const { transport } = this.#options
-    const options = { signal: turn.signal, transport, idempotencyKey: turn.key, withStatus: true }
-    if (turn.isAccepted) return this.#client.joinRun(this.#staffId, turn.reply.id, options)
+    const options = { signal: run.signal, transport, idempotencyKey: run.key, withStatus: true }
+    if (run.isAccepted) return this.#client.joinRun(this.#staffId, run.reply.id, options)
     if (regenerates) return this.#client.regenerate(this.#staffId, regenerates, options)
     const conversationId = this.#options.conversationId
     const message = {
@@ -291,69 +293,69 @@ export class ChatStore {
     return this.#client.sendMessage(this.#staffId, message, options)
   }
 
-  #accept(turn: Turn, conversationId: string | null): void {
+  #accept(run: LiveRun, conversationId: string | null): void {
     this.#conversationId = conversationId ?? this.#conversationId
-    this.#storage.write(turn.pending)
-    if (turn.isStopping) void this.#cancel(turn)
+    this.#storage.write(run.pending)
+    if (run.isStopping) void this.#cancel(run)
   }
 
-  async #cancel(turn: Turn): Promise<void> {
+  async #cancel(run: LiveRun): Promise<void> {
     try {
-      await this.#client.cancelRun(this.#staffId, turn.reply.id)
+      await this.#client.cancelRun(this.#staffId, run.reply.id)
     } catch (thrown) {
-      turn.isStopping = false
+      run.isStopping = false
       this.#tell(toStaffstreamError(thrown))
     }
   }
 
-  /** The turn becomes history: the question, and what there is of the answer. */
-  #settle(turn: Turn, event: DoneEvent | ErrorEvent): SendResult {
-    const result = turn.end(event)
-    this.#keep(turn.user, result.message)
-    this.#close(turn, result.error)
+  /** The run becomes history: the question, and what there is of the answer. */
+  #settle(run: LiveRun, event: DoneEvent | ErrorEvent): SendResult {
+    const result = run.end(event)
+    this.#keep(run.user, result.message)
+    this.#close(run, result.error)
     return result
   }
 
   /** The reply did not come to its end here: refused, out of reach, or nobody listens. */
-  #giveUp(turn: Turn, thrown: unknown): SendResult {
-    if (turn.leaveCause !== null) return this.#leave(turn)
+  #giveUp(run: LiveRun, thrown: unknown): SendResult {
+    if (run.leaveCause !== null) return this.#leave(run)
     const error = toStaffstreamError(thrown)
-    turn.isLost = error.isConnectionLoss
+    run.isLost = error.isConnectionLoss
     // A run that failed before its first word was accepted all the same: its question is saved.
-    turn.isAccepted ||= error.userMessageId !== null
-    if (turn.isAccepted) {
-      turn.keepQuestion(error.userMessageId)
-      turn.reply = { ...turn.reply, reply_to: turn.reply.reply_to ?? error.userMessageId }
-      this.#keep(turn.user)
+    run.isAccepted ||= error.userMessageId !== null
+    if (run.isAccepted) {
+      run.keepQuestion(error.userMessageId)
+      run.reply = { ...run.reply, reply_to: run.reply.reply_to ?? error.userMessageId }
+      this.#keep(run.user)
     }
     // A remembered run goes with its conversation or its database: nothing that anyone here asked for has failed.
-    this.#close(turn, turn.fields.isRemembered && error.code === "not_found" ? null : error)
+    this.#close(run, run.fields.isRemembered && error.code === "not_found" ? null : error)
     if (error.code === "conversation_busy" && error.runId !== null) void this.#joinOther(error.runId, error)
-    return { status: turn.isAccepted || turn.isLost ? "failed" : "refused", message: null, error }
+    return { status: run.isAccepted || run.isLost ? "failed" : "refused", message: null, error }
   }
 
-  #leave(turn: Turn): SendResult {
-    if (turn.leaveCause === "stopped") this.#close(turn, null)
-    if (turn.leaveCause === "detached") this.#parked = turn.pending
-    if (this.#turn === turn) this.#turn = null
-    return { status: turn.leaveCause === "detached" ? "detached" : "cancelled", message: null, error: null }
+  #leave(run: LiveRun): SendResult {
+    if (run.leaveCause === "stopped") this.#close(run, null)
+    if (run.leaveCause === "detached") this.#parked = run.pending
+    if (this.#run === run) this.#run = null
+    return { status: run.leaveCause === "detached" ? "detached" : "cancelled", message: null, error: null }
   }
 
   /** Another tab or device is being answered here: show that, and keep saying why ours was refused. */
   async #joinOther(runId: string, error: StaffstreamError): Promise<void> {
     await this.refresh()
-    if (this.#turn !== null) return
+    if (this.#run !== null) return
     void this.#begin({ runId })
     this.#tell(error)
   }
 
-  #close(turn: Turn, error: StaffstreamError | null): void {
-    this.#turn = null
-    this.#failed = error === null ? null : turn
+  #close(run: LiveRun, error: StaffstreamError | null): void {
+    this.#run = null
+    this.#failed = error === null ? null : run
     this.#error = error
-    this.#progress = turn.progress
+    this.#progress = run.progress
     // A reply out of reach may still be made: the next visit looks for it.
-    if (!error?.isConnectionLoss) this.#forget(turn.key)
+    if (!error?.isConnectionLoss) this.#forget(run.key)
   }
 
   #keep(...messages: (ChatMessage | null)[]): void {
@@ -374,7 +376,7 @@ export class ChatStore {
     try {
       const list = { ...query, ...(before && { before }) }
       const { messages, hasMore } = await this.#client.listMessages(this.#staffId, list)
-      // A turn ended while the page was on its way, so the page may lack it.
+      // A run ended while the page was on its way, so the page may lack it.
       if (version !== this.#historyVersion) return this.#load(before, apply)
       apply(messages, hasMore)
       this.#conversationId = messages[0]?.conversation_id ?? this.#conversationId
@@ -392,8 +394,8 @@ export class ChatStore {
     void this.#change()
   }
 
-  #refuseBusy(turn: Turn): SendResult {
-    return this.#refuse("conversation_busy", "A reply is still being made.", turn.progress.runId)
+  #refuseBusy(run: LiveRun): SendResult {
+    return this.#refuse("conversation_busy", "A reply is still being made.", run.progress.runId)
   }
 
   #refuse(code: string, detail: string, runId: string | null = null): SendResult {
@@ -414,16 +416,16 @@ export class ChatStore {
   }
 
   get #canRetry(): boolean {
-    if (!this.#error?.retryable || this.#turn !== null) return false
+    if (!this.#error?.retryable || this.#run !== null) return false
     return this.#error === this.#loadError || this.#failed?.isAccepted === true || this.#unsent !== null
   }
 
   /** A submission of which nobody knows whether the server has it. */
-  get #unsent(): Turn | null {
+  get #unsent(): LiveRun | null {
     return this.#failed?.isLost && !this.#failed.isAccepted ? this.#failed : null
   }
 
-  /** What is shown of a turn that was lost: the question while it may not have arrived, the answer as far as it came. */
+  /** What is shown of a run that was lost: the question while it may not have arrived, the answer as far as it came. */
   get #leftover(): ChatMessage[] {
     const { isLost, isAccepted, user, reply } = this.#failed ?? {}
     if (!isLost || !reply) return []
@@ -446,25 +448,25 @@ export class ChatStore {
   }
 
   #compose(): ChatSnapshot {
-    const turn = this.#turn
-    const making = turn?.messages ?? this.#leftover
+    const run = this.#run
+    const making = run?.messages ?? this.#leftover
     const ids = new Set(making.map(message => message.id))
     const beside = this.#history.filter(message => !ids.has(message.id))
     return {
       messages: making.length === 0 ? hideReplaced(this.#history) : hideReplaced([...beside, ...making]),
-      status: this.#status(turn),
-      isStreaming: turn !== null,
+      status: this.#status(run),
+      isStreaming: run !== null,
       error: this.#error,
       canRetry: this.#canRetry,
       hasOlder: this.#hasOlder,
       conversationId: this.#conversationId,
-      progress: turn?.progress ?? this.#progress,
+      progress: run?.progress ?? this.#progress,
     }
   }
 
-  #status(turn: Turn | null): ChatStatus {
-    if (turn === null) return this.#isLoaded ? "ready" : "loading"
-    if (turn.isLost) return "reconnecting"
-    return turn.reply.content === "" ? "waiting" : "streaming"
+  #status(run: LiveRun | null): ChatStatus {
+    if (run === null) return this.#isLoaded ? "ready" : "loading"
+    if (run.isLost) return "reconnecting"
+    return run.reply.content === "" ? "waiting" : "streaming"
   }
 }

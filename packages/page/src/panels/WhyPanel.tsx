@@ -130,7 +130,7 @@ function Dropped({ items }: { items: DroppedItem[] }) {
         {items.map((item, index) => (
           // biome-ignore lint/suspicious/noArrayIndexKey: a record never changes, and not every item has an id
           <li key={index} className="item">
-            <p dir="auto">{item.text ?? `An earlier turn (${item.message_ids?.length ?? 1} messages)`}</p>
+            <p dir="auto">{item.text ?? `An earlier run (${item.message_ids?.length ?? 1} messages)`}</p>
             <p className="item-foot">
               {item.score !== undefined && <Score score={item.score} />}
               <span className="chip">{item.reason}</span>

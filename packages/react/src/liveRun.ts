@@ -1,5 +1,5 @@
 /**
- * One question and its answer while it is made: what the reply's events turn them into.
+ * One question and its answer while it is made: what the events of the reply make of them.
  *
  * It does no I/O. The store feeds it events, shows its messages, and keeps those that it ends with.
  */
@@ -29,7 +29,7 @@ export interface Progress {
   tokens: number
 }
 
-export interface TurnFields {
+export interface LiveRunFields {
   staffId: string
   conversationId: string | null
   /** The text to send; null for a reply that is made anew, or only joined. */
@@ -48,8 +48,8 @@ export interface TurnFields {
 /** Why listening ended, when it was not the reply that ended. */
 export type LeaveCause = "detached" | "interrupted" | "stopped"
 
-export class Turn {
-  readonly fields: TurnFields
+export class LiveRun {
+  readonly fields: LiveRunFields
   readonly key: string
   user: ChatMessage | null
   reply: ChatMessage
@@ -63,7 +63,7 @@ export class Turn {
   result: Promise<SendResult> | null = null
   readonly #leave = new AbortController()
 
-  constructor(fields: TurnFields) {
+  constructor(fields: LiveRunFields) {
     const runId = fields.runId ?? null
     this.fields = fields
     this.key = fields.key ?? makeKey()
@@ -84,8 +84,8 @@ export class Turn {
   }
 
   /** The same submission, to be tried again under the same key. */
-  again(): Turn {
-    return new Turn({ ...this.fields, key: this.key })
+  again(): LiveRun {
+    return new LiveRun({ ...this.fields, key: this.key })
   }
 
   get messages(): ChatMessage[] {
@@ -157,7 +157,7 @@ export class Turn {
 }
 
 function draft(
-  fields: TurnFields,
+  fields: LiveRunFields,
   type: ChatMessage["message_type"],
   id: string,
   content: string,

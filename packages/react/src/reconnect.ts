@@ -4,10 +4,10 @@
  * A laptop that slept or a phone that changed network leaves sockets open that will never speak again; the
  * browser tells by `online`, `visibilitychange` and, for a page kept in the back-forward cache, `pageshow`.
  */
-export type WakeCause = "online" | "visible"
+export type ReturnCause = "online" | "visible"
 
-/** Calls `listener` at each wake; returns what takes it off again. Does nothing where there is no window. */
-export function onWake(listener: (cause: WakeCause) => void): () => void {
+/** Calls `listener` at each of these moments; returns what takes it off again. Does nothing where there is no window. */
+export function onReturn(listener: (cause: ReturnCause) => void): () => void {
   if (typeof window === "undefined") return () => undefined
   const online = () => listener("online")
   const visible = () => document.visibilityState === "visible" && listener("visible")
@@ -24,13 +24,13 @@ export function onWake(listener: (cause: WakeCause) => void): () => void {
 /** A browser that thinks it is offline is mostly right, and tells when it is not; mostly. */
 const OFFLINE_MS = 30_000
 
-/** Waits `waitMs`, or less when the browser wakes; longer without a network. Raises the signal's reason. */
-export async function restUntil(waitMs: number, signal: AbortSignal): Promise<void> {
+/** Waits `waitMs`, or less at one of these moments; longer without a network. Raises the signal's reason. */
+export async function waitBeforeRetry(waitMs: number, signal: AbortSignal): Promise<void> {
   signal.throwIfAborted()
   await new Promise<void>((resolve, reject) => {
     const isOffline = typeof navigator !== "undefined" && navigator.onLine === false
     const timer = setTimeout(finish, isOffline ? Math.max(waitMs, OFFLINE_MS) : waitMs)
-    const unhook = onWake(finish)
+    const unhook = onReturn(finish)
     signal.addEventListener("abort", finish, { once: true })
     function finish() {
       clearTimeout(timer)
