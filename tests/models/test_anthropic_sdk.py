@@ -214,7 +214,8 @@ async def test_the_sdks_transport_lets_us_read_beneath_it(provider: ScriptedProv
 
 async def test_the_sdk_is_imported_when_it_is_first_needed(provider: ScriptedProvider) -> None:
     """Importing it takes most of a start: a server takes requests before, and what is asked early waits for it."""
-    script = "import sys, staffstream.server, staffstream.cli; assert 'anthropic' not in sys.modules; import anthropic"
+    modules = "sys, staffstream.cli.server, staffstream.cli.main"
+    script = f"import {modules}; assert 'anthropic' not in sys.modules; import anthropic"
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", script)
     assert await process.wait() == 0
     async with Claude.open(

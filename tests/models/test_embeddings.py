@@ -79,7 +79,7 @@ def need_minilm() -> None:
 def test_minilm_reports_its_use_to_nobody(tmp_path: Path) -> None:
     """onnxruntime would keep events in the user's cache folder and send them to its maker."""
     need_minilm()
-    use = "from staffstream.embeddings import make_embedder; make_embedder('minilm').embed_now(['hello'])"
+    use = "from staffstream.models.embeddings import make_embedder; make_embedder('minilm').embed_now(['hello'])"
     places = {name: str(tmp_path) for name in ("HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME", "TMPDIR")}
     subprocess.run([sys.executable, "-c", use], env=os.environ | places, check=True, timeout=60)
     assert list(tmp_path.rglob("*")) == []

@@ -242,7 +242,7 @@ async def test_progress_on_a_full_disk(disk: Disk, provider: ScriptedProvider) -
             await stream_reader.token()
             disk.fill()
             gate.release(3)
-            await stream_reader.until("Hello from the far")
+            await stream_reader.until("Hello from the prov")
             async with asyncio.timeout(DEADLINE_S):
                 while (await api.http.get(f"{api.url}/readyz")).status_code != 503:
                     pass
