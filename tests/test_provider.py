@@ -12,7 +12,7 @@ import anthropic
 import httpx2
 import pytest
 
-from tests.tools.provider import PIECES, HostCheck, Reply, ScriptedProvider, http_error, json_reply
+from tests.tools.provider import PIECES, Gate, Reply, ScriptedProvider, http_error, json_reply
 from tests.tools.provider_cases import AT_ONCE, BROKEN, CASES, ODD, REFUSED_EARLY, Case
 
 pytestmark = pytest.mark.anyio
@@ -120,7 +120,7 @@ async def test_a_gate_lets_out_one_piece_at_a_time(
 
 async def test_the_status_line_can_be_held(provider: ScriptedProvider, claude: anthropic.AsyncAnthropic) -> None:
     """A head gate keeps the request unanswered."""
-    gate = HostCheck()
+    gate = Gate()
     provider.script(Reply(["a"], head_gate=gate))
     reading = asyncio.create_task(_read(claude))
     await provider.arrived(1)

@@ -15,7 +15,7 @@ from standardwebhooks.webhooks import Webhook
 from staffstream.background.webhooks import ATTEMPT_S
 from staffstream.storage.jobs import MOST_OF_A_QUEUE
 from staffstream.storage.staff import make_webhook_secret
-from tests.tools.provider import HostCheck, Reply, ScriptedProvider, http_error
+from tests.tools.provider import Gate, Reply, ScriptedProvider, http_error
 from tests.tools.provider_cases import CASES
 from tests.tools.receiver import Answer, Got, Receiver
 from tests.tools.server import Api, ServerProcess, serve_here, start_server
@@ -150,7 +150,7 @@ async def test_a_cancelled_reply_is_completed_with_what_was_said(
     api: Api, ada: str, provider: ScriptedProvider, receiver: Receiver
 ) -> None:
     """A cancel is no failure; the status says what it was."""
-    provider.default = Reply(["Half", " of it"], gate=(gate := HostCheck()))
+    provider.default = Reply(["Half", " of it"], gate=(gate := Gate()))
     async with api.stream(ada, "Hi") as stream_reader:
         gate.release(1)
         await stream_reader.until("Half")
@@ -165,7 +165,7 @@ async def test_a_run_cancelled_in_the_queue_is_told(
     api: Api, ada: str, provider: ScriptedProvider, receiver: Receiver
 ) -> None:
     """With no message, since nothing was said. Every accepted message is told of exactly once."""
-    provider.default = Reply(gate=(gate := HostCheck()))
+    provider.default = Reply(gate=(gate := Gate()))
     first = await api.send(ada, "one")
     await provider.arrived(1)
     second = await api.send(ada, "two")
@@ -179,7 +179,7 @@ async def test_a_run_cancelled_in_the_queue_is_told(
 
 async def test_a_receiver_that_hangs_does_not_hold_up_others(api: Api, ada: str, receiver: Receiver) -> None:
     """However much is to be told to it: it has so many places, and no more."""
-    never = HostCheck()
+    never = Gate()
     receiver.script(*[Answer(gate=never)] * 100)
     async with Receiver() as other:
         ben = await api.make_staff("Ben", webhook_url=other.url)
@@ -352,7 +352,7 @@ async def test_what_is_deleted_while_it_is_sent_leaves_nothing(
     api: Api, ada: str, receiver: Receiver, what: str, status: int
 ) -> None:
     """Whatever its receiver then answers: no log, no job, no second attempt."""
-    thinking = HostCheck()
+    thinking = Gate()
     receiver.script(Answer(status, gate=thinking))
     sent = await api.send(ada, "Hi")
     await receiver.arrived(1)

@@ -33,7 +33,7 @@ from staffstream.errors import (
 from staffstream.storage import conversations, deliveries, jobs, runs, staff
 from staffstream.storage.database import Connection, Database
 from staffstream.storage.deliveries import Delivery
-from tests.tools.provider import DEADLINE_S, HostCheck
+from tests.tools.provider import DEADLINE_S, Gate
 from tests.tools.receiver import Answer, Receiver, answer_names
 
 pytestmark = pytest.mark.anyio
@@ -248,7 +248,7 @@ async def test_a_receiver_that_is_silent_is_given_up(
     monkeypatch.setattr(webhooks, "ATTEMPT_S", 1.0)
     monkeypatch.setattr(webhooks, "_READ_S", 1.2)
     if held != "body":
-        receiver.script(Answer(gate=HostCheck()) if held == "answer" else Answer(204, drip_s=0.1))
+        receiver.script(Answer(gate=Gate()) if held == "answer" else Answer(204, drip_s=0.1))
         with pytest.raises(ReceiverTimeout):
             await post.send(receiver.url)
         assert [attempt.error for attempt in (await post.last()).attempts] == ["receiver_timeout"]
@@ -419,7 +419,7 @@ async def test_a_rotated_secret_signs_beside_the_one_before_it(post: Post, recei
 
 async def test_many_are_sent_at_the_same_time(post: Post, receiver: Receiver) -> None:
     """One receiver that takes its time does not hold the others up."""
-    gate = HostCheck()
+    gate = Gate()
     receiver.script(*[Answer(200, gate=gate)] * 10)
     sending: list[asyncio.Task[Delivery]] = [asyncio.create_task(_send_own(post, receiver.url)) for _ in range(10)]
     await receiver.arrived(10)

@@ -16,7 +16,7 @@ from staffstream.errors import NotFound, StorageFull, UpstreamOverloaded, Upstre
 from staffstream.storage import jobs
 from staffstream.storage.database import Connection, Database
 from staffstream.storage.jobs import Job, JobKind
-from tests.tools.provider import HostCheck
+from tests.tools.provider import Gate
 from tests.tools.waiting import until
 
 pytestmark = pytest.mark.anyio
@@ -200,7 +200,7 @@ async def test_a_full_disk_delays_an_end_and_loses_nothing(
 
 async def test_no_more_at_once_than_the_lane_is_wide(database: Database, run: Any) -> None:
     """What has no place waits; a place that becomes free is taken at once."""
-    gate, now, most = HostCheck(), 0, 0
+    gate, now, most = Gate(), 0, 0
 
     async def handle(job: Job) -> Callable[[Connection], object]:
         nonlocal now, most
@@ -241,7 +241,7 @@ async def test_a_job_taken_over_meanwhile_is_saved_by_its_new_holder_alone(
 ) -> None:
     """The old holder's results are rolled back, even if it finishes first."""
     caplog.set_level(logging.WARNING)
-    begun, gate = asyncio.Event(), HostCheck()
+    begun, gate = asyncio.Event(), Gate()
 
     async def handle(job: Job) -> Callable[[Connection], object]:
         begun.set()
@@ -287,7 +287,7 @@ async def test_a_holder_that_finds_its_job_taken_stops_working_on_it(database: D
 
 async def test_a_long_job_keeps_its_lease(database: Database, run: Any) -> None:
     """It may take as long as it takes, while its process lives."""
-    gate = HostCheck()
+    gate = Gate()
     seen: set[str | None] = set()
 
     async def handle(job: Job) -> Callable[[Connection], object]:
@@ -330,7 +330,7 @@ async def test_a_shutdown_gives_back_what_it_cuts_short(database: Database, run:
 
 async def test_a_drain_lets_jobs_end_within_their_grace(database: Database, run: Any) -> None:
     """And takes no new ones."""
-    begun, gate = asyncio.Event(), HostCheck()
+    begun, gate = asyncio.Event(), Gate()
 
     async def handle(job: Job) -> Callable[[Connection], object]:
         await hold(begun, gate.pass_through())

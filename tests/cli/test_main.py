@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from staffstream import __version__
-from tests.tools.provider import DEADLINE_S, HostCheck, Reply, ScriptedProvider
+from tests.tools.provider import DEADLINE_S, Gate, Reply, ScriptedProvider
 from tests.tools.provider_cases import CASES
 from tests.tools.server import Api, make_environment, start_server
 from tests.tools.waiting import until
@@ -306,7 +306,7 @@ async def test_ctrl_c_before_the_first_token_stops_the_reply_too(
     api: Api, ada: str, provider: ScriptedProvider, tmp_path: Path
 ) -> None:
     """Even before the server has answered."""
-    provider.script(Reply(["one"], head_gate=HostCheck()))
+    provider.script(Reply(["one"], head_gate=Gate()))
     async with _open_terminal("chat", "Ada", "--url", api.url, cwd=tmp_path) as terminal:
         await terminal.expect("you> ")
         terminal.type("Count\n")

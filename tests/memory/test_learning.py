@@ -9,7 +9,7 @@ import pytest
 from staffstream.storage.database import connect
 from staffstream.support.tokens import count_tokens
 from tests.tools.extractions import QUICK, answer, fact, hasten_jobs, list_facts, wait_learned
-from tests.tools.provider import HostCheck, Reply, ScriptedProvider, http_error, json_reply
+from tests.tools.provider import Gate, Reply, ScriptedProvider, http_error, json_reply
 from tests.tools.server import Api, serve_here, start_server
 from tests.tools.waiting import until
 
@@ -184,7 +184,7 @@ async def test_a_refused_extraction_is_dead_at_once(db: Path, provider: Scripted
 
 async def test_a_reply_never_waits_for_learning(db: Path, provider: ScriptedProvider) -> None:
     """The background model may hang: replies go on."""
-    gate = Reply(["x"], head_gate=HostCheck())
+    gate = Reply(["x"], head_gate=Gate())
     provider.script_structured(gate)
     async with serve_here(db, provider, **QUICK) as api:
         ada = await api.make_staff()
@@ -264,7 +264,7 @@ async def test_a_deleted_fact_is_not_learned_again_in_other_words(db: Path, prov
 
 async def test_a_forgotten_message_is_not_learned_from(db: Path, provider: ScriptedProvider) -> None:
     """Who deletes what was just said, before anything was learned from it, does not want it back as a fact."""
-    gate = HostCheck()
+    gate = Gate()
     provider.script_structured(held_answer(gate, fact("Kim lives in Oslo.", "I live in Oslo")))
     async with serve_here(db, provider, **QUICK) as api:
         ada = await api.make_staff()
@@ -279,7 +279,7 @@ async def test_a_forgotten_message_is_not_learned_from(db: Path, provider: Scrip
 
 async def test_an_erased_first_message_costs_the_batch_nothing(db: Path, provider: ScriptedProvider) -> None:
     """Erased while the model answers, it is not learned from, and the messages after it are."""
-    gate = HostCheck()
+    gate = Gate()
     facts = [fact("Kim lives in Oslo.", "I live in Oslo"), fact("Kim likes tea.", "I like tea", predicate="likes")]
     provider.script_structured(held_answer(gate, *facts))
     async with serve_here(db, provider, extract_every_messages=4, extract_idle_s=3600) as api:
@@ -498,7 +498,7 @@ async def test_orders_in_a_message_are_data(db: Path, provider: ScriptedProvider
 async def test_a_crash_between_the_answer_and_its_commit_learns_once(db: Path, provider: ScriptedProvider) -> None:
     """Killed while the model's answer was on its way, the next server asks again, and keeps each fact once."""
     variables = {"STAFFSTREAM_EXTRACT_EVERY_MESSAGES": "2"}
-    gate = HostCheck()
+    gate = Gate()
     provider.script_structured(
         held_answer(gate, fact("Kim lives in Oslo.", "I live in Oslo")),
         answer(fact("Kim lives in Oslo.", "I live in Oslo")),

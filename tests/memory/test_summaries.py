@@ -11,7 +11,7 @@ from staffstream.memory import summaries
 from staffstream.storage import conversations, staff
 from staffstream.storage.database import connect, prepare_file
 from staffstream.support.tokens import count_tokens
-from tests.tools.provider import HostCheck, Reply, ScriptedProvider, http_error, json_reply
+from tests.tools.provider import Gate, Reply, ScriptedProvider, http_error, json_reply
 from tests.tools.server import serve_here
 from tests.tools.waiting import until
 
@@ -144,7 +144,7 @@ async def test_erasing_a_summed_up_message_forgets_the_summary(db: Path, provide
 
 async def test_a_message_erased_while_it_is_summed_up_is_in_no_summary(db: Path, provider: ScriptedProvider) -> None:
     """The answer that was made with its words is thrown away."""
-    gate = HostCheck()
+    gate = Gate()
     provider.default = Reply(["Noted. ", LONG], usage={"output_tokens": 5})
     provider.script_structured(json_reply({"summary": "They spoke of zanzibar."}, head_gate=gate))
     provider.script_structured(*[json_reply({"summary": "They spoke."})] * 20)

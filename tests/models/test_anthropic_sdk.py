@@ -29,8 +29,8 @@ from staffstream.models.claude import Claude, Event, Finished, Prompt, ProviderT
 from tests.tools.provider import (
     DEADLINE_S,
     STREAM_HEAD,
+    Gate,
     Head,
-    HostCheck,
     Reply,
     Request,
     ScriptedProvider,
@@ -194,7 +194,7 @@ async def test_a_slow_reply_is_no_silent_one(provider: ScriptedProvider) -> None
 
 async def test_many_replies_are_made_at_once(provider: ScriptedProvider, claude: Claude) -> None:
     """More than the 100 connections that aiohttp has when nobody asks for another number."""
-    gate = HostCheck()
+    gate = Gate()
     provider.default = Reply(["a"], gate=gate)
     asking = [asyncio.create_task(_ask(claude)) for _ in range(120)]
     await provider.arrived(120)
@@ -274,7 +274,7 @@ async def test_what_a_reply_logs_is_its_own(provider: ScriptedProvider, claude: 
         received: list[str] = []
         gate = provider.hold(["one", "two"])
 
-        def take(events: list[Event], gate: HostCheck = gate, received: list[str] = received) -> None:
+        def take(events: list[Event], gate: Gate = gate, received: list[str] = received) -> None:
             received.append(asker.get())
             gate.release(1)
 

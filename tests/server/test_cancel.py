@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.tools.frames import ReadStream
-from tests.tools.provider import PIECES, STREAM_HEAD, HostCheck, Reply, ScriptedProvider, Stall, steps
+from tests.tools.provider import PIECES, STREAM_HEAD, Gate, Reply, ScriptedProvider, Stall, steps
 from tests.tools.provider_cases import ONE, OPEN
 from tests.tools.server import Api, serve_here
 
@@ -28,7 +28,7 @@ def _check_cancelled(run: dict[str, Any], received: ReadStream, text: str) -> No
 
 async def test_cancel_before_claude_answers(api: Api, provider: ScriptedProvider, ada: str) -> None:
     """With nothing said there is no message; Claude, who has not even sent a status line, is hung up on."""
-    provider.script(Reply(head_gate=HostCheck()))
+    provider.script(Reply(head_gate=Gate()))
     async with api.stream(ada, "Hi") as stream_reader:
         await provider.arrived(1)
         run = await api.cancel(ada, stream_reader.run_id)
@@ -39,7 +39,7 @@ async def test_cancel_before_claude_answers(api: Api, provider: ScriptedProvider
 
 async def test_cancel_before_the_response_starts(api: Api, provider: ScriptedProvider, ada: str) -> None:
     """A stream that is cancelled while its client still waits for the status is a 200 that ends at once."""
-    provider.script(Reply(head_gate=HostCheck()))
+    provider.script(Reply(head_gate=Gate()))
     asking = asyncio.create_task(api.ask(ada, "Hi"))
     await provider.arrived(1)
     run_id = (await api.ask(ada, "Hi")).problem["run_id"]
@@ -132,7 +132,7 @@ async def test_cancel_in_the_queue(api: Api, provider: ScriptedProvider, ada: st
 
 async def test_cancel_of_an_asynchronous_run(api: Api, provider: ScriptedProvider, ada: str) -> None:
     """It is not made again, even if nothing had been said."""
-    provider.script(Reply(head_gate=HostCheck()))
+    provider.script(Reply(head_gate=Gate()))
     run_id = (await api.send(ada, "Hi"))["run_id"]
     await provider.arrived(1)
     assert (await api.cancel(ada, run_id))["state"] == "cancelled"

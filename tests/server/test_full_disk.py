@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from staffstream.storage.database import Connection, connect
-from tests.tools.provider import DEADLINE_S, PIECES, Hold, HostCheck, ScriptedProvider, http_error
+from tests.tools.provider import DEADLINE_S, PIECES, Gate, Hold, ScriptedProvider, http_error
 from tests.tools.receiver import Answer, Receiver
 from tests.tools.server import Api, leave_out, serve_here, start_server
 from tests.tools.waiting import until
@@ -271,7 +271,7 @@ async def test_joining_an_asynchronous_run_on_a_full_disk(disk: Disk, provider: 
 
 async def test_an_asynchronous_run_that_cannot_be_put_back(disk: Disk, provider: ScriptedProvider) -> None:
     """One that has said nothing goes back into the queue when there is space, and is answered."""
-    head = HostCheck()
+    head = Gate()
     overloaded = http_error(529, "overloaded_error")
     provider.script(lambda request: [Hold(head), *overloaded(request)])
     async with serve_here(disk.db, provider, upstream_retries=0) as api:
@@ -294,7 +294,7 @@ async def test_a_delivery_that_cannot_be_written_down(
     disk: Disk, provider: ScriptedProvider, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It was taken, so it is not sent again; that it was is written down when there is space."""
-    thinking = HostCheck()
+    thinking = Gate()
     async with Receiver() as receiver, serve_here(disk.db, provider, webhook_allow_private=True) as api:
         receiver.script(Answer(200, gate=thinking))
         ada = await api.make_staff(webhook_url=receiver.url)

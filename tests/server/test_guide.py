@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.tools.provider import DEADLINE_S, HostCheck, ScriptedProvider, http_error
+from tests.tools.provider import DEADLINE_S, Gate, ScriptedProvider, http_error
 from tests.tools.provider_cases import CASES
 from tests.tools.server import Api, leave_out, require_tool, start_server
 
@@ -65,7 +65,7 @@ async def _read_json(output: asyncio.StreamReader) -> list[Any]:
     return value
 
 
-def _hold(provider: ScriptedProvider) -> HostCheck:
+def _hold(provider: ScriptedProvider) -> Gate:
     return provider.hold(PIECES)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.tools.frames import StreamReader
-from tests.tools.provider import PIECES, HostCheck, Reply, ScriptedProvider
+from tests.tools.provider import PIECES, Gate, Reply, ScriptedProvider
 from tests.tools.server import serve_here
 
 pytestmark = pytest.mark.anyio
@@ -24,7 +24,7 @@ async def _hear_pings(stream_reader: StreamReader, count: int) -> None:
 
 async def test_the_bytes_of_a_heartbeat(db: Path, provider: ScriptedProvider) -> None:
     """A comment line and a blank one: clients that split on newlines pass over it."""
-    provider.script(Reply(start_gate=HostCheck()))
+    provider.script(Reply(start_gate=Gate()))
     async with serve_here(db, provider, heartbeat_s=0.05) as api:
         ada = await api.make_staff()
         async with api.http.stream("POST", f"/staff/{ada}/messages/stream", json={"content": "Hi"}) as response:
@@ -33,8 +33,8 @@ async def test_the_bytes_of_a_heartbeat(db: Path, provider: ScriptedProvider) ->
 
 async def test_heartbeats_in_every_silence(db: Path, provider: ScriptedProvider) -> None:
     """Before the first token, between tokens and before the end; the text is whole in spite of them."""
-    head = HostCheck()
-    gate = HostCheck()
+    head = Gate()
+    gate = Gate()
     provider.script(Reply(head_gate=head, gate=gate))
     async with serve_here(db, provider, heartbeat_s=0.05) as api:
         async with api.stream(await api.make_staff(), "Hi") as stream_reader:

@@ -10,8 +10,8 @@ from tests.tools.provider import (
     DEADLINE_S,
     PIECES,
     STREAM_HEAD,
+    Gate,
     Hold,
-    HostCheck,
     Reply,
     ScriptedProvider,
     http_error,
@@ -108,7 +108,7 @@ async def test_the_same_key_in_the_queue(api: Api, provider: ScriptedProvider, a
 
 async def test_a_reader_stays_with_a_run_that_is_made_again(db: Path, provider: ScriptedProvider) -> None:
     """An asynchronous run that is put back has not failed: who asked again by the stream hears its reply."""
-    gate = HostCheck()
+    gate = Gate()
     provider.script(lambda request: [Hold(gate), *http_error(529, "overloaded_error")(request)])
     async with serve_here(db, provider, upstream_retries=0) as api:
         ada = await api.make_staff()
@@ -223,7 +223,7 @@ async def test_a_key_of_the_asynchronous_door_outlives_a_crash(db: Path, provide
     """Who repeats the question after the restart is told of the same run, which is made again; by the other mode the
     same key hears it, and another body is still refused.
     """
-    provider.script(Reply(head_gate=HostCheck()))
+    provider.script(Reply(head_gate=Gate()))
     async with start_server(db, provider) as server:
         ada = await server.api.make_staff()
         accepted = await server.api.send(ada, "Hi", key="k")
@@ -257,7 +257,7 @@ async def _wait_written(db: Path, run_id: str, text: str) -> None:
 
 async def test_a_key_is_known_to_another_process(db: Path, provider: ScriptedProvider) -> None:
     """Two servers on one file: the second one joins the run that the first one makes, and does not make it again."""
-    start = HostCheck()
+    start = Gate()
     provider.script(Reply(start_gate=start))
     async with serve_here(db, provider) as first, serve_here(db, provider) as second:
         ada = await first.make_staff()

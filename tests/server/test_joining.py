@@ -8,7 +8,7 @@ import pytest
 
 from staffstream.domain import make_id
 from tests.tools.frames import ReadStream, StreamReader
-from tests.tools.provider import DEADLINE_S, STREAM_HEAD, HostCheck, Reply, ScriptedProvider, steps
+from tests.tools.provider import DEADLINE_S, STREAM_HEAD, Gate, Reply, ScriptedProvider, steps
 from tests.tools.provider_cases import ONE, OPEN, TWO, Close
 from tests.tools.server import Api, finish_hearing, serve_here
 
@@ -255,7 +255,7 @@ async def test_a_disconnect_keeps_the_run_going(api: Api, provider: ScriptedProv
 
 async def test_joining_before_the_first_token(api: Api, provider: ScriptedProvider, ada: str) -> None:
     """While Claude has not accepted yet, a run can be looked at, joined and refused to others."""
-    start = HostCheck()
+    start = Gate()
     provider.script(Reply(PIECES, head_gate=start))
     asking = asyncio.create_task(api.ask(ada, "Hi"))
     await provider.arrived(1)
@@ -345,7 +345,7 @@ async def _phases(stream_reader: StreamReader, until: str) -> Sequence[str]:
 
 async def test_status_events(api: Api, provider: ScriptedProvider, ada: str) -> None:
     """Who asks for them is told building, thinking and responding as they come; who does not hears none."""
-    head, gate = HostCheck(), HostCheck()
+    head, gate = Gate(), Gate()
     provider.script(Reply(PIECES, head_gate=head, gate=gate))
     run_id = (await api.send(ada, "Hi"))["run_id"]
     await provider.arrived(1)

@@ -9,7 +9,7 @@ import pytest
 from staffstream.api.rollout import choose_mode
 from staffstream.storage import jobs
 from staffstream.storage.database import connect, transact
-from tests.tools.provider import HostCheck, Reply, ScriptedProvider, http_error
+from tests.tools.provider import Gate, Reply, ScriptedProvider, http_error
 from tests.tools.server import Api, serve_here
 from tests.tools.waiting import until
 
@@ -195,7 +195,7 @@ async def test_an_asynchronous_run_is_joined_and_cancelled_like_any_other(
 
 async def test_one_conversation_is_answered_in_order_and_others_meanwhile(db: Path, provider: ScriptedProvider) -> None:
     """Each question sees the replies before it; as many conversations at once as the setting allows."""
-    provider.default = Reply(["An", " answer"], gate=(gate := HostCheck()))
+    provider.default = Reply(["An", " answer"], gate=(gate := Gate()))
     async with serve_here(db, provider, async_concurrency=2) as api:
         ada = await api.make_staff()
         threads = [(await api.post(f"/staff/{ada}/conversations", {}, 201))["id"] for _ in range(3)]
@@ -274,7 +274,7 @@ async def test_readiness_fails_while_a_job_that_is_due_is_not_taken(db: Path, pr
 
 async def test_readiness_fails_while_a_reply_that_could_begin_does_not(db: Path, provider: ScriptedProvider) -> None:
     """One that waits for the turn of its conversation is not stuck, however long it waits."""
-    provider.default = Reply(gate=(gate := HostCheck()))
+    provider.default = Reply(gate=(gate := Gate()))
     async with serve_here(db, provider, async_concurrency=1, max_queue_age_s=60) as api:
         ada = await api.make_staff()
         for text in ("being made", "waiting for its turn"):

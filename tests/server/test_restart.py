@@ -17,7 +17,7 @@ from staffstream.domain import now_text
 from staffstream.models.anthropic_sdk import Sdk
 from staffstream.storage.database import connect
 from tests.tools.frames import StreamReader
-from tests.tools.provider import DEADLINE_S, PIECES, HostCheck, Reply, ScriptedProvider
+from tests.tools.provider import DEADLINE_S, PIECES, Gate, Reply, ScriptedProvider
 from tests.tools.server import Api, ServerProcess, serve_here, start_server
 from tests.tools.waiting import until
 
@@ -80,7 +80,7 @@ async def test_a_stream_that_had_begun(db: Path, provider: ScriptedProvider) -> 
 
 async def test_a_stream_that_had_said_nothing(db: Path, provider: ScriptedProvider) -> None:
     """It fails without a message; its question is kept."""
-    provider.script(Reply(head_gate=HostCheck()))
+    provider.script(Reply(head_gate=Gate()))
     async with start_server(db, provider) as server:
         ada = await server.api.make_staff()
         async with server.api.stream(ada, "Hi") as stream_reader:
@@ -95,7 +95,7 @@ async def test_a_stream_that_had_said_nothing(db: Path, provider: ScriptedProvid
 
 async def test_what_waited_is_answered(db: Path, provider: ScriptedProvider) -> None:
     """Queued questions of both modes are answered after the restart, in their order, with nobody asking for it."""
-    provider.script(Reply(head_gate=HostCheck()))
+    provider.script(Reply(head_gate=Gate()))
     async with start_server(db, provider) as server:
         ada = await server.api.make_staff()
         async with server.api.stream(ada, "1"):
@@ -144,7 +144,7 @@ async def test_an_asynchronous_run_that_somebody_heard(db: Path, provider: Scrip
 
 async def test_a_row_of_crashes_does_not_cost_an_asynchronous_reply(db: Path, provider: ScriptedProvider) -> None:
     """However often it was begun in vain, it is made again, but after a while: it may be what crashes the server."""
-    provider.script(Reply(head_gate=HostCheck()))
+    provider.script(Reply(head_gate=Gate()))
     async with start_server(db, provider) as server:
         ada = await server.api.make_staff()
         run_id = (await server.api.send(ada, "Hi"))["run_id"]
@@ -187,7 +187,7 @@ async def test_no_attempt_is_spent_before_claude_can_be_asked(
 
 async def test_a_run_that_always_crashes_its_server_ends(db: Path, provider: ScriptedProvider) -> None:
     """A run that was begun as often as may be is not made for ever."""
-    provider.default = Reply(head_gate=HostCheck())
+    provider.default = Reply(head_gate=Gate())
     async with start_server(db, provider) as server:
         ada = await server.api.make_staff()
         run_id = (await server.api.send(ada, "Hi"))["run_id"]

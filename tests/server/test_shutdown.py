@@ -21,7 +21,7 @@ import httpx
 import pytest
 
 from tests.tools.frames import ReadStream
-from tests.tools.provider import DEADLINE_S, PIECES, STREAM_HEAD, HostCheck, Reply, ScriptedProvider, Stall, steps
+from tests.tools.provider import DEADLINE_S, PIECES, STREAM_HEAD, Gate, Reply, ScriptedProvider, Stall, steps
 from tests.tools.server import Api, ServerProcess, finish_hearing, leave_out, serve_here, start_server
 
 pytestmark = pytest.mark.anyio
@@ -121,7 +121,7 @@ async def test_a_reply_that_outlasts_the_grace(db: Path, provider: ScriptedProvi
     """It ends with an error that may be tried again, its text saved; after the restart all is as was told."""
     gate = provider.hold()
     gate.release(2)
-    provider.script(Reply(head_gate=HostCheck()))
+    provider.script(Reply(head_gate=Gate()))
     async with _server(db, provider, python, 0.3) as server:
         api = server.api
         ada, bob = await api.make_staff(), await api.make_staff("Bob")
@@ -167,7 +167,7 @@ async def test_what_is_queued_stays_queued(db: Path, provider: ScriptedProvider,
     """Waiting questions are answered by the next start; so is an asynchronous one that had begun and said nothing.
     Whoever was waiting for one of them is told to come back.
     """
-    provider.script(Reply(head_gate=HostCheck()), Reply(head_gate=HostCheck()))
+    provider.script(Reply(head_gate=Gate()), Reply(head_gate=Gate()))
     async with _server(db, provider, python, 0.3) as server:
         api = server.api
         ada, bob = await api.make_staff(), await api.make_staff("Bob")
@@ -190,7 +190,7 @@ async def test_what_is_queued_stays_queued(db: Path, provider: ScriptedProvider,
 
 async def test_a_reader_of_a_run_that_is_put_back(db: Path, provider: ScriptedProvider, python: str) -> None:
     """Following an asynchronous run costs it nothing: it is put back all the same, and its reader told to come back."""
-    provider.script(Reply(head_gate=HostCheck()))
+    provider.script(Reply(head_gate=Gate()))
     async with _server(db, provider, python, 0.3) as server:
         ada = await server.api.make_staff()
         run_id = (await server.api.send(ada, "Hi"))["run_id"]

@@ -14,7 +14,7 @@ from starlette.types import Message
 
 from staffstream.api.event_stream import EventStream
 from staffstream.replies.run_log import Push
-from tests.tools.provider import DEADLINE_S, HostCheck, Reply, ScriptedProvider
+from tests.tools.provider import DEADLINE_S, Gate, Reply, ScriptedProvider
 from tests.tools.server import Api, serve_here, start_server
 
 pytestmark = pytest.mark.anyio
@@ -119,7 +119,7 @@ def _read_chunks(data: bytes) -> bytes:
 
 async def test_slow_readers_cost_no_memory(db: Path, provider: ScriptedProvider) -> None:
     """Forty readers that take nothing of a long reply need no copies of it: about what one reply needs without them."""
-    gate = HostCheck()
+    gate = Gate()
     provider.script(Reply([BIG] * WORDS), Reply([BIG] * WORDS, gate=gate))
     async with start_server(db, provider) as server:
         ada = await server.api.make_staff()

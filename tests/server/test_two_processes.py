@@ -11,7 +11,7 @@ import pytest
 from staffstream.domain import Owner
 from staffstream.storage import runs
 from staffstream.storage.database import connect, transact
-from tests.tools.provider import HostCheck, Reply, ScriptedProvider
+from tests.tools.provider import Gate, Reply, ScriptedProvider
 from tests.tools.receiver import Answer, Receiver
 from tests.tools.server import ServerProcess, serve_here, start_server
 from tests.tools.waiting import until
@@ -42,7 +42,7 @@ async def wait_for_state(server: ServerProcess, ada: str, run_id: str, *states: 
 
 async def test_a_run_taken_over_from_a_stopped_process_becomes_one_reply(db: Path, provider: ScriptedProvider) -> None:
     """The first is stopped past its lease in the middle of a reply, and wakes up when the second has made one."""
-    slow, quick = HostCheck(), Reply(["made", " by the second"])
+    slow, quick = Gate(), Reply(["made", " by the second"])
     provider.script(Reply(["made", " by the first"], gate=slow), quick)
     async with start(db, provider) as first, Receiver() as receiver:
         ada = await first.api.make_staff(webhook_url=receiver.url)
@@ -68,7 +68,7 @@ async def test_a_run_taken_over_from_a_stopped_process_becomes_one_reply(db: Pat
 
 async def test_who_joins_a_reply_that_was_taken_over_hears_the_new_one(db: Path, provider: ScriptedProvider) -> None:
     """The process that lost it still has the old text, which is in nobody's list of messages."""
-    slow = HostCheck()
+    slow = Gate()
     provider.script(Reply(["the old", " one"], gate=slow), Reply(["the new one"]))
     async with serve_here(db, provider) as api:
         ada = await api.make_staff()
@@ -92,7 +92,7 @@ async def test_a_stopped_process_that_wakes_up_first_finishes_its_own_reply(
     db: Path, provider: ScriptedProvider
 ) -> None:
     """Within its lease nobody touches what it holds; the second process has nothing to do."""
-    gate = HostCheck()
+    gate = Gate()
     provider.default = Reply(["made", " by the first"], gate=gate)
     async with start(db, provider, STAFFSTREAM_LEASE_S="60") as first:
         ada = await first.api.make_staff()
@@ -113,7 +113,7 @@ async def test_a_stream_taken_over_ends_once_for_both_readers(db: Path, provider
     """A stream that somebody has read from is not made again: its partial text is saved by the second process, and the
     first one's reader is told the same end when that process wakes up.
     """
-    gate = HostCheck()
+    gate = Gate()
     provider.default = Reply(["Half", " of it"], gate=gate)
     async with start(db, provider) as first:
         ada = await first.api.make_staff()
@@ -147,7 +147,7 @@ async def test_a_delivery_taken_over_is_delivered_under_its_one_id(db: Path, pro
     """The first process is stopped while its receiver thinks; the second sends again; the first's result comes late
     and changes nothing.
     """
-    thinking = HostCheck()
+    thinking = Gate()
     async with Receiver() as receiver, start(db, provider) as first:
         receiver.script(Answer(200, gate=thinking), Answer(202))
         ada = await first.api.make_staff(webhook_url=receiver.url)

@@ -1,15 +1,15 @@
-"""Claude's provider, scripted: a server on a real loopback socket that the real SDK talks to. It writes HTTP
+"""The scripted provider: a server on a real loopback socket that the real SDK talks to. It writes HTTP
 by hand, because a server library would repair what a test wants broken: each fault is the exact bytes on the
 wire. It refuses what the Messages API refuses, so that a prompt that passes here has a chance there.
 
-    async with FarEnd() as far:                     # far.url goes into ANTHROPIC_BASE_URL
-        far.script(Reply(["Hel", "lo"]), http_error(529))   # one a request, in order; then far.default
-        gate = far.hold(["one", " two"])            # lets tokens out when told to
-        request = await far.arrived(3)              # the third request is here
-        gate.release(1)                             # " one" goes out; gate.open() for all the rest
-        await far.left(3)                           # its client has hung up
+    async with ScriptedProvider() as provider:          # provider.url goes into ANTHROPIC_BASE_URL
+        provider.script(Reply(["Hel", "lo"]), http_error(529))  # one a request, in order; then provider.default
+        gate = provider.hold(["one", " two"])           # sends tokens when told to
+        request = await provider.arrived(3)             # the third request is here
+        gate.release(1)                                 # sends " one"; gate.open() sends all the rest
+        await provider.left(3)                          # its client has closed the connection
 
-A script is a function from the request to the steps of its answer; `tests/far_end_cases.py` has one for each
+A script is a function from the request to the steps of its answer; `tests/tools/provider_cases.py` has one for each
 way in which a stream can go wrong. Run as a program (`python -m tests.tools.provider`) it feeds benches and other
 processes.
 """
@@ -74,8 +74,8 @@ class Counter:
             await future
 
 
-class HostCheck:
-    """Holds a script's steps back until they are released."""
+class Gate:
+    """Holds the steps of a script until they are released."""
 
     def __init__(self) -> None:
         self._released = Counter()
@@ -126,7 +126,7 @@ class Wait:
 class Hold:
     """Waits at a gate."""
 
-    gate: HostCheck
+    gate: Gate
 
 
 @dataclass(frozen=True)
@@ -206,9 +206,9 @@ class Reply:
     usage: Mapping[str, Any] = field(default_factory=lambda: dict(USAGE))
     model: str | None = None
     message_id: str | None = None
-    gate: HostCheck | None = None
-    start_gate: HostCheck | None = None
-    head_gate: HostCheck | None = None
+    gate: Gate | None = None
+    start_gate: Gate | None = None
+    head_gate: Gate | None = None
     stamp: bool = False
 
     def __call__(self, request: Request) -> Iterator[Step]:
@@ -339,9 +339,9 @@ class ScriptedProvider:
         """Answer the next requests for structured output so, one each."""
         self._structured_scripts += scripts
 
-    def hold(self, pieces: Iterable[str] = PIECES, **options: Any) -> HostCheck:
+    def hold(self, pieces: Iterable[str] = PIECES, **options: Any) -> Gate:
         """Script a reply that waits at the returned gate before each piece, and before its end."""
-        gate = HostCheck()
+        gate = Gate()
         self.script(Reply(pieces, gate=gate, **options))
         return gate
 

@@ -17,7 +17,7 @@ from typing import Any, Self
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from staffstream.background.public_addresses import Resolve
-from tests.tools.provider import DEADLINE_S, Counter, HostCheck
+from tests.tools.provider import DEADLINE_S, Counter, Gate
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Answer:
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
     raw: bytes | None = None
-    gate: HostCheck | None = None
+    gate: Gate | None = None
     drip_s: float | None = None
     stays: bool = False
 
