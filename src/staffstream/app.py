@@ -15,9 +15,9 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
-from staffstream.api.auth import Identify, KeyRing, Service, identify_local
+from staffstream.api.auth import Identify, KeyRing, Services, identify_local
 from staffstream.api.host_check import HostCheck
-from staffstream.api.problems import RequestBoundary, handle_own_error, handle_routing_error
+from staffstream.api.problems import RequestMiddleware, handle_own_error, handle_routing_error
 from staffstream.api.rate_limits import RateLimits
 from staffstream.api.routes import ROUTES
 from staffstream.background import maintenance, recovery
@@ -57,7 +57,7 @@ class Staffstream(Starlette):
         super().__init__(
             routes=ROUTES,
             middleware=[
-                Middleware(RequestBoundary, gate=HostCheck(settings, keyless=self.keyless)),
+                Middleware(RequestMiddleware, host_check=HostCheck(settings, keyless=self.keyless)),
                 *_allow_origins(settings),
             ],
             exception_handlers={StaffstreamError: handle_own_error, HTTPException: handle_routing_error},
@@ -113,7 +113,7 @@ class Staffstream(Starlette):
                 maintenance.run_maintenance(settings, database, learning, keys_used=key_ring.used)
             )
             identify = self._identify or (key_ring.identify if settings.uses_keys else identify_local)
-            self.state.service = Service(
+            self.state.services = Services(
                 settings, database, pipeline, Subscriptions(pipeline), learning, identify, RateLimits(settings), worker
             )
             warming = asyncio.get_running_loop().call_later(WARM_UP_AFTER_S, claude.warm_up)
@@ -121,19 +121,19 @@ class Staffstream(Starlette):
                 yield
             finally:
                 warming.cancel()
-                self.state.service = None
+                self.state.services = None
 
     async def drain(self, grace_s: float) -> None:
         """Take no new runs and give the running ones `grace_s` seconds; what is left then ends with its partial text
         saved. Background jobs have a moment, and are done again after the restart.
         """
-        if (service := getattr(self.state, "service", None)) is not None:
-            await recovery.drain(service.pipeline, grace_s)
-            await service.worker.drain(min(grace_s, JOBS_GRACE_S))
+        if (services := getattr(self.state, "services", None)) is not None:
+            await recovery.drain(services.pipeline, grace_s)
+            await services.worker.drain(min(grace_s, JOBS_GRACE_S))
 
     async def welcome(self) -> str:
         """The id of a staff member to talk to, made on the first start if there is none."""
-        database: Database = self.state.service.database
+        database: Database = self.state.services.database
         return await database.write(_ensure_first_staff)
 
 
@@ -162,7 +162,7 @@ def _allow_origins(settings: Settings) -> list[Middleware]:
 
 
 async def _check_keys(database: Database, settings: Settings) -> None:
-    """Refuse to stand open to a network that nobody can use; raises SetupError."""
+    """Raise SetupError if keys are required and none exists; on loopback, where one can still be made, only warn."""
     if await database.read(keys.has_keys):
         return
     problem = (

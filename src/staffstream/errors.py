@@ -17,6 +17,7 @@
     │   └── MessageTooLong               413     message_too_long
     ├── UnsupportedMediaType             415     unsupported_media_type
     ├── Invalid                          422     invalid
+    │   ├── UnknownBefore                422     unknown_before
     │   └── IdempotencyMismatch          422     idempotency_mismatch
     ├── TooManyRequests                  429     too_many_requests       yes
     │   ├── TooManyStreams               429     too_many_streams        yes
@@ -175,6 +176,17 @@ class Invalid(StaffstreamError):
     """The body does not have the right shape; see errors."""
 
     status, code, title = 422, "invalid", "Invalid request"
+
+
+class UnknownBefore(Invalid):
+    """`before` is not the id of an entry of this list. Begin again without it."""
+
+    code, title = "unknown_before", "Unknown before"
+
+    def __init__(self) -> None:
+        super().__init__(
+            extra={"errors": [{"pointer": "/before", "detail": "must be the id of an entry of this list"}]}
+        )
 
 
 class IdempotencyMismatch(Invalid):

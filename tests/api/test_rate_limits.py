@@ -48,13 +48,21 @@ def test_requests_are_counted_by_the_minute_and_by_holder() -> None:
 def test_places_for_streams_are_given_back() -> None:
     """However the stream ends; the places of all holders together are limited too."""
     limits = RateLimits(Settings(streams_per_key=1, streams=2))
-    for _ in range(3):
-        with contextlib.suppress(ZeroDivisionError), limits.hold_stream("kim"):
-            with pytest.raises(TooManyStreams), limits.hold_stream("kim"):
-                pytest.fail("two streams of one key")
-            with limits.hold_stream(None), pytest.raises(TooManyStreams), limits.hold_stream(None):
-                pytest.fail("three streams in all")
+
+    def break_off_a_stream() -> None:
+        with limits.count_stream("kim"):
+            with pytest.raises(TooManyStreams):
+                limits.count_stream("kim").__enter__()
+            with limits.count_stream(None), pytest.raises(TooManyStreams):
+                limits.count_stream(None).__enter__()
             raise ZeroDivisionError
+
+    for _ in range(3):
+        with pytest.raises(ZeroDivisionError):
+            break_off_a_stream()
+    with limits.count_stream("kim"), limits.count_stream(None):
+        assert limits.open_streams == 2
+    assert limits.open_streams == 0
 
 
 def test_zero_means_no_limit() -> None:
@@ -63,7 +71,8 @@ def test_zero_means_no_limit() -> None:
     with contextlib.ExitStack() as stack:
         for _ in range(5000):
             limits.count_request("kim")
-            stack.enter_context(limits.hold_stream("kim"))
+            stack.enter_context(limits.count_stream("kim"))
+        assert limits.open_streams == 5000
 
 
 async def test_a_key_that_asks_too_often_is_refused_for_a_while(db: Path, provider: ScriptedProvider) -> None:

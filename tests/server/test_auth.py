@@ -14,7 +14,7 @@ from starlette.routing import Mount, Route
 
 from staffstream.api.routes import ROUTES
 from staffstream.app import create_app
-from staffstream.domain import Caller
+from staffstream.domain import Caller, make_id
 from staffstream.errors import SetupError
 from staffstream.storage import keys
 from staffstream.storage.database import connect, prepare_file, transact
@@ -146,17 +146,18 @@ async def test_every_route_keeps_users_apart(house: House) -> None:
 
 
 async def test_ids_in_bodies_and_queries_keep_users_apart(house: House) -> None:
-    """Somebody else's conversation, message or memory is a 404 wherever it can be named."""
+    """Somebody else's conversation, message or memory is as one that does not exist, wherever it can be named."""
     staff, ids = house.fill("/api/v1/staff/{staff_id}"), house.ids
     body = {"content": "hi", "conversation_id": ids["conversation_id"]}
     for path in ("/messages", "/messages/stream", "/context"):
         assert (await house.call("POST", staff + path, "bob", json=body)).status_code == 404, path
-    for query in (
-        f"/messages?conversation_id={ids['conversation_id']}",
-        f"/conversations?before={ids['conversation_id']}",
-        f"/memories?before={ids['memory_id']}",
-    ):
-        assert (await house.call("GET", staff + query, "bob")).status_code == 404, query
+    query = f"/messages?conversation_id={ids['conversation_id']}"
+    assert (await house.call("GET", staff + query, "bob")).status_code == 404
+    for query in (f"/conversations?before={ids['conversation_id']}", f"/memories?before={ids['memory_id']}"):
+        theirs = await house.call("GET", staff + query, "bob")
+        nobodys = await house.call("GET", staff + query.partition("=")[0] + f"={make_id()}", "bob")
+        assert theirs.status_code == nobodys.status_code == 422, query
+        assert read_problem(theirs)["errors"] == read_problem(nobodys)["errors"]
 
 
 def test_nothing_but_routes_is_reachable() -> None:
@@ -225,7 +226,7 @@ async def test_the_last_use_is_recorded_without_a_write_a_request(db: Path, prov
         keys.create_key(connection, "bob")
     async with serve_here(db, provider, auth="keys") as api:
         commits = itertools.count()
-        api.app.state.service.database.on_commit = lambda *_: next(commits)
+        api.app.state.services.database.on_commit = lambda *_: next(commits)
         for _ in range(5):
             await api.get("/staff", headers={"Authorization": f"Bearer {text}"})
         assert next(commits) == 0

@@ -197,7 +197,7 @@ async def test_a_run_whose_claim_is_seen_before_it_begins_keeps_what_it_says(
     """Its row says that it is being made a moment before this process knows; it is not ended from its row then."""
     gate = provider.hold()
     gate.release(1)
-    pipeline, go_on = api.app.state.service.pipeline, threading.Event()
+    pipeline, go_on = api.app.state.services.pipeline, threading.Event()
     async with api.stream(ada, "1") as stream:
         await stream.token()
         active = pipeline.active.pop(stream.run_id)  # as if what follows the claim's commit were yet to be done

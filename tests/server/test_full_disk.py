@@ -30,7 +30,7 @@ LONG = "a long text that needs pages of its own " * 5_000  # 200 kB
 @contextlib.asynccontextmanager
 async def _full(api: Api) -> AsyncIterator[None]:
     """Within the block the file cannot grow."""
-    database = api.app.state.service.database
+    database = api.app.state.services.database
 
     def limit(tx: Connection, pages: int) -> None:
         tx.execute(f"PRAGMA max_page_count = {pages}")
@@ -161,7 +161,7 @@ async def test_erasing_what_could_not_be_settled(api: Api, provider: ScriptedPro
         await api.http.delete(f"/staff/{bea}/conversations/{conversation_id}")
     assert (await api.ended_run(bea, kept.run_id))["state"] == "failed"
     async with asyncio.timeout(DEADLINE_S):
-        while api.app.state.service.pipeline.unsettled:
+        while api.app.state.services.pipeline.unsettled:
             await asyncio.sleep(0.01)
 
 
@@ -280,7 +280,7 @@ async def test_an_asynchronous_run_that_cannot_be_put_back(disk: Disk, provider:
         await provider.arrived(1)
         disk.fill()
         head.open()
-        pipeline = api.app.state.service.pipeline
+        pipeline = api.app.state.services.pipeline
         async with asyncio.timeout(DEADLINE_S):
             while not pipeline.unsettled:
                 await asyncio.sleep(0.01)

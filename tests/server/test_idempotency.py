@@ -116,7 +116,7 @@ async def test_a_reader_stays_with_a_run_that_is_made_again(db: Path, provider: 
         await provider.arrived(1)
         asking = asyncio.create_task(api.ask(ada, "Hi", key="k"))
         async with asyncio.timeout(DEADLINE_S):
-            while not api.app.state.service.limits._streams:
+            while not api.app.state.services.limits._streams:
                 await asyncio.sleep(0.001)
         gate.open()
         received = await asking

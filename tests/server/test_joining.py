@@ -60,7 +60,7 @@ async def test_every_cursor_of_a_live_reply(api: Api, provider: ScriptedProvider
 
 
 async def _wait_for_readers(api: Api, run_id: str, count: int) -> None:
-    log = api.app.state.service.pipeline.active[run_id].log
+    log = api.app.state.services.pipeline.active[run_id].log
     async with asyncio.timeout(DEADLINE_S):
         while log.reader_count != count:
             await asyncio.sleep(0.005)
@@ -293,7 +293,7 @@ async def test_a_bug_ends_a_stream_too(
         raise RuntimeError("secret")
 
     async with api.join(ada, queued) as stream_reader:
-        monkeypatch.setattr(api.app.state.service.database, "read", fail)
+        monkeypatch.setattr(api.app.state.services.database, "read", fail)
         received = await finish_hearing(stream_reader)
         monkeypatch.undo()
     assert (received.end["code"], received.end["message_id"]) == ("internal_error", None)
@@ -334,11 +334,13 @@ async def test_a_run_shows_what_it_has_said(api: Api, provider: ScriptedProvider
 async def _phases(stream_reader: StreamReader, until: str) -> Sequence[str]:
     """The phases told up to and with one of them."""
     told: list[str] = []
+    elapsed_ms = 0
     while not told or told[-1] != until:
         frame = await stream_reader.next()
         assert frame is not None
         assert frame.type == "status"
-        assert frame.data["elapsed_ms"] >= 0
+        assert frame.data["elapsed_ms"] >= elapsed_ms
+        elapsed_ms = frame.data["elapsed_ms"]
         told.append(frame.data["phase"])
     return told
 

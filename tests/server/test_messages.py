@@ -235,19 +235,12 @@ async def test_a_page_stays_put_while_more_is_said(api: Api, ada: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("query", "status"),
-    [
-        ({"limit": "0"}, 422),
-        ({"limit": "201"}, 422),
-        ({"limit": "ten"}, 422),
-        ({"before": UNKNOWN}, 400),
-        ({"before": "\0"}, 400),
-    ],
+    "query", [{"limit": "0"}, {"limit": "201"}, {"limit": "ten"}, {"before": UNKNOWN}, {"before": "\0"}]
 )
-async def test_a_wrong_page_is_refused(api: Api, ada: str, query: dict[str, str], status: int) -> None:
+async def test_a_wrong_page_is_refused(api: Api, ada: str, query: dict[str, str]) -> None:
     """Rather than some other page."""
     await api.ask(ada, "One")
-    assert await api.get(f"/staff/{ada}/messages", status, params=query)
+    assert await api.get(f"/staff/{ada}/messages", 422, params=query)
 
 
 async def test_what_a_reply_was_built_from_is_kept(api: Api, ada: str) -> None:

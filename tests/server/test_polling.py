@@ -260,7 +260,7 @@ async def test_readiness_fails_while_a_job_that_is_due_is_not_taken(db: Path, pr
     """Older than the setting; it passes again when the job is done or dropped."""
     async with serve_here(db, provider, max_queue_age_s=60) as api:
         assert await read_checks(api) == (200, "ok")
-        await api.app.state.service.worker.drain(0)  # nobody takes jobs any more
+        await api.app.state.services.worker.drain(0)  # nobody takes jobs any more
         with contextlib.closing(connect(db)) as other, transact(other):
             jobs.enqueue_job(other, "extract", "nothing", due_in_s=-59)
         assert await read_checks(api) == (200, "ok")

@@ -348,7 +348,7 @@ async def test_a_busy_server_does_not_take_over_its_own_runs(db: Path, provider:
     gate = provider.hold()
     gate.release(1)
     async with serve_here(db, provider, lease_s=0.5) as api:
-        database = api.app.state.service.database
+        database = api.app.state.services.database
         ada = await api.make_staff()
         async with api.stream(ada, "Hi") as stream_reader:
             await stream_reader.token()

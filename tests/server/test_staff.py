@@ -113,13 +113,6 @@ async def test_every_mistake_of_a_body_is_told(api: Api) -> None:
     assert {error["pointer"] for error in problem["errors"]} == {"/name", "/role", "/persona"}
 
 
-@pytest.mark.parametrize("field", ["name", "role", "persona", "memory_enabled", "webhook_secret"])
-async def test_null_is_refused_where_it_means_nothing(api: Api, ada: str, field: str) -> None:
-    """There is no server's own name."""
-    problem = await api.patch(f"/staff/{ada}", {field: None}, 422)
-    assert [error["pointer"] for error in problem["errors"]] == [f"/{field}"]
-
-
 @pytest.mark.parametrize("staff_id", [UNKNOWN, "x", "%00", "%ff", "..", "a%2Fb", "🦊", "'--"])
 async def test_an_unknown_one_is_404_for_every_call(api: Api, staff_id: str) -> None:
     """Whatever stands in the path."""
@@ -164,7 +157,7 @@ async def test_erasing_leaves_no_row_behind(api: Api, ada: str) -> None:
     await api.send(ada, "And I live in Bergen.")
     while (await api.get(f"/staff/{ada}/conversations")) and len(await api.messages(ada)) < 4:
         await asyncio.sleep(0.01)
-    database = api.app.state.service.database
+    database = api.app.state.services.database
     before = await database.read(_count_rows)
     await api.delete(f"/staff/{ada}")
     after = await database.read(_count_rows)

@@ -52,7 +52,7 @@ async def live_a_little(api: Api, provider: ScriptedProvider) -> str:
     told = await api.post(f"/staff/{ada}/memories", [{"text": f"Kim owns boat {n}."} for n in range(3)], 201)
     await api.http.delete(f"/staff/{ada}/memories/{told[0]['id']}")
     await api.http.patch(f"/staff/{ada}/memories/{told[1]['id']}", json={"text": "Kim owns a kayak."})
-    await api.app.state.service.database.write(lambda tx: learn(tx, ada, told[2]["id"]))
+    await api.app.state.services.database.write(lambda tx: learn(tx, ada, told[2]["id"]))
     return ada
 
 

@@ -352,7 +352,7 @@ async def test_a_server_that_starts_during_a_restore_gets_the_restored_file(
     async with contextlib.AsyncExitStack() as running:
         await asyncio.to_thread(restore_backup, backup, db, on_progress=start_once)
         await starting[0]
-        assert await app.state.service.database.read(lambda conn: len(list_staff(conn))) == 1
+        assert await app.state.services.database.read(lambda conn: len(list_staff(conn))) == 1
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can give files away")

@@ -128,7 +128,7 @@ async def test_a_bug_is_logged_whole_and_told_by_its_request_id(
     def break_down(*_: object) -> None:
         raise ZeroDivisionError("the inner workings")
 
-    monkeypatch.setattr(api.app.state.service.database, "read", break_down)
+    monkeypatch.setattr(api.app.state.services.database, "read", break_down)
     answer = await api.http.get("/staff", headers={"X-Request-Id": "ticket-4711"})
     problem = read_problem(answer)
     assert (answer.status_code, problem["code"], problem["request_id"]) == (500, "internal_error", "ticket-4711")

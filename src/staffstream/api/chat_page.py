@@ -8,6 +8,10 @@ from starlette.responses import FileResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
+from staffstream.api.endpoints import Endpoints
+
+endpoints = Endpoints("chat_page")
+
 # Stricter than what other documents get: the page has nothing inline, and makes no markup from text.
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none';"
@@ -29,12 +33,14 @@ class Assets(StaticFiles):
         return response
 
 
+@endpoints.get("/", access="open", media_type="text/html")
 async def show(request: Request) -> Response:
     """The document; asked for anew each time, since it names the assets."""
     headers = {"Cache-Control": "no-cache", "Content-Security-Policy": _POLICY}
     return FileResponse(_PAGE / "index.html", headers=headers)
 
 
+@endpoints.get("/icon.svg", access="open", media_type="image/svg+xml")
 async def show_icon(request: Request) -> Response:
     """The icon."""
     return FileResponse(_PAGE / "icon.svg", headers={"Cache-Control": "no-cache"})

@@ -1,53 +1,45 @@
 """`/staff/{staff_id}/deliveries`: what was sent to webhooks, how each attempt went, and sending it again."""
 
-from starlette.requests import Request
-from starlette.responses import Response
+from typing import Any
 
-from staffstream.api.auth import get_caller
-from staffstream.api.json_responses import respond_fresh, respond_json, respond_page
-from staffstream.api.request_body import read_query
-from staffstream.api.request_models import Page, show_delivery
+from staffstream.api.endpoints import Answer, Call, Endpoints, make_page
+from staffstream.api.request_models import Page
+from staffstream.api.response_models import DELIVERY, DELIVERY_WHOLE
 from staffstream.storage import deliveries, staff
 from staffstream.storage.database import Connection
 from staffstream.storage.deliveries import Delivery
 
+endpoints = Endpoints("deliveries", "/api/v1/staff/{staff_id}/deliveries")
 
-async def list_some(request: Request) -> Response:
+
+@endpoints.get("", response=DELIVERY.models, sends=["Link"], etag=True)
+async def list_some(call: Call, query: Page) -> Answer:
     """The caller's deliveries from this staff member, newest first."""
-    service, user_id = await get_caller(request)
-    staff_id = request.path_params["staff_id"]
-    page = read_query(request, Page)
+    staff_id, user_id = call.param("staff_id"), call.user_id
 
     def read(conn: Connection) -> list[Delivery]:
         scope = staff.find_scope(conn, staff_id, user_id)
-        return deliveries.list_deliveries(conn, staff_id, scope=scope, limit=page.limit + 1, before=page.before)
+        return deliveries.list_deliveries(conn, staff_id, scope=scope, limit=query.limit + 1, before=query.before)
 
-    found = await service.database.read(read)
-    return respond_page(
-        request,
-        [show_delivery(delivery) for delivery in found[: page.limit]],
-        limit=page.limit,
-        more=len(found) > page.limit,
-        path=("staff", staff_id, "deliveries"),
-    )
+    return make_page(call, await call.services.database.read(read), query, DELIVERY.show)
 
 
-async def show(request: Request) -> Response:
+@endpoints.get("/{delivery_id}", response=DELIVERY_WHOLE.model, etag=True)
+async def show(call: Call) -> dict[str, Any]:
     """One delivery, with the body as it is sent."""
-    service, user_id = await get_caller(request)
-    staff_id, delivery_id = request.path_params["staff_id"], request.path_params["delivery_id"]
-    delivery = await service.database.read(
+    staff_id, user_id, delivery_id = call.param("staff_id"), call.user_id, call.param("delivery_id")
+    delivery = await call.services.database.read(
         lambda conn: deliveries.get_delivery(conn, delivery_id, scope=staff.find_scope(conn, staff_id, user_id))
     )
-    return respond_fresh(request, show_delivery(delivery) | {"body": delivery.body})
+    return DELIVERY_WHOLE.show(delivery, body=delivery.body)
 
 
-async def redeliver(request: Request) -> Response:
+@endpoints.post("/{delivery_id}/redeliver", status=202, response=DELIVERY.model)
+async def redeliver(call: Call) -> dict[str, Any]:
     """Send it now, under the same webhook-id, whatever has become of it."""
-    service, user_id = await get_caller(request)
-    staff_id, delivery_id = request.path_params["staff_id"], request.path_params["delivery_id"]
-    delivery = await service.database.write(
+    staff_id, user_id, delivery_id = call.param("staff_id"), call.user_id, call.param("delivery_id")
+    delivery = await call.services.database.write(
         lambda tx: deliveries.redeliver(tx, delivery_id, scope=staff.find_scope(tx, staff_id, user_id))
     )
-    service.worker.wake.set()
-    return respond_json(show_delivery(delivery), 202)
+    call.services.worker.wake.set()
+    return DELIVERY.show(delivery)

@@ -7,9 +7,12 @@ import json
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import HTMLResponse
 
-from staffstream.api.json_responses import respond_fresh
+from staffstream.api.endpoints import Endpoint, Endpoints
+from staffstream.api.openapi import describe_api
+
+endpoints = Endpoints("docs")
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
@@ -22,24 +25,29 @@ td { padding-right: 1rem; vertical-align: top }
 """
 
 
-async def show_openapi(request: Request) -> Response:
+@endpoints.get("/openapi.json", access="open", response=dict[str, Any], etag=True)
+async def show_openapi(request: Request) -> dict[str, Any]:
     """This description of the API."""
-    return respond_fresh(request, await asyncio.to_thread(_describe, request))
+    return await asyncio.to_thread(_describe, request)
 
 
-async def show_page(request: Request) -> Response:
+@endpoints.get("/docs", access="open", media_type="text/html")
+async def show_page(request: Request) -> HTMLResponse:
     """This description of the API, for reading."""
     return HTMLResponse(await asyncio.to_thread(lambda: render_page(_describe(request))))
 
 
 def _describe(request: Request) -> dict[str, Any]:
-    from staffstream.api.openapi import describe_api  # which needs the list of all endpoints, these included
-
-    return describe_api(
-        prefix=request.scope.get("root_path", ""),
-        keyed=not request.app.keyless,
-        version=importlib.metadata.version("staffstream"),
-    )
+    """The description of the app's own endpoints; made once for each prefix that it is mounted at."""
+    prefix = request.scope.get("root_path", "")
+    state = request.app.state
+    known: dict[str, dict[str, Any]] = getattr(state, "openapi", {})
+    if prefix not in known:
+        version = importlib.metadata.version("staffstream")
+        routes = [route for route in request.app.routes if isinstance(route, Endpoint)]
+        described = describe_api(routes, prefix=prefix, keyed=not request.app.keyless, version=version)
+        state.openapi = known = {prefix: described}
+    return known[prefix]
 
 
 def render_page(document: dict[str, Any]) -> str:

@@ -1,50 +1,44 @@
 """`/jobs`: the background work of the server, for admins: looking at it, trying it again, dropping it."""
 
-from starlette.requests import Request
-from starlette.responses import Response
+from typing import Any
 
-from staffstream.api.auth import get_admin
-from staffstream.api.json_responses import respond_json, respond_page
-from staffstream.api.request_body import read_query
-from staffstream.api.request_models import JobPage, show_job
+from staffstream.api.endpoints import Answer, Call, Endpoints, make_page
+from staffstream.api.request_models import JobPage
+from staffstream.api.response_models import JOB, show_job
 from staffstream.storage import jobs
 
+endpoints = Endpoints("jobs", "/api/v1/jobs")
 
-async def list_some(request: Request) -> Response:
+
+@endpoints.get("", access="admin", response=JOB.models, sends=["Link"], etag=True)
+async def list_some(call: Call, query: JobPage) -> Answer:
     """The jobs there are, newest first; finished ones leave nothing."""
-    service, _ = await get_admin(request)
-    page = read_query(request, JobPage)
-    found = await service.database.read(
-        lambda conn: jobs.list_jobs(conn, state=page.state, kind=page.kind, limit=page.limit + 1, before=page.before)
+    found = await call.services.database.read(
+        lambda conn: jobs.list_jobs(
+            conn, state=query.state, kind=query.kind, limit=query.limit + 1, before=query.before
+        )
     )
-    return respond_page(
-        request,
-        [show_job(job) for job in found[: page.limit]],
-        limit=page.limit,
-        more=len(found) > page.limit,
-        path=("jobs",),
-    )
+    return make_page(call, found, query, show_job)
 
 
-async def show(request: Request) -> Response:
+@endpoints.get("/{job_id}", access="admin", response=JOB.model)
+async def show(call: Call) -> dict[str, Any]:
     """One job."""
-    service, _ = await get_admin(request)
-    job_id = request.path_params["job_id"]
-    return respond_json(show_job(await service.database.read(lambda conn: jobs.get_job(conn, job_id))))
+    job_id = call.param("job_id")
+    return show_job(await call.services.database.read(lambda conn: jobs.get_job(conn, job_id)))
 
 
-async def retry(request: Request) -> Response:
+@endpoints.post("/{job_id}/retry", access="admin", status=202, response=JOB.model, problems=[409])
+async def retry(call: Call) -> dict[str, Any]:
     """Do a dead or waiting job now, with all its attempts before it. The job that will do it may have another id."""
-    service, _ = await get_admin(request)
-    job_id = request.path_params["job_id"]
-    job = await service.database.write(lambda tx: jobs.retry_job(tx, job_id))
-    service.worker.wake.set()
-    return respond_json(show_job(job), 202)
+    job_id = call.param("job_id")
+    job = await call.services.database.write(lambda tx: jobs.retry_job(tx, job_id))
+    call.services.worker.wake.set()
+    return show_job(job)
 
 
-async def drop(request: Request) -> Response:
+@endpoints.delete("/{job_id}", access="admin", problems=[409])
+async def drop(call: Call) -> None:
     """Erase a job that is not running: what it was to do is not done."""
-    service, _ = await get_admin(request)
-    job_id = request.path_params["job_id"]
-    await service.database.write(lambda tx: jobs.drop_job(tx, job_id))
-    return Response(status_code=204)
+    job_id = call.param("job_id")
+    await call.services.database.write(lambda tx: jobs.drop_job(tx, job_id))

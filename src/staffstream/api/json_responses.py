@@ -1,4 +1,4 @@
-"""Plain answers: JSON, and pages of it."""
+"""Answers in JSON, also under an ETag."""
 
 import hashlib
 from collections.abc import Mapping
@@ -7,7 +7,6 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from staffstream.api.auth import write_path
 from staffstream.support.sse import encode_json
 
 
@@ -28,14 +27,3 @@ def respond_fresh(request: Request, value: Any, headers: Mapping[str, str] | Non
     if known & {tag, "*"}:
         return Response(status_code=304, headers=headers)
     return Response(body, 200, headers, "application/json")
-
-
-def respond_page(
-    request: Request, items: list[dict[str, Any]], *, limit: int, more: bool, path: tuple[str, ...]
-) -> Response:
-    """A JSON array, with a Link to the next page (RFC 8288) when there is one."""
-    headers = {}
-    if more:
-        query = dict(request.query_params) | {"limit": str(limit), "before": items[-1]["id"]}
-        headers["Link"] = f'<{write_path(request, *path, query=query)}>; rel="next"'
-    return respond_fresh(request, items, headers)

@@ -1,33 +1,32 @@
 """`/keys`: making, listing and revoking API keys, for admins."""
 
-from starlette.requests import Request
-from starlette.responses import Response
+from typing import Any
 
-from staffstream.api.auth import get_admin, write_path
-from staffstream.api.json_responses import respond_json
-from staffstream.api.request_body import read_body
-from staffstream.api.request_models import NewKey, show_key
+from staffstream.api.endpoints import Answer, Call, Endpoints
+from staffstream.api.request_models import NewKey
+from staffstream.api.response_models import KEY, NEW_KEY
 from staffstream.storage import keys
 
+endpoints = Endpoints("keys", "/api/v1/keys")
 
-async def create(request: Request) -> Response:
+
+@endpoints.post("", access="admin", status=201, response=NEW_KEY.model, sends=["Location"])
+async def create(call: Call, body: NewKey) -> Answer:
     """Make a key. Its text is in this answer only."""
-    service, _ = await get_admin(request)
-    body = await read_body(request, NewKey)
-    key, text = await service.database.write(
+    key, text = await call.services.database.write(
         lambda tx: keys.create_key(tx, body.name, user_id=body.user_id, role=body.role)
     )
-    return respond_json(show_key(key) | {"key": text}, 201, {"Location": write_path(request, "keys", key.id)})
+    return Answer(NEW_KEY.show(key, key=text), {"Location": call.write_path("keys", key.id)})
 
 
-async def list_all(request: Request) -> Response:
+@endpoints.get("", access="admin", response=KEY.models)
+async def list_all(call: Call) -> list[dict[str, Any]]:
     """All keys, oldest first, the revoked ones too."""
-    service, _ = await get_admin(request)
-    return respond_json([show_key(key) for key in await service.database.read(keys.list_keys)])
+    return [KEY.show(key) for key in await call.services.database.read(keys.list_keys)]
 
 
-async def revoke(request: Request) -> Response:
+@endpoints.delete("/{key_id}", access="admin", status=200, response=KEY.model)
+async def revoke(call: Call) -> dict[str, Any]:
     """Make a key invalid from now on; what its user has stays."""
-    service, _ = await get_admin(request)
-    key_id = request.path_params["key_id"]
-    return respond_json(show_key(await service.database.write(lambda tx: keys.revoke_key(tx, key_id))))
+    key_id = call.param("key_id")
+    return KEY.show(await call.services.database.write(lambda tx: keys.revoke_key(tx, key_id)))

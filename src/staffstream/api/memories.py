@@ -2,86 +2,70 @@
 
 from typing import Any
 
-from pydantic import TypeAdapter
-from starlette.requests import Request
-from starlette.responses import Response
-
-from staffstream.api.auth import Service, get_caller, write_path
-from staffstream.api.json_responses import respond_json, respond_page
-from staffstream.api.memory_models import (
-    GraphQuery,
-    MemoryChanges,
-    MemoryInput,
-    MemoryInputs,
-    MemoryPage,
+from staffstream.api.endpoints import Answer, Call, Endpoints, make_page
+from staffstream.api.request_models import GraphQuery, MemoryChanges, MemoryInputs, MemoryPage
+from staffstream.api.response_models import (
+    MEMORY,
+    MEMORY_WHOLE,
+    Graph,
     show_entity,
-    show_memory,
     show_memory_whole,
     show_relation,
 )
-from staffstream.api.request_body import read_body, read_query
-from staffstream.domain import Scope
-from staffstream.errors import Invalid
 from staffstream.storage import conversations, graph, memories, staff
 from staffstream.storage.database import Connection
 from staffstream.storage.memories import Memory, NewMemory
 
+endpoints = Endpoints("memories", "/api/v1/staff/{staff_id}")
+
 _MOST_NODES = 500
-_TELLING: TypeAdapter[MemoryInput | list[MemoryInput]] = TypeAdapter(MemoryInputs)
 
 
-async def list_some(request: Request) -> Response:
+@endpoints.get("/memories", response=MEMORY.models, sends=["Link"], etag=True)
+async def list_some(call: Call, query: MemoryPage) -> Answer:
     """With `query` what is recalled for it, scored, best first; without, all, newest first."""
-    service, scope = await _find_scope(request)
-    page = read_query(request, MemoryPage)
-    if page.query is not None:
-        found = await service.pipeline.builder.search(scope, page.query, kind=page.kind, limit=page.limit)
-        return respond_json([show_memory(memory) | {"score": round(score, 6)} for memory, score in found])
-    listed = await service.database.read(
+    scope = await call.find_scope()
+    if query.query is not None:
+        found = await call.services.pipeline.builder.search(scope, query.query, kind=query.kind, limit=query.limit)
+        return Answer([MEMORY.show(memory, score=round(score, 6)) for memory, score in found])
+    listed = await call.services.database.read(
         lambda conn: memories.list_memories(
-            conn, scope, limit=page.limit + 1, kind=page.kind, before=page.before, deleted=page.deleted
+            conn, scope, limit=query.limit + 1, kind=query.kind, before=query.before, deleted=query.deleted
         )
     )
-    return respond_page(
-        request,
-        [show_memory(memory) for memory in listed[: page.limit]],
-        limit=page.limit,
-        more=len(listed) > page.limit,
-        path=("staff", scope.staff_id, "memories"),
-    )
+    return make_page(call, listed, query, MEMORY.show)
 
 
-async def create(request: Request) -> Response:
+@endpoints.post("/memories", status=201, response=MEMORY.model | MEMORY.models, sends=["Location"], is_import=True)
+async def create(call: Call, body: MemoryInputs) -> Answer:
     """Tell one memory, or a list of them: learnt at once, in order."""
-    service, user_id = await get_caller(request)
-    staff_id = request.path_params["staff_id"]
-    body = await read_body(request, _TELLING, limit_bytes=service.settings.max_import_bytes)
-    told = body if isinstance(body, list) else [body]
+    staff_id, user_id, learning = call.param("staff_id"), call.user_id, call.services.learning
+    inputs = body if isinstance(body, list) else [body]
 
-    def tell(tx: Connection) -> list[Memory]:
+    def learn(tx: Connection) -> list[Memory]:
         scope = staff.ensure_scope(tx, staff_id, user_id)
         made = [
             memories.add_memory(
                 tx,
                 scope,
                 NewMemory(text=m.text, kind=m.kind, occurred_at=m.occurred_at or ""),
-                service.learning.embed_now,
+                learning.embed_now,
             )
-            for m in told
+            for m in inputs
         ]
-        service.learning.request_vectors(tx, scope)
+        learning.request_vectors(tx, scope)
         return made
 
-    shown = [show_memory(memory) for memory in await service.database.write(tell)]
+    shown = [MEMORY.show(memory) for memory in await call.services.database.write(learn)]
     if isinstance(body, list):
-        return respond_json(shown, 201)
-    return respond_json(shown[0], 201, {"Location": write_path(request, "staff", staff_id, "memories", shown[0]["id"])})
+        return Answer(shown)
+    return Answer(shown[0], {"Location": call.write_path("staff", staff_id, "memories", shown[0]["id"])})
 
 
-async def show(request: Request) -> Response:
+@endpoints.get("/memories/{memory_id}", response=MEMORY_WHOLE.model)
+async def show(call: Call) -> dict[str, Any]:
     """One memory with every form it has had and the message it came from."""
-    service, scope = await _find_scope(request)
-    memory_id = request.path_params["memory_id"]
+    scope, memory_id = await call.find_scope(), call.param("memory_id")
 
     def read(conn: Connection) -> dict[str, Any]:
         memory = memories.get_memory(conn, scope, memory_id)
@@ -89,47 +73,44 @@ async def show(request: Request) -> Response:
         message = conversations.get_message(conn, scope, source) if source else None
         return show_memory_whole(memory, memories.load_history(conn, scope, memory), message)
 
-    return respond_json(await service.database.read(read))
+    return await call.services.database.read(read)
 
 
-async def update(request: Request) -> Response:
+@endpoints.patch("/memories/{memory_id}", response=MEMORY.model, problems=[409])
+async def update(call: Call, body: MemoryChanges) -> dict[str, Any]:
     """Another text or time makes a new memory that takes this one's place; pinned and importance change in place."""
-    service, scope = await _find_scope(request)
-    memory_id = request.path_params["memory_id"]
-    changes: dict[str, Any] = (await read_body(request, MemoryChanges)).model_dump(exclude_unset=True)
-    if wrong := [name for name, value in changes.items() if value is None]:
-        raise Invalid(f"/{wrong[0]}: must not be null")
+    scope, memory_id, learning = await call.find_scope(), call.param("memory_id"), call.services.learning
+    changes = body.model_dump(exclude_unset=True)
 
     def change(tx: Connection) -> Memory:
-        changed = memories.change_memory(tx, scope, memory_id, changes, service.learning.embed_now)
+        changed = memories.change_memory(tx, scope, memory_id, changes, learning.embed_now)
         if changed.id != memory_id:
             graph.end_relations(tx, scope, memory_id, changed.valid_from)
-        service.learning.request_vectors(tx, scope)
+        learning.request_vectors(tx, scope)
         return changed
 
-    return respond_json(show_memory(await service.database.write(change)))
+    return MEMORY.show(await call.services.database.write(change))
 
 
-async def delete(request: Request) -> Response:
+@endpoints.delete("/memories/{memory_id}")
+async def delete(call: Call) -> None:
     """Forget a memory: it is out of every search and of the graph, and is not learned again. It can be restored."""
-    service, scope = await _find_scope(request)
-    memory_id = request.path_params["memory_id"]
+    scope, memory_id = await call.find_scope(), call.param("memory_id")
 
     def forget(tx: Connection) -> None:
         memories.delete_memory(tx, scope, memory_id)
         graph.forget_memory(tx, scope, memory_id)
 
-    await service.database.write(forget)
-    return Response(status_code=204)
+    await call.services.database.write(forget)
 
 
-async def restore(request: Request) -> Response:
+@endpoints.post("/memories/{memory_id}/restore", response=MEMORY.model, problems=[409])
+async def restore(call: Call) -> dict[str, Any]:
     """Bring back a deleted memory, or make a superseded one current again."""
-    service, scope = await _find_scope(request)
-    memory_id = request.path_params["memory_id"]
+    scope, memory_id, learning = await call.find_scope(), call.param("memory_id"), call.services.learning
 
     def bring_back(tx: Connection) -> Memory:
-        restored = memories.restore_memory(tx, scope, memory_id, service.learning.embed_now)
+        restored = memories.restore_memory(tx, scope, memory_id, learning.embed_now)
         for form in memories.load_history(tx, scope, restored):
             if form.valid_to is not None:
                 graph.end_relations(tx, scope, form.id, form.valid_to)
@@ -144,18 +125,18 @@ async def restore(request: Request) -> Response:
                 valid_from=restored.valid_from,
                 source_message_id=restored.source_message_id,
             )
-        service.learning.request_vectors(tx, scope)
+        learning.request_vectors(tx, scope)
         return restored
 
-    return respond_json(show_memory(await service.database.write(bring_back)))
+    return MEMORY.show(await call.services.database.write(bring_back))
 
 
-async def show_graph(request: Request) -> Response:
+@endpoints.get("/graph", response=Graph)
+async def show_graph(call: Call, query: GraphQuery) -> Graph:
     """Entities and relations: around one entity, or the newest ones."""
-    service, scope = await _find_scope(request)
-    query = read_query(request, GraphQuery)
+    scope = await call.find_scope()
 
-    def read(conn: Connection) -> dict[str, Any]:
+    def read(conn: Connection) -> Graph:
         if query.entity is not None:
             start = graph.find_entities_named(conn, scope, query.entity)
         else:
@@ -170,10 +151,4 @@ async def show_graph(request: Request) -> Response:
             "edges": [show_relation(edge) for edge in edges],
         }
 
-    return respond_json(await service.database.read(read))
-
-
-async def _find_scope(request: Request) -> tuple[Service, Scope]:
-    service, user_id = await get_caller(request)
-    staff_id = request.path_params["staff_id"]
-    return service, await service.database.read(lambda conn: staff.find_scope(conn, staff_id, user_id))
+    return await call.services.database.read(read)

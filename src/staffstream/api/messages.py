@@ -1,104 +1,90 @@
 """`/staff/{staff_id}/messages`: asking, by either mode, and looking back."""
 
-import contextlib
-import functools
 import hashlib
+from typing import Any
 
 import orjson
-from starlette.requests import Request
-from starlette.responses import Response
 
-from staffstream.api.auth import get_caller, hold_stream, write_path
+from staffstream.api.endpoints import Answer, Call, Endpoints, make_page
 from staffstream.api.event_stream import EventStream
-from staffstream.api.json_responses import respond_fresh, respond_json, respond_page
-from staffstream.api.request_body import read_body, read_query
 from staffstream.api.request_models import (
     Feedback,
     MessagePage,
     NewAsyncMessage,
     NewMessage,
     Regeneration,
-    show_message,
+    StreamQuery,
 )
-from staffstream.domain import Conversation, Message, Mode
-from staffstream.errors import BadRequest, StaffstreamError
+from staffstream.api.response_models import MESSAGE, Accepted, Context
+from staffstream.api.run_streams import RUN_ID_HEADERS, stream_new_run
+from staffstream.domain import Conversation, Message
+from staffstream.errors import BadRequest
 from staffstream.pipeline import RunRequest
 from staffstream.storage import contexts, conversations, staff
 from staffstream.storage.database import Connection
 
+endpoints = Endpoints("messages", "/api/v1/staff/{staff_id}")
 
-async def stream(request: Request) -> EventStream:
+_ASKS: dict[str, Any] = {
+    "media_type": "text/event-stream",
+    "takes": ["Idempotency-Key"],
+    "sends": RUN_ID_HEADERS,
+    "problems": [409, 502, 503, 504],
+}
+_REGENERATION = Regeneration()  # for a request without a body
+
+
+@endpoints.post("/messages/stream", **_ASKS)
+async def stream(call: Call, body: NewMessage, query: StreamQuery) -> EventStream:
     """Ask, and get the reply as it is made."""
-    _, user_id = await get_caller(request)
-    body = await read_body(request, NewMessage)
-    key = _read_key(request)
-    return await _answer_live(
-        request,
-        RunRequest(
-            staff_id=request.path_params["staff_id"],
-            user_id=user_id,
-            content=body.content,
-            mode="stream",
-            strategy=body.multitask_strategy or "reject",
-            conversation_id=body.conversation_id,
-            idempotency_key=key,
-            request_hash=_hash(body, key),
-        ),
+    key = _read_key(call)
+    asked = RunRequest(
+        staff_id=call.param("staff_id"),
+        user_id=call.user_id,
+        content=body.content,
+        mode="stream",
+        strategy=body.multitask_strategy or "reject",
+        conversation_id=body.conversation_id,
+        idempotency_key=key,
+        request_hash=_hash(body, key),
     )
+    return await stream_new_run(call, asked, query)
 
 
-async def regenerate(request: Request) -> EventStream:
+@endpoints.post("/messages/{message_id}/regenerate", **_ASKS)
+async def regenerate(call: Call, query: StreamQuery, body: Regeneration = _REGENERATION) -> EventStream:
     """Ask the question behind a message again, and get the new reply as it is made."""
-    _, user_id = await get_caller(request)
-    body = await read_body(request, Regeneration, empty=Regeneration())
-    message_id = request.path_params["message_id"]
-    return await _answer_live(
-        request,
-        RunRequest(
-            staff_id=request.path_params["staff_id"],
-            user_id=user_id,
-            content="",
-            mode="stream",
-            strategy=body.multitask_strategy or "reject",
-            idempotency_key=_read_key(request),
-            request_hash=hashlib.sha256(b"regenerate " + message_id.encode()).digest(),
-            regenerates=message_id,
-        ),
+    message_id = call.param("message_id")
+    asked = RunRequest(
+        staff_id=call.param("staff_id"),
+        user_id=call.user_id,
+        content="",
+        mode="stream",
+        strategy=body.multitask_strategy or "reject",
+        idempotency_key=_read_key(call),
+        request_hash=hashlib.sha256(b"regenerate " + message_id.encode()).digest(),
+        regenerates=message_id,
     )
+    return await stream_new_run(call, asked, query)
 
 
-async def _answer_live(request: Request, question: RunRequest) -> EventStream:
-    service, _ = await get_caller(request)
-    with contextlib.ExitStack() as held:
-        held.enter_context(hold_stream(request))
-        acceptance = await service.pipeline.accept(question)
-        run = acceptance.run
-        ids = {"run_id": run.id, "user_message_id": run.user_message_id, "conversation_id": run.conversation_id}
-        try:
-            await service.subscriptions.wait_started(run)
-        except StaffstreamError as error:
-            error.extra |= ids
-            raise
-        return EventStream(
-            functools.partial(service.subscriptions.follow, run, 0, status=_wants_status(request)),
-            slow_reader_s=service.settings.slow_reader_s,
-            headers=[(f"x-{name.replace('_', '-')}".encode(), value.encode()) for name, value in ids.items()],
-            held=held.pop_all(),
-        )
-
-
-async def send(request: Request) -> Response:
+@endpoints.post(
+    "/messages",
+    status=202,
+    response=Accepted,
+    takes=["Idempotency-Key"],
+    sends=["Location", "Retry-After"],
+    problems=[409],
+)
+async def send(call: Call, body: NewAsyncMessage) -> Answer:
     """Ask, and get the reply later: by webhook, or by asking for the run."""
-    service, user_id = await get_caller(request)
-    body = await read_body(request, NewAsyncMessage)
-    key = _read_key(request)
-    mode: Mode = "async"
-    acceptance = await service.pipeline.accept(
+    key = _read_key(call)
+    acceptance = await call.services.pipeline.accept(
         RunRequest(
-            staff_id=request.path_params["staff_id"],
-            user_id=user_id,
+            staff_id=call.param("staff_id"),
+            user_id=call.user_id,
             content=body.content,
-            mode=mode,
+            mode="async",
             strategy=body.multitask_strategy or "enqueue",
             conversation_id=body.conversation_id,
             webhook_url=body.webhook_url,
@@ -107,107 +93,90 @@ async def send(request: Request) -> Response:
         )
     )
     run = acceptance.run
-    return respond_json(
-        {
-            "message_id": run.user_message_id,
-            "run_id": run.id,
-            "conversation_id": run.conversation_id,
-            "status": "queued",
-        },
-        202,
-        {"Location": write_path(request, "staff", run.staff_id, "runs", run.id), "Retry-After": "1"},
-    )
+    accepted: Accepted = {
+        "message_id": run.user_message_id,
+        "run_id": run.id,
+        "conversation_id": run.conversation_id,
+        "status": "queued",
+    }
+    return Answer(accepted, {"Location": call.write_path("staff", run.staff_id, "runs", run.id), "Retry-After": "1"})
 
 
-async def list_some(request: Request) -> Response:
+@endpoints.get("/messages", response=MESSAGE.models, sends=["Link"], etag=True)
+async def list_some(call: Call, query: MessagePage) -> Answer:
     """The messages of a conversation (the default one if none is named), newest first."""
-    service, user_id = await get_caller(request)
-    staff_id = request.path_params["staff_id"]
-    page = read_query(request, MessagePage)
+    staff_id, user_id = call.param("staff_id"), call.user_id
 
     def read(conn: Connection) -> list[Message]:
         scope = staff.find_scope(conn, staff_id, user_id)
         conversation: Conversation | None
-        if page.conversation_id is not None:
-            conversation = conversations.get_conversation(conn, scope, page.conversation_id)
+        if query.conversation_id is not None:
+            conversation = conversations.get_conversation(conn, scope, query.conversation_id)
         else:
             conversation = conversations.find_default_conversation(conn, scope)
         if conversation is None:
             return []
-        return conversations.list_messages(conn, scope, conversation.id, limit=page.limit + 1, before=page.before)
+        return conversations.list_messages(conn, scope, conversation.id, limit=query.limit + 1, before=query.before)
 
-    found = await service.database.read(read)
-    return respond_page(
-        request,
-        [show_message(message) for message in found[: page.limit]],
-        limit=page.limit,
-        more=len(found) > page.limit,
-        path=("staff", staff_id, "messages"),
-    )
+    return make_page(call, await call.services.database.read(read), query, MESSAGE.show)
 
 
-async def show(request: Request) -> Response:
+@endpoints.get("/messages/{message_id}", response=MESSAGE.model, etag=True)
+async def show(call: Call) -> dict[str, Any]:
     """One message."""
-    service, user_id = await get_caller(request)
-    staff_id, message_id = request.path_params["staff_id"], request.path_params["message_id"]
-    message = await service.database.read(
+    staff_id, user_id, message_id = call.param("staff_id"), call.user_id, call.param("message_id")
+    message = await call.services.database.read(
         lambda conn: conversations.get_message(conn, staff.find_scope(conn, staff_id, user_id), message_id)
     )
-    return respond_fresh(request, show_message(message))
+    return MESSAGE.show(message)
 
 
-async def show_context(request: Request) -> Response:
+@endpoints.get("/messages/{message_id}/context", response=Context)
+async def show_context(call: Call) -> dict[str, Any]:
     """What a reply was built from, and what was left out and why."""
-    service, user_id = await get_caller(request)
-    staff_id, message_id = request.path_params["staff_id"], request.path_params["message_id"]
-    return respond_json(
-        await service.database.read(
-            lambda conn: contexts.load_record(conn, staff.find_scope(conn, staff_id, user_id), message_id)
-        )
+    staff_id, user_id, message_id = call.param("staff_id"), call.user_id, call.param("message_id")
+    return await call.services.database.read(
+        lambda conn: contexts.load_record(conn, staff.find_scope(conn, staff_id, user_id), message_id)
     )
 
 
-async def try_context(request: Request) -> Response:
+@endpoints.post("/context", response=Context)
+async def try_context(call: Call, body: NewMessage) -> dict[str, Any]:
     """A dry run: what a reply to this would be built from. Nothing is stored."""
-    service, user_id = await get_caller(request)
-    body = await read_body(request, NewMessage)
-    staff_id = request.path_params["staff_id"]
-    return respond_json(
-        await service.pipeline.builder.preview_context(staff_id, user_id, body.conversation_id, body.content)
+    return await call.services.pipeline.builder.preview_context(
+        call.param("staff_id"), call.user_id, body.conversation_id, body.content
     )
 
 
-async def delete(request: Request) -> Response:
+@endpoints.delete("/messages/{message_id}", problems=[409])
+async def delete(call: Call) -> None:
     """Erase a message, its replies, and what was learned from them."""
-    service, user_id = await get_caller(request)
-    staff_id, message_id = request.path_params["staff_id"], request.path_params["message_id"]
+    staff_id, user_id, message_id = call.param("staff_id"), call.user_id, call.param("message_id")
 
     def erase(tx: Connection) -> None:
         scope = staff.find_scope(tx, staff_id, user_id)
-        service.learning.forget_message(tx, scope, message_id)
+        call.services.learning.forget_message(tx, scope, message_id)
 
-    await service.database.write(erase)
-    return Response(status_code=204)
+    await call.services.database.write(erase)
 
 
-async def give_feedback(request: Request) -> Response:
-    """Keep what the user thought of a reply; the last word counts."""
-    service, user_id = await get_caller(request)
-    staff_id, message_id = request.path_params["staff_id"], request.path_params["message_id"]
-    body = await read_body(request, Feedback)
-    message = await service.database.write(
+@endpoints.post("/messages/{message_id}/feedback", response=MESSAGE.model)
+async def give_feedback(call: Call, body: Feedback) -> dict[str, Any]:
+    """Keep what the user thought of a reply; a later rating replaces it."""
+    staff_id, user_id, message_id = call.param("staff_id"), call.user_id, call.param("message_id")
+    message = await call.services.database.write(
         lambda tx: conversations.set_feedback(
             tx, staff.find_scope(tx, staff_id, user_id), message_id, rating=body.rating, comment=body.comment
         )
     )
-    return respond_json(show_message(message))
+    return MESSAGE.show(message)
 
 
 # ── parts of a request ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _read_key(request: Request) -> str | None:
-    key = request.headers.get("idempotency-key")
+def _read_key(call: Call) -> str | None:
+    key = call.request.headers.get("idempotency-key")
     if key is not None and not 1 <= len(key) <= 255:
         raise BadRequest("Idempotency-Key must have 1 to 255 characters.")
     return key
@@ -219,7 +188,3 @@ def _hash(body: NewMessage, key: str | None) -> bytes:
         return b""
     asked = body.model_dump(include={"content", "conversation_id", "webhook_url"}, exclude_none=True)
     return hashlib.sha256(orjson.dumps(asked, option=orjson.OPT_SORT_KEYS)).digest()
-
-
-def _wants_status(request: Request) -> bool:
-    return "status" in request.query_params.get("events", "").split(",")

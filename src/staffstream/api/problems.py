@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 problem details, and the edge of the app where every exception ends.
+"""Errors as RFC 9457 problem details, and the outermost middleware, where every exception ends.
 
 No text of an exception reaches a client: an error of our own tree brings its own words, anything else becomes a plain
 500 under a request id that finds the traceback in the log.
@@ -79,14 +79,14 @@ def _list_methods(request: Request) -> list[str]:
     return sorted({method for route in matching for method in getattr(route, "methods", None) or ()})
 
 
-class RequestBoundary:
-    """Outermost: gives each request an id, answers it with X-Request-Id, lets in what the gate lets in, and turns what
-    nobody caught into a 500.
+class RequestMiddleware:
+    """The outermost middleware: gives each request an id, which the answer has as X-Request-Id, checks its host and
+    origin, and turns what nobody caught into a 500.
     """
 
-    def __init__(self, app: ASGIApp, gate: HostCheck) -> None:
+    def __init__(self, app: ASGIApp, host_check: HostCheck) -> None:
         self.app = app
-        self._gate = gate
+        self._host_check = host_check
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -117,7 +117,7 @@ class RequestBoundary:
             await send(message)
 
         try:
-            self._gate.check(scope)
+            self._host_check.check(scope)
             await self.app(scope, receive, send_with_id)
         except Forbidden as error:
             await _answer(scope, error)(scope, receive, send_with_id)

@@ -1,7 +1,7 @@
 """How much one caller may ask of the server: requests in a minute, open streams, and all streams together.
 
-Counted in memory, by key or by the user that a host names: what a server without keys counts would be everybody at
-once. What a day may cost is counted in the database, by spending.py.
+Counted in memory, by key or by the user that a host names. A server without keys counts all streams together only:
+its callers are one user. What a day may cost is counted in the database, by spending.py.
 """
 
 import contextlib
@@ -23,28 +23,33 @@ class RateLimits:
         self._requests: Counter[str] = Counter()
         self._minute = 0
 
-    def count_request(self, holder: str) -> None:
+    def count_request(self, name: str) -> None:
         """Note a request. Raises TooManyRequests, with the seconds until the next minute begins."""
         minute, second = divmod(self._clock(), 60)
         if minute != self._minute:
             self._minute = int(minute)
             self._requests.clear()
-        self._requests[holder] += 1
-        if 0 < self._settings.requests_per_minute < self._requests[holder]:
+        self._requests[name] += 1
+        if 0 < self._settings.requests_per_minute < self._requests[name]:
             raise TooManyRequests(retry_after_s=60 - second)
 
+    @property
+    def open_streams(self) -> int:
+        """How many streams are open, of all callers together."""
+        return self._streams.total()
+
     @contextlib.contextmanager
-    def hold_stream(self, holder: str | None) -> Iterator[None]:
+    def count_stream(self, name: str | None) -> Iterator[None]:
         """A stream is open within the block. Raises TooManyStreams instead when one more would be too many."""
         settings = self._settings
-        if 0 < settings.streams <= self._streams.total():
+        if 0 < settings.streams <= self.open_streams:
             raise TooManyStreams("The server has as many open streams as it may have. Try again soon.")
-        if holder and 0 < settings.streams_per_key <= self._streams[holder]:
+        if name and 0 < settings.streams_per_key <= self._streams[name]:
             raise TooManyStreams
-        self._streams[holder] += 1
+        self._streams[name] += 1
         try:
             yield
         finally:
-            self._streams[holder] -= 1
-            if not self._streams[holder]:
-                del self._streams[holder]
+            self._streams[name] -= 1
+            if not self._streams[name]:
+                del self._streams[name]

@@ -2,14 +2,14 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, TypeVar
 
 import orjson
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from starlette.requests import ClientDisconnect, Request
 
-from staffstream.api.auth import get_service
+from staffstream.api.auth import get_services
 from staffstream.domain import clean_text
 from staffstream.errors import (
     BadRequest,
@@ -22,6 +22,7 @@ from staffstream.errors import (
 )
 
 T = TypeVar("T")
+Q = TypeVar("Q", bound=BaseModel)
 
 _MOST_NESTED = 32
 _MOST_VALUES = 50_000  # the largest import of a conversation has 20,000
@@ -30,18 +31,15 @@ _MOST_BRACKETS = 1_000_000  # in text too, where there are never so many; each e
 _MOST_DISCARDED_BYTES = 16 * 1024 * 1024
 
 
-async def read_body(
-    request: Request, shape: type[T] | TypeAdapter[T], *, limit_bytes: int | None = None, empty: T | None = None
-) -> T:
+async def read_body(request: Request, shape: TypeAdapter[T], *, limit_bytes: int, empty: T | None = None) -> T:
     """The body as a value of the shape, `empty` for none. Raises a 4xx of our tree; an absent content type counts as
     JSON.
     """
-    settings = get_service(request).settings
     chunks = request.stream()
     try:
-        async with asyncio.timeout(settings.body_timeout_s):
+        async with asyncio.timeout(get_services(request).settings.body_timeout_s):
             try:
-                data = await _collect(request, chunks, limit_bytes or settings.max_body_bytes)
+                data = await _collect(request, chunks, limit_bytes)
             except StaffstreamError:
                 await _discard_rest(request, chunks)
                 raise
@@ -56,7 +54,7 @@ async def read_body(
         raise TooLarge("The body holds too many lists and objects.")
     value = parse_json(data)
     _check_size(value)
-    return validate(shape, value)
+    return _validate(shape.validate_python, value)
 
 
 def _check_media_type(request: Request) -> None:
@@ -138,13 +136,10 @@ def _clean(value: Any) -> Any:
     return value
 
 
-def validate(shape: type[T] | TypeAdapter[T], value: Any) -> T:
-    """The value in its shape. Raises Invalid with one entry a mistake: a JSON pointer and what is expected there."""
+def _validate(check: Callable[[Any], T], value: Any) -> T:
+    """The checked value. Raises Invalid with one entry a mistake: a JSON pointer and what is expected there."""
     try:
-        if isinstance(shape, TypeAdapter):
-            return shape.validate_python(value)
-        assert issubclass(shape, BaseModel)
-        return shape.model_validate(value)
+        return check(value)
     except ValidationError as error:
         found = error.errors(include_url=False, include_context=False, include_input=False)
         raise _describe_mistakes([(e["loc"], e["msg"].removeprefix("Value error, ")) for e in found]) from None
@@ -161,7 +156,7 @@ def _write_pointer(place: tuple[int | str, ...]) -> str:
     return "".join("/" + str(part)[:64].replace("~", "~0").replace("/", "~1") for part in place)
 
 
-def read_query(request: Request, shape: type[T]) -> T:
+def read_query(request: Request, shape: type[Q]) -> Q:
     """The query parameters in their shape; ones it does not know are ignored. Raises Invalid."""
     values: Mapping[str, str] = request.query_params
-    return validate(shape, {name: clean_text(value) for name, value in values.items()})
+    return _validate(shape.model_validate, {name: clean_text(value) for name, value in values.items()})

@@ -1,9 +1,8 @@
-"""The JSON that clients send, as pydantic models, and the domain's values as the JSON that clients get
-(response_models.py).
-"""
+"""The JSON that clients send: bodies and queries, as pydantic models, by resource."""
 
 import base64
 import binascii
+import uuid
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -17,20 +16,9 @@ from pydantic import (
     StrictStr,
 )
 
-from staffstream.api import response_models
-from staffstream.domain import Conversation, Message, Role, Run, Staff, format_time, parse_time
-from staffstream.storage.deliveries import Delivery
-from staffstream.storage.jobs import Job, JobKind, JobState
-from staffstream.storage.keys import ApiKey
-
-Json = dict[str, Any]
-
-
-def show_value(value: object, shape: Any) -> Json:
-    """The attributes of a value that the shape of an answer names; one that it may lack is left out when it is None."""
-    shown = {name: getattr(value, name, None) for name in shape.__annotations__}
-    return {name: item for name, item in shown.items() if item is not None or name in shape.__required_keys__}
-
+from staffstream.domain import MultitaskStrategy, Role, format_time, parse_time
+from staffstream.storage.jobs import JobKind, JobState
+from staffstream.storage.memories import MemoryKind
 
 # ── parts ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -62,6 +50,14 @@ def _check_rating(rating: int) -> int:
     return rating
 
 
+def _check_before(before: str) -> str:
+    try:
+        uuid.UUID(before)
+    except ValueError:
+        raise ValueError("must be the id of an entry of this list") from None
+    return before
+
+
 def _check_secret(secret: str) -> str:
     try:
         raw = base64.b64decode(secret.removeprefix("whsec_"), validate=True)
@@ -91,7 +87,12 @@ Time = Annotated[str, BeforeValidator(_read_time), Field(json_schema_extra={"for
 Rating = Annotated[StrictInt, AfterValidator(_check_rating), Field(json_schema_extra={"enum": [1, -1]})]
 # a Literal[1] would take true
 Id = Annotated[StrictStr, Field(max_length=64)]
-Strategy = Literal["reject", "enqueue", "interrupt"]
+Before = Annotated[StrictStr, AfterValidator(_check_before), Field(json_schema_extra={"format": "uuid"})]
+
+
+def _drop_defaults(schema: dict[str, Any]) -> None:
+    for described in schema.get("properties", {}).values():
+        described.pop("default", None)
 
 
 class Body(BaseModel):
@@ -100,32 +101,40 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+class Changes(Body):
+    """The body of a PATCH: absent fields stay. A default marks a field that may be absent, and is not described."""
+
+    model_config = ConfigDict(json_schema_extra=_drop_defaults)
+
+
+class Page(BaseModel):
+    """The query of a list that is read in pages; `before` is the last id of the page before."""
+
+    limit: Annotated[int, Field(ge=1, le=200)] = 50
+    before: Before | None = None
+
+
 # ── staff ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class StaffChanges(Body):
+class StaffChanges(Changes):
     """What PATCH may change; absent fields stay."""
 
-    name: Name | None = None
-    role: ShortText | None = None
-    persona: Annotated[StrictStr, Field(max_length=100_000)] | None = None
+    name: Name = ""
+    role: ShortText = ""
+    persona: Annotated[StrictStr, Field(max_length=100_000)] = ""
     model: Annotated[StrictStr, Field(min_length=1, max_length=200)] | None = None
     context_budget_tokens: Annotated[StrictInt, Field(ge=200, le=1_000_000)] | None = None
     max_output_tokens: Annotated[StrictInt, Field(ge=1, le=128_000)] | None = None
     webhook_url: Url | None = None
-    webhook_secret: Secret | None = None
-    memory_enabled: StrictBool | None = None
+    webhook_secret: Secret = ""
+    memory_enabled: StrictBool = True
 
 
 class NewStaff(StaffChanges):
     """A staff member to make. The webhook secret is made if absent."""
 
     name: Name
-
-
-def show_staff(staff: Staff) -> Json:
-    """A staff member, without its secrets."""
-    return show_value(staff, response_models.Staff)
 
 
 # ── messages and runs ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -136,7 +145,7 @@ class NewMessage(Body):
 
     content: Text
     conversation_id: Id | None = None
-    multitask_strategy: Strategy | None = None
+    multitask_strategy: MultitaskStrategy | None = None
 
 
 class NewAsyncMessage(NewMessage):
@@ -148,7 +157,7 @@ class NewAsyncMessage(NewMessage):
 class Regeneration(Body):
     """How to ask again."""
 
-    multitask_strategy: Strategy | None = None
+    multitask_strategy: MultitaskStrategy | None = None
 
 
 class Feedback(Body):
@@ -163,6 +172,10 @@ class StreamQuery(BaseModel):
 
     events: str = ""
 
+    @property
+    def wants_status(self) -> bool:
+        return "status" in self.events.split(",")
+
 
 class JoinQuery(StreamQuery):
     """The query of joining one; Last-Event-ID goes before `after`."""
@@ -170,29 +183,10 @@ class JoinQuery(StreamQuery):
     after: str = ""
 
 
-class MessagePage(BaseModel):
+class MessagePage(Page):
     """The query of a list of messages."""
 
     conversation_id: str | None = None
-    limit: Annotated[int, Field(ge=1, le=200)] = 50
-    before: str | None = None
-
-
-class Page(BaseModel):
-    """The query of a list."""
-
-    limit: Annotated[int, Field(ge=1, le=200)] = 50
-    before: str | None = None
-
-
-def show_message(message: Message) -> Json:
-    """A message; what it does not have is absent."""
-    return show_value(message, response_models.Message)
-
-
-def show_run(run: Run, text: str) -> Json:
-    """A run and what it has said so far; `cursor` goes with `partial_text`."""
-    return show_value(run, response_models.Run) | {"partial_text": text, "cursor": len(text)}
 
 
 # ── deliveries and jobs ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -203,16 +197,6 @@ class JobPage(Page):
 
     state: JobState | None = None
     kind: JobKind | None = None
-
-
-def show_delivery(delivery: Delivery) -> Json:
-    """A delivery with its attempts; `id` is the `webhook-id` that its receiver sees."""
-    return show_value(delivery, response_models.Delivery)
-
-
-def show_job(job: Job) -> Json:
-    """A job; `due_at` is null while it runs and once it is dead."""
-    return show_value(job, response_models.Job) | {"due_at": job.due_at if job.state == "due" else None}
 
 
 # ── conversations ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -226,22 +210,60 @@ class PastMessage(Body):
     created_at: Time
 
 
-class ConversationChanges(Body):
+class ConversationChanges(Changes):
     """What PATCH may change; absent fields stay."""
+
+    title: ShortText = ""
+    user_name: ShortText = ""
+
+
+class NewConversation(Body):
+    """A conversation to make, with past messages to import in order."""
 
     title: ShortText | None = None
     user_name: ShortText | None = None
-
-
-class NewConversation(ConversationChanges):
-    """A conversation to make, with past messages to import in order."""
-
     messages: Annotated[list[PastMessage], Field(max_length=5000)] = []
 
 
-def show_conversation(conversation: Conversation) -> Json:
-    """A conversation."""
-    return show_value(conversation, response_models.Conversation)
+# ── memories and the graph ───────────────────────────────────────────────────────────────────────────────────────────
+
+MemoryText = Annotated[Text, Field(max_length=20_000)]
+
+
+class MemoryInput(Body):
+    """A memory that a client tells: learnt at once."""
+
+    text: MemoryText
+    kind: MemoryKind = "fact"
+    occurred_at: Time | None = None
+
+
+MemoryInputs = MemoryInput | Annotated[list[MemoryInput], Field(min_length=1, max_length=1000)]
+
+
+class MemoryChanges(Changes):
+    """What PATCH may change: text and occurred_at make a new memory in this one's place."""
+
+    text: MemoryText = ""
+    occurred_at: Time = ""
+    pinned: StrictBool = False
+    importance: Annotated[float, Field(ge=0, le=1)] = 0.5
+
+
+class MemoryPage(Page):
+    """The query of a list of memories; `deleted=true` lists the tombstones."""
+
+    query: Annotated[StrictStr, Field(max_length=20_000)] | None = None
+    kind: MemoryKind | None = None
+    deleted: bool = False
+
+
+class GraphQuery(BaseModel):
+    """What part of the graph to show; `ended=true` adds what was true once."""
+
+    entity: Annotated[StrictStr, Field(max_length=500)] | None = None
+    depth: Annotated[int, Field(ge=1, le=3)] = 1
+    ended: bool = False
 
 
 # ── keys ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -253,8 +275,3 @@ class NewKey(Body):
     name: Name
     user_id: Name | None = None
     role: Role | None = None
-
-
-def show_key(key: ApiKey) -> Json:
-    """A key without its secret."""
-    return show_value(key, response_models.Key)

@@ -1,19 +1,23 @@
-"""The JSON that the server sends, as typed dictionaries: answers are made by them, and /openapi.json describes them."""
+"""The JSON that the server sends, as /openapi.json describes it. Values of the domain are shown by a view; the rest are
+typed dictionaries.
+"""
 
 from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
-from staffstream.domain import MessageStatus, MessageType, Mode, Role, RunState
-from staffstream.storage.jobs import JobKind, JobState
+from staffstream import domain
+from staffstream.api.views import Id, Json, Time, View
+from staffstream.domain import Mode, RunFailure
+from staffstream.storage import deliveries, graph, jobs, keys, memories
 
-Id = Annotated[str, Field(json_schema_extra={"format": "uuid"})]
-Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 Usage = Annotated[dict[str, Any], Field(description="Token counts by name, as Claude reports them.")]
 
-
 _exactly = with_config(ConfigDict(extra="forbid", use_attribute_docstrings=True))
+
+
+# ── the system ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @_exactly
@@ -55,30 +59,61 @@ class Problem(TypedDict):
     errors: NotRequired[list[Mistake]]
 
 
+JOB = View(
+    "Job",
+    jobs.Job,
+    "id kind subject state attempts last_error created_at",
+    added={"due_at": Time | None},
+    doc="A piece of background work. `due_at` is null while it runs and once it is dead.",
+)
+KEY = View(
+    "Key",
+    keys.ApiKey,
+    "id name user_id role prefix created_at last_used_at revoked_at",
+    doc="An API key without its secret.",
+)
+NEW_KEY = KEY.extend("NewKeyResponse", {"key": str}, "An API key, with its text for the only time.")
+
+
+def show_job(job: jobs.Job) -> Json:
+    """A job; `due_at` is null while it runs and once it is dead."""
+    return JOB.show(job, due_at=job.due_at if job.state == "due" else None)
+
+
+# ── staff ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+STAFF = View(
+    "Staff",
+    domain.Staff,
+    "id name role persona model context_budget_tokens max_output_tokens webhook_url webhook_disabled_at memory_enabled"
+    " created_at updated_at",
+)
+NEW_STAFF = STAFF.extend(
+    "NewStaffResponse", {"webhook_secret": str}, "A staff member, with its webhook secret for the only time."
+)
+
+
 @_exactly
-class Staff(TypedDict):
-    """An AI persona. A null model, budget or output limit means the server's own."""
+class ModeResponse(TypedDict):
+    """Which mode a user's client is to take, and the path to post messages to."""
 
-    id: Id
-    name: str
-    role: str
-    persona: str
-    model: str | None
-    context_budget_tokens: int | None
-    max_output_tokens: int | None
-    webhook_url: str | None
-    webhook_disabled_at: Time | None
-    """Since when nothing is delivered, because the receiver answered 410."""
-    memory_enabled: bool
-    created_at: Time
-    updated_at: Time
+    mode: Mode
+    path: str
 
 
-@_exactly
-class NewStaffResponse(Staff):
-    """A staff member, with its webhook secret for the only time."""
+# ── conversations, messages and runs ─────────────────────────────────────────────────────────────────────────────────
 
-    webhook_secret: str
+CONVERSATION = View(
+    "Conversation",
+    domain.Conversation,
+    "id staff_id title user_name is_default created_at updated_at",
+    doc="A thread of messages.",
+)
+NEW_CONVERSATION = CONVERSATION.extend(
+    "NewConversationResponse",
+    {"message_ids": list[Id]},
+    "A conversation, with the ids of the messages that were imported, in order.",
+)
 
 
 @_exactly
@@ -89,22 +124,14 @@ class FeedbackGiven(TypedDict):
     comment: str | None
 
 
-@_exactly
-class Message(TypedDict):
-    """One finished turn of one side; what it does not have is absent."""
-
-    id: Id
-    staff_id: Id
-    conversation_id: Id
-    message_type: MessageType
-    content: str
-    status: MessageStatus
-    created_at: Time
-    reply_to: NotRequired[Id]
-    model: NotRequired[str]
-    stop_reason: NotRequired[str]
-    usage: NotRequired[Usage]
-    feedback: NotRequired[FeedbackGiven]
+MESSAGE = View(
+    "Message",
+    domain.Message,
+    "id staff_id conversation_id message_type content status created_at",
+    optional="reply_to model stop_reason usage feedback",
+    types={"reply_to": Id, "usage": Usage, "feedback": FeedbackGiven},
+    doc="One finished turn of one side; what it does not have is absent.",
+)
 
 
 @_exactly
@@ -118,128 +145,21 @@ class Accepted(TypedDict):
     status: Literal["queued"]
 
 
-@_exactly
-class Failure(TypedDict):
-    """Why a run failed."""
-
-    code: str
-    detail: str
-    retryable: bool
-
-
-@_exactly
-class Run(TypedDict):
-    """The making of one reply; `cursor` goes with `partial_text`."""
-
-    id: Id
-    staff_id: Id
-    conversation_id: Id
-    user_message_id: Id
-    mode: Mode
-    state: RunState
-    partial_text: str
-    cursor: int
-    message_id: Id | None
-    created_at: Time
-    building_at: Time | None
-    streaming_at: Time | None
-    first_token_at: Time | None
-    finished_at: Time | None
-    error: NotRequired[Failure]
-    model: NotRequired[str]
-    stop_reason: NotRequired[str]
-    usage: NotRequired[Usage]
+RUN = View(
+    "Run",
+    domain.Run,
+    "id staff_id conversation_id user_message_id mode state message_id created_at building_at streaming_at"
+    " first_token_at finished_at",
+    optional="error model stop_reason usage",
+    added={"partial_text": str, "cursor": int},
+    types={"usage": Usage},
+    doc="The making of one reply; `cursor` goes with `partial_text`.",
+)
 
 
-@_exactly
-class Conversation(TypedDict):
-    """A thread of messages."""
-
-    id: Id
-    staff_id: Id
-    title: str
-    user_name: str
-    is_default: bool
-    created_at: Time
-    updated_at: Time
-
-
-@_exactly
-class NewConversationResponse(Conversation):
-    """A conversation, with the ids of the messages that were imported, in order."""
-
-    message_ids: list[Id]
-
-
-@_exactly
-class Memory(TypedDict):
-    """Something remembered, true from `valid_from` to `valid_to`."""
-
-    id: Id
-    kind: Literal["fact", "episode"]
-    text: str
-    subject: str | None
-    predicate: str | None
-    object: str | None
-    category: str | None
-    quote: str | None
-    importance: float
-    pinned: bool
-    states_relation: bool
-    speaker: str
-    conversation_id: Id | None
-    source_message_id: Id | None
-    occurred_at: Time
-    valid_from: Time
-    valid_to: Time | None
-    superseded_by: Id | None
-    reinforced_at: Time | None
-    reinforcements: int
-    deleted_at: Time | None
-    created_at: Time
-    score: NotRequired[float]
-    """Of a search: best first."""
-
-
-@_exactly
-class MemoryWhole(Memory):
-    """A memory with every form it has had, oldest first, and the message it came from."""
-
-    history: list[Memory]
-    source_message: Message | None
-
-
-@_exactly
-class Node(TypedDict):
-    """An entity with all its names, folded."""
-
-    id: Id
-    name: str
-    type: str
-    aliases: list[str]
-
-
-@_exactly
-class RequestBoundary(TypedDict):
-    """A relation between two nodes."""
-
-    id: Id
-    source: Id
-    target: Id
-    predicate: str
-    text: str
-    valid_from: Time
-    valid_to: Time | None
-    memory_id: Id | None
-    source_message_id: Id | None
-
-
-@_exactly
-class Graph(TypedDict):
-    """Entities and what is known between them."""
-
-    nodes: list[Node]
-    edges: list[RequestBoundary]
+def show_run(run: domain.Run, text: str) -> Json:
+    """A run and its text so far; `cursor` goes with `partial_text`."""
+    return RUN.show(run, partial_text=text, cursor=len(text))
 
 
 @_exactly
@@ -264,81 +184,97 @@ class Context(TypedDict):
     notes: list[str]
 
 
-@_exactly
-class ModeResponse(TypedDict):
-    """Which mode a user's client is to take, and the path to post messages to."""
+# ── memories and the graph ───────────────────────────────────────────────────────────────────────────────────────────
 
-    mode: Mode
-    path: str
+MEMORY = View(
+    "Memory",
+    memories.Memory,
+    "id kind text subject predicate object category quote importance pinned states_relation speaker conversation_id"
+    " source_message_id occurred_at valid_from valid_to superseded_by reinforced_at reinforcements deleted_at"
+    " created_at",
+    added={"score": NotRequired[Annotated[float, Field(description="Of a search: best first.")]]},
+    types={"superseded_by": Id | None},
+    doc="Something remembered, true from `valid_from` to `valid_to`.",
+)
+MEMORY_WHOLE = MEMORY.extend(
+    "MemoryWhole",
+    {"history": MEMORY.models, "source_message": MESSAGE.model | None},
+    "A memory with every form it has had, oldest first, and the message it came from.",
+)
 
 
-@_exactly
-class Attempt(TypedDict):
-    """One try at delivering; `status` is the receiver's, `error` a code of ours."""
-
-    number: int
-    started_at: Time
-    duration_ms: int
-    status: int | None
-    error: str | None
-
-
-@_exactly
-class Delivery(TypedDict):
-    """One event for one URL; the id is the `webhook-id` of every attempt."""
-
-    id: Id
-    staff_id: Id
-    run_id: Id
-    event: Literal["message.completed", "message.failed"]
-    url: str
-    state: Literal["pending", "delivered", "failed"]
-    created_at: Time
-    delivered_at: Time | None
-    next_attempt_at: Time | None
-    attempts: list[Attempt]
+def show_memory_whole(memory: memories.Memory, history: list[memories.Memory], source: domain.Message | None) -> Json:
+    """A memory with every form it has had, oldest first, and the message it came from."""
+    return MEMORY_WHOLE.show(
+        memory,
+        history=[MEMORY.show(form) for form in history],
+        source_message=MESSAGE.show(source) if source else None,
+    )
 
 
 @_exactly
-class DeliveryWhole(Delivery):
-    """A delivery with the body as it is sent."""
-
-    body: str
-
-
-@_exactly
-class Job(TypedDict):
-    """A piece of background work."""
-
-    id: Id
-    kind: JobKind
-    subject: str
-    state: JobState
-    attempts: int
-    due_at: Time | None
-    last_error: str | None
-    created_at: Time
-
-
-@_exactly
-class Key(TypedDict):
-    """An API key without its secret."""
+class Node(TypedDict):
+    """An entity with all its names, folded."""
 
     id: Id
     name: str
-    user_id: str
-    role: Role
-    prefix: str
-    created_at: Time
-    last_used_at: Time | None
-    revoked_at: Time | None
+    type: str
+    aliases: list[str]
 
 
 @_exactly
-class NewKeyResponse(Key):
-    """An API key, with its text for the only time."""
+class Edge(TypedDict):
+    """A relation between two nodes."""
 
-    key: str
+    id: Id
+    source: Id
+    target: Id
+    predicate: str
+    text: str
+    valid_from: Time
+    valid_to: Time | None
+    memory_id: Id | None
+    source_message_id: Id | None
+
+
+@_exactly
+class Graph(TypedDict):
+    """Entities and what is known between them."""
+
+    nodes: list[Node]
+    edges: list[Edge]
+
+
+def show_entity(entity: graph.Entity, names: list[str]) -> Node:
+    """An entity with all its names, folded."""
+    return {"id": entity.id, "name": entity.name, "type": entity.type, "aliases": names}
+
+
+def show_relation(relation: graph.Relation) -> Edge:
+    """A relation as an edge between two nodes' ids."""
+    return {
+        "id": relation.id,
+        "source": relation.subject.id,
+        "target": relation.object.id,
+        "predicate": relation.predicate,
+        "text": relation.line,
+        "valid_from": relation.valid_from,
+        "valid_to": relation.valid_to,
+        "memory_id": relation.memory_id,
+        "source_message_id": relation.source_message_id,
+    }
+
+
+# ── deliveries ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+DELIVERY = View(
+    "Delivery",
+    deliveries.Delivery,
+    "id staff_id run_id event url state created_at delivered_at next_attempt_at attempts",
+    types={"event": Literal["message.completed", "message.failed"]},
+    doc="One event for one URL; the id is the `webhook-id` of every attempt.",
+)
+DELIVERY_WHOLE = DELIVERY.extend("DeliveryWhole", {"body": str}, "A delivery with the body as it is sent.")
 
 
 # ── events ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -354,7 +290,7 @@ class TokenEvent(TypedDict):
 
 @_exactly
 class DoneEvent(TypedDict):
-    """The reply is whole and saved, or was cancelled; `message_id` is null if nothing had been said."""
+    """The reply is whole and saved, or was cancelled; `message_id` is null if it had no text."""
 
     type: Literal["done"]
     message_id: Id | None
@@ -395,7 +331,7 @@ class RunEnd(TypedDict):
     in_reply_to: Id
     status: Literal["complete", "cancelled", "interrupted"]
     content: NotRequired[str]
-    error: NotRequired[Failure]
+    error: NotRequired[RunFailure]
 
 
 @_exactly
@@ -405,3 +341,6 @@ class WebhookEvent(TypedDict):
     type: Literal["message.completed", "message.failed"]
     timestamp: Time
     data: RunEnd
+
+
+EVENTS = (TokenEvent, DoneEvent, ErrorEvent, StatusEvent)

@@ -1,18 +1,18 @@
 """`/staff/{staff_id}/mode`: which of the two modes a user is to take while a client moves from polling to the stream.
 
-The choice hangs on the user's id alone, so it is the same in every session and for every staff member, and a user who
+The choice depends on the user's id alone, so it is the same in every session and for every staff member, and a user who
 was sent to the stream stays there while the share grows.
 """
 
 import hashlib
+from typing import Any
 
-from starlette.requests import Request
-from starlette.responses import Response
-
-from staffstream.api.auth import get_caller, write_path
-from staffstream.api.json_responses import respond_json
+from staffstream.api.endpoints import Call, Endpoints
+from staffstream.api.response_models import ModeResponse
 from staffstream.domain import Mode
 from staffstream.storage import staff
+
+endpoints = Endpoints("rollout")
 
 
 def choose_mode(user_id: str, stream_share: float) -> Mode:
@@ -21,11 +21,11 @@ def choose_mode(user_id: str, stream_share: float) -> Mode:
     return "stream" if place < stream_share else "async"
 
 
-async def show(request: Request) -> Response:
+@endpoints.get("/api/v1/staff/{staff_id}/mode", response=ModeResponse)
+async def show(call: Call) -> dict[str, Any]:
     """The caller's mode, and the path to post messages to."""
-    service, user_id = await get_caller(request)
-    staff_id = request.path_params["staff_id"]
-    await service.database.read(lambda conn: staff.get_staff(conn, staff_id))
-    mode = choose_mode(user_id, service.settings.stream_share)
+    staff_id = call.param("staff_id")
+    await call.services.database.read(lambda conn: staff.get_staff(conn, staff_id))
+    mode = choose_mode(call.user_id, call.services.settings.stream_share)
     path = ("messages", "stream") if mode == "stream" else ("messages",)
-    return respond_json({"mode": mode, "path": write_path(request, "staff", staff_id, *path)})
+    return {"mode": mode, "path": call.write_path("staff", staff_id, *path)}

@@ -1,69 +1,53 @@
 """`/staff`: making, listing, changing and erasing staff members."""
 
-from starlette.requests import Request
-from starlette.responses import Response
+from typing import Any
 
-from staffstream.api.auth import get_admin, get_caller, write_path
-from staffstream.api.json_responses import respond_json
-from staffstream.api.request_body import read_body
-from staffstream.api.request_models import NewStaff, StaffChanges, show_staff
-from staffstream.errors import Invalid
+from staffstream.api.endpoints import Answer, Call, Endpoints
+from staffstream.api.request_models import NewStaff, StaffChanges
+from staffstream.api.response_models import NEW_STAFF, STAFF
 from staffstream.storage import staff
 
-_NOT_NULLABLE = ("name", "role", "persona", "memory_enabled", "webhook_secret")
+endpoints = Endpoints("staff", "/api/v1/staff")
 
 
-async def create(request: Request) -> Response:
+@endpoints.post("", access="admin", status=201, response=NEW_STAFF.model, sends=["Location"])
+async def create(call: Call, body: NewStaff) -> Answer:
     """Make a staff member. The webhook secret is in this answer only."""
-    service, _ = await get_admin(request)
-    fields = (await read_body(request, NewStaff)).model_dump(exclude_unset=True)
-    _check_nulls(fields)
+    fields = body.model_dump(exclude_unset=True)
     secret = fields.pop("webhook_secret", None)
-    made = await service.database.write(lambda tx: staff.create_staff(tx, fields, webhook_secret=secret))
-    return respond_json(
-        show_staff(made) | {"webhook_secret": made.webhook_secrets[0]},
-        201,
-        {"Location": write_path(request, "staff", made.id)},
+    made = await call.services.database.write(lambda tx: staff.create_staff(tx, fields, webhook_secret=secret))
+    shown = NEW_STAFF.show(made, webhook_secret=made.webhook_secrets[0])
+    return Answer(shown, {"Location": call.write_path("staff", made.id)})
+
+
+@endpoints.get("", response=STAFF.models)
+async def list_all(call: Call) -> list[dict[str, Any]]:
+    """All staff members, oldest first."""
+    return [STAFF.show(member) for member in await call.services.database.read(staff.list_staff)]
+
+
+@endpoints.get("/{staff_id}", response=STAFF.model)
+async def show(call: Call) -> dict[str, Any]:
+    """One staff member."""
+    staff_id = call.param("staff_id")
+    return STAFF.show(await call.services.database.read(lambda conn: staff.get_staff(conn, staff_id)))
+
+
+@endpoints.patch("/{staff_id}", access="admin", response=STAFF.model)
+async def update(call: Call, body: StaffChanges) -> dict[str, Any]:
+    """Change the fields that the body names."""
+    staff_id = call.param("staff_id")
+    changes = body.model_dump(exclude_unset=True)
+    secret = changes.pop("webhook_secret", None)
+    return STAFF.show(
+        await call.services.database.write(lambda tx: staff.update_staff(tx, staff_id, changes, webhook_secret=secret))
     )
 
 
-async def list_all(request: Request) -> Response:
-    """All staff members, oldest first."""
-    service, _ = await get_caller(request)
-    return respond_json([show_staff(member) for member in await service.database.read(staff.list_staff)])
-
-
-async def show(request: Request) -> Response:
-    """One staff member."""
-    service, _ = await get_caller(request)
-    staff_id = request.path_params["staff_id"]
-    return respond_json(show_staff(await service.database.read(lambda conn: staff.get_staff(conn, staff_id))))
-
-
-async def update(request: Request) -> Response:
-    """Change the fields that the body names."""
-    service, _ = await get_admin(request)
-    staff_id = request.path_params["staff_id"]
-    changes = (await read_body(request, StaffChanges)).model_dump(exclude_unset=True)
-    _check_nulls(changes)
-    secret = changes.pop("webhook_secret", None)
-    changed = await service.database.write(lambda tx: staff.update_staff(tx, staff_id, changes, webhook_secret=secret))
-    return respond_json(show_staff(changed))
-
-
-async def delete(request: Request) -> Response:
+@endpoints.delete("/{staff_id}", access="admin")
+async def delete(call: Call) -> None:
     """Erase a staff member and all that it holds; runs that are being made are stopped first."""
-    service, _ = await get_admin(request)
-    staff_id = request.path_params["staff_id"]
-    await service.pipeline.stop_all(staff_id=staff_id)
-    await service.database.write(lambda tx: service.learning.forget_staff(tx, staff_id))
-    await service.pipeline.stop_all(staff_id=staff_id)  # what was queued may have begun meanwhile
-    return Response(status_code=204)
-
-
-def _check_nulls(fields: dict[str, object]) -> None:
-    """null means 'the server's own', which these fields do not have."""
-    wrong = [name for name in _NOT_NULLABLE if name in fields and fields[name] is None]
-    if wrong:
-        errors = [{"pointer": f"/{name}", "detail": "must not be null"} for name in wrong]
-        raise Invalid(f"/{wrong[0]}: must not be null", extra={"errors": errors})
+    services, staff_id = call.services, call.param("staff_id")
+    await services.pipeline.stop_all(staff_id=staff_id)
+    await services.database.write(lambda tx: services.learning.forget_staff(tx, staff_id))
+    await services.pipeline.stop_all(staff_id=staff_id)  # what was queued may have begun meanwhile

@@ -7,51 +7,58 @@ from typing import get_args
 from starlette.requests import Request
 from starlette.responses import Response
 
-from staffstream.api.auth import get_admin, get_service
+from staffstream.api.auth import get_services
+from staffstream.api.endpoints import Call, Endpoints
 from staffstream.api.json_responses import respond_json
+from staffstream.api.response_models import Health, Readiness
 from staffstream.domain import Mode, now_text
 from staffstream.errors import StaffstreamError
 from staffstream.storage import jobs, runs
 from staffstream.storage.database import Connection
 from staffstream.support.metrics import CONTENT_TYPE
 
+endpoints = Endpoints("system")
+
 _TOLD = {"embedder", "jobs"}  # checks that a person should know of, while replies go on: by words, and unlearned from
 
 
-async def health(request: Request) -> Response:
+@endpoints.get("/healthz", access="open", response=Health)
+async def health(request: Request) -> Health:
     """The process runs."""
-    return respond_json({"status": "ok"})
+    return {"status": "ok"}
 
 
+@endpoints.get("/readyz", access="open", response=Readiness, also={503: "A check fails."})
 async def ready(request: Request) -> Response:
     """Whether requests can be served: 200, or 503 with the checks that fail."""
-    service = get_service(request)
+    services = get_services(request)
     checks = {
-        "draining": "ok" if not service.pipeline.draining else "draining",
-        "embedder": "ok" if service.learning.embedder_answers else "silent",
+        "draining": "ok" if not services.pipeline.draining else "draining",
+        "embedder": "ok" if services.learning.embedder_answers else "silent",
     }
     try:
-        await service.database.write(_touch)
+        await services.database.write(_touch)
         checks["database"] = "ok"
-        oldest = await service.database.read(_find_oldest_waiting)
-        checks["jobs"] = "dead" if await service.database.read(jobs.is_any_dead) else "ok"
-        checks["queue"] = "ok" if oldest > now_text(-service.settings.max_queue_age_s) else "stuck"
+        oldest = await services.database.read(_find_oldest_waiting)
+        checks["jobs"] = "dead" if await services.database.read(jobs.is_any_dead) else "ok"
+        checks["queue"] = "ok" if oldest > now_text(-services.settings.max_queue_age_s) else "stuck"
     except StaffstreamError as error:
         checks["database"] = error.code
     fine = all(value == "ok" for name, value in checks.items() if name not in _TOLD)
     return respond_json({"status": "ok" if fine else "unavailable", "checks": checks}, 200 if fine else 503)
 
 
-async def export_metrics(request: Request) -> Response:
+@endpoints.get("/metrics", access="admin", media_type="text/plain")
+async def export_metrics(call: Call) -> Response:
     """Everything that is counted, for Prometheus. An admin's key, where keys are asked for."""
-    service, _ = await get_admin(request)
-    metrics, pipeline = service.pipeline.metrics, service.pipeline
+    services = call.services
+    metrics, pipeline = services.pipeline.metrics, services.pipeline
     making = Counter(active.run.mode for active in pipeline.active.values())
     for mode in get_args(Mode):
         metrics.active.labels(mode).set(making[mode])
     metrics.subscribers.set(sum(active.log.reader_count for active in pipeline.active.values()))
-    metrics.note_waiting(*await service.database.read(_measure_waiting))
-    metrics.note_files(service.settings.db)
+    metrics.note_waiting(*await services.database.read(_measure_waiting))
+    metrics.note_files(services.settings.db)
     return Response(await asyncio.to_thread(metrics.export), media_type=CONTENT_TYPE)
 
 

@@ -19,7 +19,7 @@ from staffstream.domain import (
     make_id,
     now_text,
 )
-from staffstream.errors import BadRequest, NotFound
+from staffstream.errors import BadRequest, NotFound, UnknownBefore
 from staffstream.storage.database import Connection, Row
 
 _NO_CONVERSATION = "There is no conversation with this id."
@@ -76,10 +76,13 @@ def ensure_conversation(tx: Connection, scope: Scope, conversation_id: str | Non
 
 
 def list_conversations(conn: Connection, scope: Scope, *, limit: int, before: str | None) -> list[Conversation]:
-    """Most recently used first; `before` is the last id of the page before."""
+    """Most recently used first; `before` is the last id of the page before. Raises UnknownBefore."""
     edge: tuple[str, str] = ("~", "~")  # above every time
     if before is not None:
-        last = get_conversation(conn, scope, before)
+        try:
+            last = get_conversation(conn, scope, before)
+        except NotFound:
+            raise UnknownBefore from None
         edge = (last.updated_at, last.id)
     rows = conn.execute(
         "SELECT * FROM conversations WHERE scope_id = ? AND (updated_at, id) < (?, ?)"
@@ -213,9 +216,7 @@ def get_message(conn: Connection, scope: Scope, message_id: str) -> Message:
 def list_messages(
     conn: Connection, scope: Scope, conversation_id: str, *, limit: int, before: str | None = None
 ) -> list[Message]:
-    """Newest first, in the order of turns; `before` is the last id of the page before. Raises BadRequest for a
-    strange `before`.
-    """
+    """Newest first, in the order of turns; `before` is the last id of the page before. Raises UnknownBefore."""
     edge: tuple[int, str] = (_LATER_MESSAGES, "")
     if before is not None:
         row = conn.execute(
@@ -223,7 +224,7 @@ def list_messages(
             (before, scope.id, conversation_id),
         ).fetchone()
         if row is None:
-            raise BadRequest("before is not the id of a message in this conversation.")
+            raise UnknownBefore
         edge = (row["turn"], row["id"])
     rows = conn.execute(
         "SELECT * FROM messages WHERE conversation_id = ? AND scope_id = ? AND (turn, id) < (?, ?)"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from staffstream.domain import Message, Scope, make_id, now_text
-from staffstream.errors import Conflict, NotFound
+from staffstream.errors import Conflict, NotFound, UnknownBefore
 from staffstream.storage.database import Connection, Row
 from staffstream.storage.memory_search import (
     EmbedNow,
@@ -312,11 +312,14 @@ def list_memories(
     deleted: bool = False,
 ) -> list[Memory]:
     """Newest first; superseded ones are among them, tombstones only with `deleted`. `before` is the last id of the
-    page before.
+    page before. Raises UnknownBefore.
     """
     edge: tuple[str, int] = ("~", 0)  # above every time
     if before is not None:
-        last = get_memory(conn, scope, before)
+        try:
+            last = get_memory(conn, scope, before)
+        except NotFound:
+            raise UnknownBefore from None
         edge = (last.occurred_at, last.number)
     rows = conn.execute(
         "SELECT * FROM memories WHERE scope_id = ? AND (occurred_at, number) < (?, ?) AND (? IS NULL OR kind = ?)"
