@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from bench import clients
 from staffstream.domain import Scope, format_time
-from staffstream.memory.chat_import import save_past_chat
+from staffstream.memory.learning import index_past_conversation
 from staffstream.models.embeddings import load_static_embedder
 from staffstream.storage import conversations, staff
 from staffstream.storage.conversations import ImportedMessage
@@ -165,7 +165,7 @@ def _add_talk(connection: Connection, scope: Scope, sentences: Sequence[str], be
         for n, text in enumerate(sentences)
     ]
     saved = conversations.import_messages(connection, scope, conversation, messages)
-    save_past_chat(connection, scope, conversation, saved, find_local(load_static_embedder()))
+    index_past_conversation(connection, scope, conversation, saved, find_local(load_static_embedder()))
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from staffstream.background.webhooks import Webhooks
 from staffstream.background.worker import Lane, Worker
 from staffstream.errors import SetupError, StaffstreamError
 from staffstream.memory.learning import Learning
+from staffstream.memory.learning_jobs import LearningJobs
 from staffstream.models.claude import Claude, ProviderTimeouts
 from staffstream.models.embeddings import Embedder, make_embedder
 from staffstream.pipeline import Pipeline
@@ -88,9 +89,7 @@ class Staffstream(Starlette):
             database.on_commit = self.metrics.note_commit
             embedder = await stack.enter_async_context(open_embedder(settings))
             await database.write(lambda tx: prepare_index(tx, embedder.name, embedder.dimensions))
-            learning = Learning(
-                settings=settings, database=database, claude=claude, embedder=embedder, metrics=self.metrics
-            )
+            learning = Learning(settings=settings, embedder=embedder)
             await database.write(learning.resume_embedding)
             pipeline = Pipeline(
                 settings=settings, database=database, claude=claude, learning=learning, metrics=self.metrics
@@ -98,10 +97,18 @@ class Staffstream(Starlette):
             webhooks = await stack.enter_async_context(
                 Webhooks.open(database, allow_private=settings.webhook_allow_private)
             )
+            learning_jobs = LearningJobs(
+                settings=settings,
+                database=database,
+                claude=claude,
+                embedder=embedder,
+                learning=learning,
+                metrics=self.metrics,
+            )
             worker = Worker(
                 database,
                 pipeline.owner,
-                _assign_jobs(learning, webhooks, claude),
+                _assign_jobs(learning_jobs, webhooks, claude),
                 wake=learning.jobs_changed,
                 metrics=self.metrics,
             )
@@ -109,9 +116,7 @@ class Staffstream(Starlette):
             await stack.enter_async_context(recovery.run_recovery(pipeline, alone=presence.alone))
             await presence.share()
             key_ring = KeyRing(database)
-            await stack.enter_async_context(
-                maintenance.run_maintenance(settings, database, learning, keys_used=key_ring.used)
-            )
+            await stack.enter_async_context(maintenance.run_maintenance(settings, database, keys_used=key_ring.used))
             identify = self._identify or (key_ring.identify if settings.uses_keys else identify_local)
             self.state.services = Services(
                 settings, database, pipeline, Subscriptions(pipeline), learning, identify, RateLimits(settings), worker
@@ -174,14 +179,14 @@ async def _check_keys(database: Database, settings: Settings) -> None:
     log.warning("%s", problem)
 
 
-def _assign_jobs(learning: Learning, webhooks: Webhooks, claude: Claude) -> dict[JobKind, Lane]:
+def _assign_jobs(learning_jobs: LearningJobs, webhooks: Webhooks, claude: Claude) -> dict[JobKind, Lane]:
     """Who does which background work. One conversation is never worked on twice at a time: a job's subject sees to
     that.
     """
     return {
-        "extract": Lane(learning.extract, may_begin=claude.is_ready),
-        "summarise": Lane(learning.summarise, may_begin=claude.is_ready),
-        "embed": Lane(learning.embed, width=1),
+        "extract": Lane(learning_jobs.extract, may_begin=claude.is_ready),
+        "summarise": Lane(learning_jobs.summarise, may_begin=claude.is_ready),
+        "embed": Lane(learning_jobs.embed, width=1),
         "deliver": Lane(webhooks.deliver, width=64),  # a receiver may hold each of its own for 15 s
     }
 

@@ -58,6 +58,24 @@ def test_entities_are_found_in_a_question(tx: Connection, scope: Scope) -> None:
     assert graph.find_entities(tx, scope, "") == []
 
 
+def test_a_name_is_found_anywhere_in_a_long_question(tx: Connection, scope: Scope) -> None:
+    """At its beginning, in its middle and at its end, and the longest name comes first."""
+    names = ["Anna", "New York Public Library", "Bergen"]
+    anna, library, bergen = (graph.ensure_entity(tx, scope, name) for name in names)
+    filler = " ".join(f"word{n}" for n in range(1500))
+    found = graph.find_entities(tx, scope, f"Anna {filler} New York Public Library {filler} Bergen")
+    assert found == [library, bergen, anna]
+
+
+def test_a_name_is_found_where_no_blanks_are_written(tx: Connection, scope: Scope) -> None:
+    """Japanese, Chinese and Thai names in the middle of a sentence."""
+    names = ["田中", "北京", "สมชาย"]
+    tanaka, beijing, somchai = (graph.ensure_entity(tx, scope, name) for name in names)
+    assert graph.find_entities(tx, scope, "田中さんはどこに住んでいますか。") == [tanaka]
+    assert graph.find_entities(tx, scope, "我下周去北京出差") == [beijing]
+    assert graph.find_entities(tx, scope, "สมชายอยู่ที่ไหน") == [somchai]
+
+
 def test_two_names_of_one_thing_are_merged(tx: Connection, scope: Scope) -> None:
     """When something goes by a name of each, all that was said of either is said of one."""
     relate(tx, scope, "Bob", "works_at", "Acme")

@@ -1,6 +1,7 @@
 """Compaction: when it happens, what it leaves, and that a prompt's beginning stays the same bytes between two."""
 
 import contextlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,30 @@ async def test_erasing_a_summed_up_message_forgets_the_summary(db: Path, provide
         path = f"/staff/{ada}/messages/{first.headers['x-user-message-id']}"
         assert (await api.http.delete(path)).status_code == 204
         assert load_summary(db) == ("", 0)
+
+
+async def test_an_erased_message_is_in_no_summary_of_a_record(db: Path, provider: ScriptedProvider) -> None:
+    """The records of later contexts lose the summary's text, wherever in the record the summary stands."""
+    provider.default = Reply(["Noted. ", LONG], usage={"output_tokens": 5})
+    provider.script_structured(*[json_reply({"summary": "They spoke of zanzibar."})] * 20)
+    async with serve_here(db, provider) as api:
+        ada = await api.make_staff(context_budget_tokens=BUDGET, memory_enabled=False)
+        first = await api.ask(ada, f"Zanzibar. {LONG}")
+        for n in range(8):
+            last = await api.ask(ada, f"Question {n}. {LONG}")
+            await until(lambda: count_unfinished(db) == 0)
+        assert "zanzibar" in str(await api.get(f"/staff/{ada}/messages/{last.run_id}/context"))
+        with contextlib.closing(connect(db)) as connection:
+            for row in connection.execute("SELECT * FROM run_contexts").fetchall():
+                record = json.loads(row["record"])
+                record["sections"].reverse()
+                connection.execute(
+                    "UPDATE run_contexts SET record = ? WHERE run_id = ?", (json.dumps(record), row["run_id"])
+                )
+        await api.delete(f"/staff/{ada}/messages/{first.headers['x-user-message-id']}")
+        record = await api.get(f"/staff/{ada}/messages/{last.run_id}/context")
+        assert "zanzibar" not in str(record)
+        assert "(erased)" in str(record)
 
 
 async def test_a_message_erased_while_it_is_summed_up_is_in_no_summary(db: Path, provider: ScriptedProvider) -> None:

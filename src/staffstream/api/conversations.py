@@ -6,6 +6,7 @@ from staffstream.api.endpoints import Answer, Call, Endpoints, make_page
 from staffstream.api.request_models import ConversationChanges, NewConversation, Page
 from staffstream.api.response_models import CONVERSATION, NEW_CONVERSATION
 from staffstream.domain import Conversation, Message
+from staffstream.memory.erasing import erase_conversation
 from staffstream.storage import conversations, staff
 from staffstream.storage.conversations import ImportedMessage
 from staffstream.storage.database import Connection
@@ -75,5 +76,5 @@ async def delete(call: Call) -> None:
     scope = await call.find_scope()
     await services.database.read(lambda conn: conversations.get_conversation(conn, scope, conversation_id))
     await services.pipeline.stop_all(conversation_id=conversation_id)
-    await services.database.write(lambda tx: services.learning.forget_conversation(tx, scope, conversation_id))
+    await services.database.write(lambda tx: erase_conversation(tx, scope, conversation_id))
     await services.pipeline.stop_all(conversation_id=conversation_id)  # what was queued may have begun meanwhile

@@ -19,6 +19,7 @@ from staffstream.api.response_models import MESSAGE, Accepted, Context
 from staffstream.api.run_streams import RUN_ID_HEADERS, stream_new_run
 from staffstream.domain import Conversation, Message
 from staffstream.errors import BadRequest
+from staffstream.memory.erasing import erase_message
 from staffstream.pipeline import RunRequest
 from staffstream.storage import contexts, conversations, staff
 from staffstream.storage.database import Connection
@@ -155,7 +156,7 @@ async def delete(call: Call) -> None:
 
     def erase(tx: Connection) -> None:
         scope = staff.find_scope(tx, staff_id, user_id)
-        call.services.learning.forget_message(tx, scope, message_id)
+        erase_message(tx, scope, message_id)
 
     await call.services.database.write(erase)
 

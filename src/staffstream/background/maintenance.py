@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 from staffstream.domain import Scope, now_text
 from staffstream.errors import Unavailable
-from staffstream.memory.learning import Learning
+from staffstream.memory.erasing import erase_conversation
 from staffstream.settings import Settings
 from staffstream.storage import conversations, keys, memory_search, runs, spending
 from staffstream.storage.database import Connection, Database
@@ -28,12 +28,10 @@ _BREATH_S = 0.05  # between the steps of a merge: replies go first
 
 
 @contextlib.asynccontextmanager
-async def run_maintenance(
-    settings: Settings, database: Database, learning: Learning, *, keys_used: dict[str, str]
-) -> AsyncIterator[None]:
+async def run_maintenance(settings: Settings, database: Database, *, keys_used: dict[str, str]) -> AsyncIterator[None]:
     """Do the rounds until the block ends. `keys_used` is emptied as it is written down: {key id: time}."""
     write_uses = functools.partial(_write_key_uses, database, keys_used)
-    erase_old = functools.partial(_erase_old, settings, database, learning)
+    erase_old = functools.partial(_erase_old, settings, database)
     tasks = [
         asyncio.create_task(_repeat(write_uses, KEYS_ROUND_S), name="note the use of keys"),
         asyncio.create_task(
@@ -89,10 +87,10 @@ class WordMerger:
             self._merged = await self._database.read(memory_search.read_words_state)
 
 
-async def _erase_old(settings: Settings, database: Database, learning: Learning) -> None:
+async def _erase_old(settings: Settings, database: Database) -> None:
     """Conversations that nobody has used for so long, with all that came from them, and old records of contexts."""
     if settings.retention_days is not None:
-        await _erase_conversations(database, learning, before=now_text(-settings.retention_days * _DAY_S))
+        await _erase_conversations(database, before=now_text(-settings.retention_days * _DAY_S))
     if settings.context_retention_days is not None:
         before = now_text(-settings.context_retention_days * _DAY_S)
         list_old = functools.partial(runs.list_old_contexts, before=before, limit=_BATCH)
@@ -102,10 +100,10 @@ async def _erase_old(settings: Settings, database: Database, learning: Learning)
         await database.write(spending.drop_old_days)
 
 
-async def _erase_conversations(database: Database, learning: Learning, *, before: str) -> None:
+async def _erase_conversations(database: Database, *, before: str) -> None:
     def erase(tx: Connection, scope: Scope, conversation_id: str) -> None:
         if conversations.list_unused(tx, before=before, limit=1, conversation_id=conversation_id):  # still
-            learning.forget_conversation(tx, scope, conversation_id)
+            erase_conversation(tx, scope, conversation_id)
 
     list_unused = functools.partial(conversations.list_unused, before=before, limit=_BATCH)
     while batch := await database.read(list_unused):

@@ -20,12 +20,9 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, TextIO
 
-from staffstream.domain import Conversation, Message, MessageType, Scope, clean_text, format_time, now_text, parse_time
+from staffstream.domain import MessageType, clean_text, format_time, now_text, parse_time
 from staffstream.errors import SetupError
-from staffstream.storage import conversations, memories, staff
 from staffstream.storage.conversations import ImportedMessage
-from staffstream.storage.database import Connection
-from staffstream.storage.memory_search import EmbedNow
 
 MOST_CHARACTERS = 1024 * 1024 * 1024
 _PIECE_CHARACTERS = 1024 * 1024
@@ -71,18 +68,6 @@ def read_past_chats(path: Path, *, most_characters: int = MOST_CHARACTERS) -> It
         raise SetupError(f"{path} is no JSON.") from error
     except _UNREADABLE as error:
         raise SetupError(f"{path} cannot be read: {error}.") from error
-
-
-def save_past_chat(
-    tx: Connection, scope: Scope, conversation: Conversation, messages: list[Message], embed: EmbedNow | None
-) -> None:
-    """Make a past conversation searchable, and note that facts are learned only from what is said after it."""
-    member = staff.get_staff(tx, scope.staff_id)
-    for message in messages if member.memory_enabled else []:
-        speaker = conversation.user_name if message.message_type == "user" else member.name
-        memories.add_episode(tx, scope, message, speaker=speaker, embed=embed)
-    if messages:
-        conversations.set_learned(tx, scope, conversation.id, messages[-1])
 
 
 # ── files ────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -1,24 +1,19 @@
-"""Messages → facts, entities and relations: what the `extract` job does.
+"""Messages → a question to the background model, which answers with facts, entities and relations.
 
-One call a batch to the background model, with a JSON schema. What comes back is believed only as far as it can be
-checked: a fact whose quote does not stand in one of the batch's messages is rejected, and it takes the place of a
-known one only if that has the same subject and predicate. What the assistant said may be an echo of its persona or of
-what was recalled: it makes nothing younger and nothing untrue. Facts, graph and the conversation's watermark are
-committed together, so a batch that is done again adds nothing.
+One question a batch, with a JSON schema for the answer. extraction_answers.py checks the answer, fact_writer.py saves
+what is right in it.
 """
 
 import re
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
-from staffstream.domain import Conversation, Message, Scope, Staff
-from staffstream.storage import conversations, graph, memories
+from staffstream.domain import Conversation, Message, Scope
+from staffstream.storage import conversations, memories
 from staffstream.storage.database import Connection
-from staffstream.storage.memories import LearnedFact, Memory, NewMemory
-from staffstream.storage.memory_search import EmbedNow
+from staffstream.storage.memories import Memory
 from staffstream.support.tokens import count_tokens, trim_to_tokens
 
 BATCH_TOKENS = 6000  # of messages in one call; what is beyond waits for the next
@@ -27,9 +22,6 @@ KNOWN_FACTS = 30
 KNOWN_TOKENS = 60  # of the text of one known fact, and of each of its parts half as many
 MAX_OUTPUT_TOKENS = 4000
 _MOST_MESSAGES = 60
-_MOST_FACTS = 60
-_NO_NAMES = frozenset({"he", "her", "him", "his", "i", "it", "me", "my", "she", "that", "the", "them", "they", "this"})
-_USER_TOO = frozenset({"i", "me", "myself", "the user"})
 
 INSTRUCTIONS = """\
 You keep the long-term memory of an assistant. From the <messages> of a conversation, write down what will still
@@ -111,25 +103,6 @@ class Batch:
         return replace(self, messages=self.messages[: len(self.messages) // 2], more=True)
 
 
-@dataclass(frozen=True, slots=True)
-class Statement:
-    """A fact that holds up, and the known one it makes untrue. `by_user` tells whose words say it."""
-
-    fact: NewMemory
-    replaces: Memory | None
-    by_user: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Extraction:
-    """What of an answer holds, in the terms of the batch, and how many statements were rejected."""
-
-    facts: Sequence[Statement]
-    entities: Sequence[dict[str, Any]]
-    relations: Sequence[tuple[dict[str, Any], Message]]
-    rejected: int
-
-
 # ── the question ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -191,200 +164,3 @@ def cut_text(text: str, limit_tokens: int) -> str:
 
 def _quote(text: str | None) -> str:
     return quoteattr(text or "")
-
-
-# ── the answer ───────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def check_answer(batch: Batch, answer: object, *, staff: Staff) -> Extraction:
-    """What of the model's answer holds; whatever its shape, nothing is raised."""
-    parts = answer if isinstance(answer, dict) else {}
-    facts: list[Statement] = []
-    rejected = 0
-    for statement in _objects(parts.get("facts"))[:_MOST_FACTS]:
-        if (fact := _check_fact(batch, statement, staff)) is None:
-            rejected += 1
-        else:
-            facts.append(fact)
-    relations = []
-    for statement in _objects(parts.get("relations"))[:_MOST_FACTS]:
-        source = _find_source(batch, statement)
-        if source is None or not all(_text(statement, end) for end in ("subject", "predicate", "object")):
-            rejected += 1
-        else:
-            relations.append((statement, source))
-    return Extraction(facts, _objects(parts.get("entities"))[:_MOST_FACTS], relations, rejected)
-
-
-def _check_fact(batch: Batch, statement: dict[str, Any], staff: Staff) -> Statement | None:
-    source = _find_source(batch, statement)
-    parts = [_text(statement, name) for name in ("subject", "predicate", "object", "text")]
-    if source is None or not all(parts):
-        return None
-    subject, predicate, object, text = parts
-    by_user, user_name = source.message_type == "user", batch.conversation.user_name
-    if not by_user and _is_of_persona(staff, subject, object):
-        return None
-    importance = statement.get("importance")
-    known = isinstance(importance, int | float) and not isinstance(importance, bool)
-    fact = NewMemory(
-        kind="fact",
-        text=text,
-        subject=graph.USER_NAME if subject.casefold() in {user_name.casefold(), *_USER_TOO} else subject,
-        predicate=predicate.casefold().replace(" ", "_"),
-        object=object,
-        category=_text(statement, "kind") or "other",
-        quote=_text(statement, "quote"),
-        importance=min(1.0, max(0.0, float(importance))) if known else 0.5,  # type: ignore[arg-type]
-        speaker=user_name if by_user else staff.name,
-        conversation_id=batch.conversation.id,
-        source_message_id=source.id,
-        occurred_at=source.created_at,
-    )
-    return Statement(fact, _find_known(batch, statement) if by_user else None, by_user)
-
-
-def _is_of_persona(staff: Staff, subject: str, object: str) -> bool:
-    """Whether a statement of the staff member says of itself what it was told to be."""
-    told = memories.fold(f"{staff.role} {staff.persona}")
-    return memories.fold(subject) == memories.fold(staff.name) and memories.fold(object) in told
-
-
-def _find_source(batch: Batch, statement: dict[str, Any]) -> Message | None:
-    """The message that holds the quote: the one that is named, or else another of the batch."""
-    quote = _squeeze(_text(statement, "quote"))
-    if len(quote) < 2:
-        return None
-    number = statement.get("message")
-    named = batch.messages[number - 1 : number] if isinstance(number, int) and number > 0 else []
-    return next((message for message in (*named, *batch.messages) if quote in _squeeze(message.content)), None)
-
-
-def _find_known(batch: Batch, statement: dict[str, Any]) -> Memory | None:
-    """The known fact that a statement says it makes untrue; whether it may, memories.py judges."""
-    number = statement.get("replaces")
-    return batch.known[number - 1] if isinstance(number, int) and 1 <= number <= len(batch.known) else None
-
-
-def _squeeze(text: str) -> str:
-    """The text as quotes are compared: white space and typographic forms do not count, letters and case do."""
-    return " ".join(unicodedata.normalize("NFKC", text).replace("’", "'").replace("“", '"').replace("”", '"').split())
-
-
-def _objects(value: object) -> list[dict[str, Any]]:
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
-
-
-def _text(statement: dict[str, Any], name: str) -> str:
-    value = statement.get(name)
-    return value.strip()[:2000] if isinstance(value, str) else ""
-
-
-# ── keeping it ───────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def save_learned(tx: Connection, batch: Batch, learned: Extraction, *, embed: EmbedNow | None) -> int | None:
-    """Save what was learned and move the watermark past the batch; returns how many facts are new.
-
-    A fact that is known already is reinforced, one that the user deleted stays deleted, and what was erased or
-    forgotten meanwhile is not learned from. None, and nothing saved, when the watermark has moved in the meantime.
-    """
-    scope = batch.scope
-    if conversations.load_watermark(tx, scope, batch.conversation.id) != batch.after:
-        return None
-    present = [message for message in batch.messages if conversations.has_message(tx, scope, message.id)]
-    forgotten = memories.list_forgotten_messages(tx, scope, [message.id for message in present])
-    sources = {message.id: message for message in present if message.id not in forgotten}
-    keeper = _FactWriter(tx, scope, batch.conversation.user_name, list(sources.values()), embed)
-    for described in learned.entities:
-        keeper.describe(described)
-    for statement in learned.facts:
-        if statement.fact.source_message_id in sources:
-            keeper.learn(statement)
-    for relation, source in learned.relations:
-        if source.id in sources:
-            keeper.relate(relation, source)
-    graph.drop_orphans(tx, scope)
-    conversations.set_learned(tx, scope, batch.conversation.id, batch.messages[-1])
-    return sum(learnt.is_new for learnt in keeper.learnt)
-
-
-class _FactWriter:
-    """Keeps what one batch taught. A fact is filed under its subject's own name, by whichever it was called."""
-
-    def __init__(
-        self, tx: Connection, scope: Scope, user_name: str, sources: Sequence[Message], embed: EmbedNow | None
-    ) -> None:
-        self._tx, self._scope, self._user_name, self._embed = tx, scope, user_name, embed
-        self._said = " ".join(f" {graph.fold_name(message.content)} " for message in sources)
-        self._described: set[str] = set()
-        self.learnt: list[LearnedFact] = []
-        self._refused: list[NewMemory] = []
-
-    def describe(self, described: dict[str, Any]) -> None:
-        """An entity and its other names, as far as somebody called it by them: a name too many makes two things one."""
-        name, aliases = _text(described, "name"), described.get("aliases")
-        if not graph.fold_name(name) or graph.fold_name(name) in _NO_NAMES:
-            return
-        names = [alias[:200] for alias in aliases if isinstance(alias, str)] if isinstance(aliases, list) else []
-        self._ensure(name, _text(described, "type")[:40], [alias for alias in names[:10] if self._was_called(alias)])
-
-    def learn(self, statement: Statement) -> None:
-        """A fact, linked to what it speaks of; what it makes untrue ends in the graph too."""
-        subject = self._find(statement.fact.subject)
-        fact = replace(statement.fact, subject=subject.name) if subject else statement.fact
-        learnt = memories.learn_fact(
-            self._tx, self._scope, fact, replaces=statement.replaces, reinforce=statement.by_user, embed=self._embed
-        )
-        if learnt is None:
-            self._refused.append(fact)
-            return
-        self.learnt.append(learnt)
-        ends = [subject, self._find(fact.object, only_known=True)]
-        graph.link_memory(self._tx, learnt.memory.id, [entity for entity in ends if entity])
-        if statement.replaces and (ended := memories.find_end(self._tx, self._scope, statement.replaces.id)):
-            graph.end_relations(self._tx, self._scope, statement.replaces.id, ended)
-
-    def relate(self, statement: dict[str, Any], source: Message) -> None:
-        """A relation, filed with the fact that says it; not if that is one which the user has deleted."""
-        subject, object = self._find(_text(statement, "subject")), self._find(_text(statement, "object"))
-        if subject is None or object is None or subject.id == object.id:
-            return
-        predicate = _text(statement, "predicate").casefold().replace(" ", "_")[:100]
-        ends = {subject.id, object.id}
-        saying = [learnt.memory for learnt in self.learnt if self._find_ends(learnt.memory) == ends]
-        if not saying and any(self._find_ends(fact) == ends for fact in self._refused):
-            return
-        origin = min(saying, key=lambda memory: memory.predicate != predicate, default=None)
-        if origin:
-            memories.note_relation(self._tx, self._scope, origin.id)
-        graph.add_relation(
-            self._tx, self._scope, subject, predicate, object,
-            valid_from=source.created_at, memory_id=origin.id if origin else None, source_message_id=source.id,
-        )  # fmt: skip
-
-    def _find_ends(self, fact: Memory | NewMemory) -> set[str]:
-        ends = (graph.find_entities_named(self._tx, self._scope, name or "") for name in (fact.subject, fact.object))
-        return {entity.id for end in ends for entity in end}
-
-    def _was_called(self, alias: str) -> bool:
-        """Whether a message has these words; "user's sister" is what the model makes of "my sister"."""
-        fold = graph.fold_name(alias)
-        return fold not in _NO_NAMES and f" {fold.removeprefix(f'{graph.USER_NAME} ')} " in self._said
-
-    def _find(self, name: str | None, *, only_known: bool = False) -> graph.Entity | None:
-        fold = graph.fold_name(name or "")
-        if not fold or fold in _NO_NAMES or (only_known and fold not in self._described):
-            return None
-        return self._ensure(name or "")
-
-    def _ensure(self, name: str, type: str = "", aliases: Sequence[str] = ()) -> graph.Entity:
-        own = {graph.USER_NAME, graph.fold_name(self._user_name)}
-        if graph.fold_name(name) in own:
-            name, aliases = graph.USER_NAME, [*aliases, *([self._user_name] if self._user_name else [])]
-            type = type or "person"
-        else:
-            aliases = [alias for alias in aliases if graph.fold_name(alias) not in own]
-        entity = graph.ensure_entity(self._tx, self._scope, name[:200], type=type, aliases=aliases)
-        self._described.update(fold for each in (name, *aliases) if (fold := graph.fold_name(each)))
-        return entity

@@ -16,8 +16,12 @@ from staffstream.storage.database import Connection, Row
 
 USER_NAME = "user"
 LONGEST_NAME_WORDS = 5
-_MOST_NAMES = 400  # of a question: longer ones are looked up by their beginning
+_LONGEST_UNSPACED = 8  # characters of a name in a script that puts no blanks between words
 _WORD = re.compile(r"\w+(?:[-.&/+]\w+)*[+#]*")
+_UNSPACED = re.compile(
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]{2,}"
+)
+"""Thai, Lao, Burmese, Khmer, Japanese kana and Chinese characters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,17 +221,30 @@ def _insert_entity(tx: Connection, scope: Scope, name: str, type: str) -> Entity
 
 
 def find_entities(conn: Connection, scope: Scope, text: str) -> list[Entity]:
-    """The entities that a text names, by looking up every run of its words in the index of names; longest names
-    first.
+    """The entities that a text names, longest name first: every sequence of its words is looked up in the index of
+    names, and in scripts without blanks every sequence of characters.
     """
-    words = fold_name(text).split()
-    runs = (
+    folded = fold_name(text)
+    words = folded.split()
+    sequences = {
         " ".join(words[start : start + length])
-        for length in range(LONGEST_NAME_WORDS, 0, -1)
-        for start in range(max(0, len(words) - length + 1))
-    )
-    names = list(dict.fromkeys(runs))[-_MOST_NAMES:]
-    return _find_by_names(conn, scope, names)
+        for length in range(1, LONGEST_NAME_WORDS + 1)
+        for start in range(len(words) - length + 1)
+    }
+    for part in _UNSPACED.findall(folded):
+        sequences.update(
+            part[start:end]
+            for start in range(len(part))
+            for end in range(start + 1, min(start + _LONGEST_UNSPACED, len(part)) + 1)
+        )
+    rows = conn.execute(
+        "SELECT entities.*, entity_names.name AS found FROM json_each(?) AS sequence"
+        " CROSS JOIN entity_names ON entity_names.scope_id = ? AND entity_names.name = sequence.value"
+        " JOIN entities ON entities.id = entity_names.entity_id",
+        (json.dumps(list(sequences)), scope.id),
+    ).fetchall()
+    rows.sort(key=lambda row: (-len(row["found"]), row["id"]))
+    return list({row["id"]: _read_entity(row) for row in rows}.values())
 
 
 def find_entities_of_memories(conn: Connection, scope: Scope, memory_ids: Sequence[str]) -> list[Entity]:

@@ -318,13 +318,20 @@ def load_context(conn: Connection, scope: Scope, run_id: str) -> dict[str, Any]:
 
 def erase_summaries(tx: Connection, scope: Scope, conversation_id: str, *, after_turn: int) -> None:
     """Take the summary out of the records of a conversation's later contexts: it may hold words that are erased."""
-    tx.execute(
-        "UPDATE run_contexts SET record = json_set(record, '$.sections[1].items[0].text', ?) WHERE run_id IN"
-        " (SELECT id FROM runs WHERE conversation_id = ? AND scope_id = ? AND turn > ?)"
-        " AND json_extract(record, '$.sections[1].name') = 'summary'"
-        " AND json_array_length(record, '$.sections[1].items') > 0",
-        (ERASED, conversation_id, scope.id, after_turn),
-    )
+    rows = tx.execute(
+        "SELECT run_id, record FROM run_contexts JOIN runs ON runs.id = run_id"
+        " WHERE conversation_id = ? AND scope_id = ? AND turn > ?",
+        (conversation_id, scope.id, after_turn),
+    ).fetchall()
+    for row in rows:
+        record = json.loads(row["record"])
+        items = [item for section in record["sections"] if section["name"] == "summary" for item in section["items"]]
+        for item in items:
+            item["text"] = ERASED
+        if items:
+            tx.execute(
+                "UPDATE run_contexts SET record = ? WHERE run_id = ?", (encode_json(record).decode(), row["run_id"])
+            )
 
 
 def list_old_contexts(conn: Connection, *, before: str, limit: int) -> list[str]:

@@ -11,7 +11,8 @@ from typing import Any, TextIO
 from staffstream.cli.commands import add_db_option, open_file, show_progress
 from staffstream.domain import Scope, Staff, clean_text
 from staffstream.errors import SetupError
-from staffstream.memory.chat_import import PastChat, read_past_chats, save_past_chat
+from staffstream.memory.chat_import import PastChat, read_past_chats
+from staffstream.memory.learning import index_past_conversation
 from staffstream.models.embeddings import make_embedder
 from staffstream.settings import read_settings
 from staffstream.storage import archive, conversations, jobs, staff
@@ -123,7 +124,7 @@ def _import_chats(connection: Connection, args: argparse.Namespace, embed: Embed
 
 def _save_chat(tx: Connection, scope: Scope, chat: PastChat, embed: EmbedNow | None) -> None:
     made = conversations.create_conversation(tx, scope, title=chat.title[:_TITLE_CHARACTERS])
-    save_past_chat(tx, scope, made, conversations.import_messages(tx, scope, made, chat.messages), embed)
+    index_past_conversation(tx, scope, made, conversations.import_messages(tx, scope, made, chat.messages), embed)
 
 
 def _request_vectors(tx: Connection, scope: Scope, embed: EmbedNow | None) -> None:

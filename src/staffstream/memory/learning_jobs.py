@@ -1,0 +1,167 @@
+"""The background jobs that learn from saved messages: `extract`, `summarise` and `embed`.
+
+A job reads, asks a model outside any transaction, and returns the function that commits what it learned. The worker
+runs that function in the transaction that ends the job.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import cast
+
+from staffstream.domain import Scope, Staff, now_text
+from staffstream.errors import UpstreamUnfinished
+from staffstream.memory import extraction, summaries
+from staffstream.memory.extraction_answers import check_answer
+from staffstream.memory.fact_writer import save_extraction
+from staffstream.memory.learning import Learning
+from staffstream.models.claude import Answer, Claude
+from staffstream.models.embeddings import Embedder, EmbedderUnavailable
+from staffstream.settings import Settings
+from staffstream.storage import jobs, runs, staff
+from staffstream.storage.database import Connection, Database
+from staffstream.storage.memory_search import load_unembedded, save_vectors
+from staffstream.storage.spending import Ledger
+from staffstream.support.metrics import Metrics
+from staffstream.support.tokens import count_tokens
+
+log = logging.getLogger(__name__)
+
+Commit = Callable[[Connection], None]
+
+EMBED_BATCH = 64
+
+
+class LearningJobs:
+    """The handlers of the three jobs."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        database: Database,
+        claude: Claude,
+        embedder: Embedder,
+        learning: Learning,
+        metrics: Metrics,
+    ) -> None:
+        self._settings = settings
+        self._database = database
+        self._claude = claude
+        self._embedder = embedder
+        self._learning = learning
+        self._metrics = metrics
+        self._ledger = Ledger(settings, metrics)
+
+    async def extract(self, job: jobs.Job) -> Commit:
+        """Learn facts, entities and relations from a conversation's new messages: one call to the background model."""
+
+        def collect(conn: Connection) -> tuple[extraction.Batch | None, Staff]:
+            scope = _load_scope(conn, job)
+            return extraction.collect_batch(conn, scope, job.subject), staff.get_staff(conn, scope.staff_id)
+
+        batch, member = await self._database.read(collect)
+        if batch is None or not member.memory_enabled:
+            return _do_nothing
+        if self._comes_too_soon(batch):
+            return lambda tx: self._learning.schedule_extraction(tx, batch.scope, job.subject)
+        taken, answer = await self._ask_facts(batch, member)
+        extracted = check_answer(taken, answer and answer.value, staff=member)
+
+        def commit(tx: Connection) -> None:
+            if answer:
+                self._ledger.record(tx, taken.scope, answer.model, answer.usage)
+            added = save_extraction(tx, taken, extracted, embed=self._learning.embed_now)
+            self._learning.request_vectors(tx, taken.scope)
+            if taken.more or added is None:
+                jobs.enqueue_job(tx, "extract", job.subject, scope_id=taken.scope.id)
+            self._metrics.note_learned(added or 0, extracted.rejected)
+
+        return commit
+
+    async def _ask_facts(self, batch: extraction.Batch, member: Staff) -> tuple[extraction.Batch, Answer | None]:
+        """The model's answer about the batch, or about the largest beginning of it that the model finishes.
+
+        No answer for a single message that the model does not finish: it would be asked about it for ever.
+        """
+        while True:
+            try:
+                return batch, await self._claude.ask_json(
+                    model=self._settings.background_model,
+                    system=extraction.INSTRUCTIONS,
+                    question=extraction.write_question(batch, staff_name=member.name),
+                    schema=extraction.SCHEMA,
+                    max_tokens=extraction.MAX_OUTPUT_TOKENS,
+                )
+            except UpstreamUnfinished:
+                if len(batch.messages) == 1:
+                    log.warning("nothing is learned from message %s: no answer came to its end", batch.messages[0].id)
+                    return batch, None
+                batch = batch.halve()
+
+    def _comes_too_soon(self, batch: extraction.Batch) -> bool:
+        """Whether the job was enqueued again while it ran and finds only a few recent messages: they wait for more."""
+        quiet_since = now_text(-self._settings.extract_idle_s)
+        few = len(batch.messages) < self._settings.extract_every_messages and not batch.more
+        return few and batch.messages[-1].created_at > quiet_since
+
+    async def summarise(self, job: jobs.Job) -> Commit:
+        """Fold a conversation's oldest turns into its summary: one call to the background model."""
+
+        def plan(conn: Connection) -> tuple[summaries.Fold | None, Staff]:
+            scope = _load_scope(conn, job)
+            member = staff.get_staff(conn, scope.staff_id)
+            budget = member.context_budget_tokens or self._settings.context_budget_tokens
+            ratio = runs.load_token_ratios(conn).get(member.model or self._settings.model, 1.2)
+            budget -= min(budget * 3 // 4, int(count_tokens(member.persona) * ratio))  # what the persona leaves
+            return summaries.plan_fold(conn, scope, job.subject, budget_tokens=budget, ratio=ratio), member
+
+        fold, member = await self._database.read(plan)
+        if fold is None:
+            return _do_nothing
+        model = self._settings.background_model
+        answer = await self._claude.ask_json(
+            model=model,
+            system=summaries.write_instructions(fold),
+            question=summaries.write_question(fold, staff=member),
+            schema=summaries.SCHEMA,
+            max_tokens=summaries.MAX_OUTPUT_TOKENS,
+        )
+
+        def commit(tx: Connection) -> None:
+            self._ledger.record(tx, fold.scope, answer.model, answer.usage)
+            if summaries.save_summary(tx, fold, answer.value, model=model) and fold.more:
+                jobs.enqueue_job(tx, "summarise", job.subject, scope_id=fold.scope.id)
+
+        return commit
+
+    async def embed(self, job: jobs.Job) -> Commit:
+        """Add vectors to memories that were saved without: one call to the embedder for a batch."""
+
+        def load(conn: Connection) -> tuple[Scope, list[tuple[int, str]]]:
+            scope = _load_scope(conn, job)
+            return scope, load_unembedded(conn, scope, limit=EMBED_BATCH)
+
+        scope, waiting = await self._database.read(load)
+        if not waiting:
+            return _do_nothing
+        try:
+            vectors = await self._embedder.embed([text for _, text in waiting], kind="document")
+        except EmbedderUnavailable:
+            self._learning.embedder_answers = False
+            raise
+        self._learning.embedder_answers = True
+
+        def commit(tx: Connection) -> None:
+            save_vectors(tx, scope, [number for number, _ in waiting], vectors)
+            if len(waiting) == EMBED_BATCH:
+                jobs.enqueue_job(tx, "embed", job.subject, scope_id=scope.id)
+
+        return commit
+
+
+def _load_scope(conn: Connection, job: jobs.Job) -> Scope:
+    return staff.load_scope(conn, cast(int, job.scope_id))
+
+
+def _do_nothing(tx: Connection) -> None:
+    """The commit of a job that found nothing to do."""
