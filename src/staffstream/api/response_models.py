@@ -12,8 +12,6 @@ from staffstream.api.views import Id, Json, Time, View
 from staffstream.domain import Mode, RunFailure
 from staffstream.storage import deliveries, graph, jobs, keys, memories
 
-Usage = Annotated[dict[str, Any], Field(description="Token counts by name, as Claude reports them.")]
-
 _exactly = with_config(ConfigDict(extra="forbid", use_attribute_docstrings=True))
 
 
@@ -99,6 +97,16 @@ class ModeResponse(TypedDict):
 
     mode: Mode
     path: str
+
+
+@with_config(ConfigDict(extra="allow"))
+class Usage(TypedDict, total=False):
+    """Token counts by name, as Claude reports them; further ones may come."""
+
+    input_tokens: int
+    output_tokens: int
+    cache_read_input_tokens: int | None
+    cache_creation_input_tokens: int | None
 
 
 # ── conversations, messages and runs ─────────────────────────────────────────────────────────────────────────────────
