@@ -11,7 +11,7 @@ import uvloop
 from bench import figures, processes
 
 NAMES = ("relay", "accept", "fanout", "start", "first_token")
-MORE = ("memory", "crash")  # take long: run when they are named, and in short with --smoke
+MORE = ("memory", "crash", "soak")  # take long: run when they are named, and in short with --smoke
 
 
 async def run(names: list[str], *, smoke: bool, given: dict[str, dict[str, Any]]) -> bool:
@@ -34,12 +34,14 @@ def main() -> int:
     )
     parser.add_argument("--smoke", action="store_true", help="short runs without targets, to see that the benches work")
     parser.add_argument("--locomo", type=Path, metavar="FILE", help="locomo10.json: what `memory` finds in it")
+    parser.add_argument("--minutes", type=float, help="how long `soak` goes on; by default 3")
     options = parser.parse_args()
     if unknown := set(options.names) - set(NAMES + MORE):
         parser.error(f"no bench is named {', '.join(sorted(unknown))}")
     processes.raise_file_limit()
     names = options.names or [*NAMES, *(MORE if options.smoke else ())]
-    met = uvloop.run(run(names, smoke=options.smoke, given={"memory": {"locomo": options.locomo}}))
+    given = {"memory": {"locomo": options.locomo}, "soak": {"minutes": options.minutes}}
+    met = uvloop.run(run(names, smoke=options.smoke, given=given))
     return 0 if met else 1
 
 

@@ -51,18 +51,16 @@ async def _measure_door(mode: str, count: int) -> tuple[float, float]:
     ):
         for turn in range(1, ROUNDS + 1):
             requests = await asyncio.to_thread(clients.write_questions, server.port, count, mode)
-            async with clients.connect(server.port, count) as subscriptions:
+            async with clients.connect(server.port, count) as subscribers:
                 watching = asyncio.create_task(asyncio.to_thread(_wait_durable, connection, turn * count))
-                await clients.ask_all(subscriptions, requests, limit_s=60)
-                durable_s = min(durable_s, _measure_from_first(subscriptions, await watching))
-                head_s = min(
-                    head_s, _measure_from_first(subscriptions, max(reader.head_ns for reader in subscriptions))
-                )
+                await clients.ask_all(subscribers, requests, limit_s=60)
+                durable_s = min(durable_s, _measure_from_first(subscribers, await watching))
+                head_s = min(head_s, _measure_from_first(subscribers, max(reader.head_ns for reader in subscribers)))
     return durable_s, head_s
 
 
-def _measure_from_first(subscriptions: list[Reader], at_ns: int) -> float:
-    return (at_ns - min(reader.asked_ns for reader in subscriptions)) / 1e9
+def _measure_from_first(subscribers: list[Reader], at_ns: int) -> float:
+    return (at_ns - min(reader.asked_ns for reader in subscribers)) / 1e9
 
 
 def _wait_durable(connection: Connection, runs: int) -> int:

@@ -107,27 +107,27 @@ class Reader(asyncio.Protocol):
 async def connect(port: int, count: int, marks: Marks = OURS, *, stamped: bool = False) -> AsyncIterator[list[Reader]]:
     """Readers whose connections stand, closed at the block's end."""
     loop = asyncio.get_running_loop()
-    subscriptions: list[Reader] = []
+    subscribers: list[Reader] = []
     try:
         for _ in range(count):
             _, reader = await loop.create_connection(lambda: Reader(marks, stamped=stamped), "127.0.0.1", port)
-            subscriptions.append(reader)
-        yield subscriptions
+            subscribers.append(reader)
+        yield subscribers
     finally:
-        for reader in subscriptions:
+        for reader in subscribers:
             reader.transport.abort()
 
 
-async def ask_all(subscriptions: Sequence[Reader], requests: Sequence[bytes], *, limit_s: float) -> None:
+async def ask_all(subscribers: Sequence[Reader], requests: Sequence[bytes], *, limit_s: float) -> None:
     """Send every request and return when every response is over. Raises TimeoutError, or RuntimeError for a response
     that failed: a bench that lost a reply has nothing to report.
     """
-    for reader, request in zip(subscriptions, requests, strict=True):
+    for reader, request in zip(subscribers, requests, strict=True):
         reader.ask(request)
     async with asyncio.timeout(limit_s):
-        await asyncio.gather(*(reader.over for reader in subscriptions))
-    if bad := [reader.status for reader in subscriptions if not 200 <= reader.status < 300]:
-        raise RuntimeError(f"{len(bad)} of {len(subscriptions)} requests failed, the first with status {bad[0]}")
+        await asyncio.gather(*(reader.over for reader in subscribers))
+    if bad := [reader.status for reader in subscribers if not 200 <= reader.status < 300]:
+        raise RuntimeError(f"{len(bad)} of {len(subscribers)} requests failed, the first with status {bad[0]}")
 
 
 async def measure_shares(port: int, requests: Sequence[bytes]) -> list[float]:
@@ -135,18 +135,19 @@ async def measure_shares(port: int, requests: Sequence[bytes]) -> list[float]:
     end that stamps.
     """
     shares_ms = []
-    async with connect(port, 1, stamped=True) as subscriptions:
+    async with connect(port, 1, stamped=True) as subscribers:
         for request in requests:
-            await ask_all(subscriptions, [request], limit_s=300)  # a large scope is read into memory first
-            shares_ms.append((subscriptions[0].stamp_ns - subscriptions[0].asked_ns) / 1e6)
-            subscriptions[0] = subscriptions[0].make_next()
+            await ask_all(subscribers, [request], limit_s=300)  # a large scope is read into memory first
+            shares_ms.append((subscribers[0].stamp_ns - subscribers[0].asked_ns) / 1e6)
+            subscribers[0] = subscribers[0].make_next()
     return shares_ms
 
 
-def write_post(path: str, body: Any) -> bytes:
-    """A POST as bytes."""
+def write_post(path: str, body: Any, key: str | None = None) -> bytes:
+    """A POST as bytes, with an API key if there is one."""
     data = json.dumps(body).encode()
     head = f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
+    head += f"authorization: Bearer {key}\r\n" if key else ""
     return f"{head}content-length: {len(data)}\r\n\r\n".encode() + data
 
 

@@ -23,13 +23,13 @@ async def measure(*, smoke: bool) -> list[Figure]:
         processes.run_ours(url, "--requests-per-minute", "0", core=0) as server,
     ):
         requests = await asyncio.to_thread(clients.write_questions, server.port, streams)
-        async with clients.connect(server.port, streams, stamped=True) as subscriptions:
-            await clients.ask_all(subscriptions, requests, limit_s=tokens / RATE + 120)
+        async with clients.connect(server.port, streams, stamped=True) as subscribers:
+            await clients.ask_all(subscribers, requests, limit_s=tokens / RATE + 120)
         rss_mb = server.process.rss_mb(peak=True)
     # Each stream has one token more than was asked for: the moment at which its request was there.
-    lost = streams * (tokens + 1) - sum(reader.tokens for reader in subscriptions)
-    cut = sum(not reader.ended_well for reader in subscriptions)
-    beginning_ms, running_ms = _split_delays(subscriptions)
+    lost = streams * (tokens + 1) - sum(reader.tokens for reader in subscribers)
+    cut = sum(not reader.ended_well for reader in subscribers)
+    beginning_ms, running_ms = _split_delays(subscribers)
     return [
         Figure(f"tokens lost, {streams} streams at {RATE}/s", lost, "", None if smoke else 0),
         Figure("streams without a good end", cut, "", None if smoke else 0),
@@ -41,22 +41,22 @@ async def measure(*, smoke: bool) -> list[Figure]:
             None if smoke else DELAY_TARGET_MS,
         ),
         Figure("added delay of a token while replies are begun, p99", take_quantile(beginning_ms, 0.99), "ms"),
-        Figure("from the first request to the last first token", _measure_beginning_s(subscriptions), "s"),
+        Figure("from the first request to the last first token", _measure_beginning_s(subscribers), "s"),
         Figure("RSS at most", rss_mb, "MB", None if smoke else RSS_TARGET_MB),
     ]
 
 
-def _split_delays(subscriptions: Sequence[Reader]) -> tuple[list[float], list[float]]:
+def _split_delays(subscribers: Sequence[Reader]) -> tuple[list[float], list[float]]:
     """The delays, sorted, of tokens that came before every stream had its first, and of those after: accepting and
     building a thousand replies takes the core for seconds, which is another thing than relaying them.
     """
-    all_run_ns = max(reader.first_ns for reader in subscriptions)
+    all_run_ns = max(reader.first_ns for reader in subscribers)
     beginning, running = [], []
-    for reader in subscriptions:
+    for reader in subscribers:
         for delay_ns, arrival_ns in zip(reader.delays_ns, reader.arrivals_ns, strict=True):
             (running if arrival_ns > all_run_ns else beginning).append(delay_ns / 1e6)
     return sorted(beginning), sorted(running)
 
 
-def _measure_beginning_s(subscriptions: Sequence[Reader]) -> float:
-    return (max(reader.first_ns for reader in subscriptions) - min(reader.asked_ns for reader in subscriptions)) / 1e9
+def _measure_beginning_s(subscribers: Sequence[Reader]) -> float:
+    return (max(reader.first_ns for reader in subscribers) - min(reader.asked_ns for reader in subscribers)) / 1e9

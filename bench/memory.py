@@ -202,18 +202,18 @@ async def _measure_beside_streams(path: Path, asked: Asked, plan: Plan) -> list[
     async with _serve(path, tokens=STREAM_TOKENS, rate=RATE) as (server, _):
         streamed = await asyncio.to_thread(clients.write_questions, server.port, plan.streams)
         requests = await asyncio.to_thread(clients.write_requests, server.port, asked.scope.staff_id, asked.questions)
-        async with clients.connect(server.port, plan.streams, stamped=True) as subscriptions:
-            for reader, request in zip(subscriptions, streamed, strict=True):
+        async with clients.connect(server.port, plan.streams, stamped=True) as subscribers:
+            for reader, request in zip(subscribers, streamed, strict=True):
                 reader.ask(request)
             async with asyncio.timeout(30):
-                while min(reader.tokens for reader in subscriptions) < RATE:
+                while min(reader.tokens for reader in subscribers) < RATE:
                     await asyncio.sleep(0.05)
             await clients.measure_shares(server.port, requests[:1])
-            seen = [len(reader.delays_ns) for reader in subscriptions]
+            seen = [len(reader.delays_ns) for reader in subscribers]
             shares_ms = await clients.measure_shares(server.port, requests[1:])
-            if any(reader.over.done() for reader in subscriptions):
+            if any(reader.over.done() for reader in subscribers):
                 raise RuntimeError("a stream ended before the questions did")
-    delays_ms = [delay / 1e6 for reader, n in zip(subscriptions, seen, strict=True) for delay in reader.delays_ns[n:]]
+    delays_ms = [delay / 1e6 for reader, n in zip(subscribers, seen, strict=True) for delay in reader.delays_ns[n:]]
     return [
         *_make_quantiles(name_share(asked.size, f"beside {plan.streams} streams at {RATE}/s"), shares_ms),
         *_make_quantiles("added delay of those streams' tokens", delays_ms),

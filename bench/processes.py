@@ -82,9 +82,10 @@ def run_ours(
     module: str = "staffstream",
     core: int | None = None,
     db: Path | None = None,
+    environ: Mapping[str, str] | None = None,
 ) -> Iterator[Server]:
     """`staffstream serve` on this database or a fresh one, asking the feeder (without one: the stand-in)."""
-    environ = name_claude(feeder_url) if feeder_url else {"STAFFSTREAM_OFFLINE": "true"}
+    environ = (name_claude(feeder_url) if feeder_url else {"STAFFSTREAM_OFFLINE": "true"}) | dict(environ or {})
     with make_folder() as folder:
         command = ["-m", module, "serve", "--port", "0", "--db", str(db or folder / "bench.db"), *flags]
         with run_python(command, environ, core=core) as process:

@@ -97,26 +97,26 @@ async def measure_one(contender: Contender, tokens: int) -> Cost:
     with processes.run_feeder(tokens=tokens, rate=RATE) as url, contender.start(url) as server:
         for _ in range(2):  # the first time warms it up: connections to Claude, caches, the database file
             requests = await asyncio.to_thread(contender.ask, server)
-            async with clients.connect(server.port, STREAMS, contender.marks) as subscriptions:
-                cost = await _measure_streams(server, subscriptions, requests, tokens)
+            async with clients.connect(server.port, STREAMS, contender.marks) as subscribers:
+                cost = await _measure_streams(server, subscribers, requests, tokens)
     return cost
 
 
-async def _measure_streams(server: Server, subscriptions: list[Reader], requests: list[bytes], tokens: int) -> Cost:
+async def _measure_streams(server: Server, subscribers: list[Reader], requests: list[bytes], tokens: int) -> Cost:
     before_s = server.process.cpu_s()
-    asking = asyncio.create_task(clients.ask_all(subscriptions, requests, limit_s=tokens / RATE + 60))
-    while not asking.done() and min(reader.tokens for reader in subscriptions) < RATE / 4:
+    asking = asyncio.create_task(clients.ask_all(subscribers, requests, limit_s=tokens / RATE + 60))
+    while not asking.done() and min(reader.tokens for reader in subscribers) < RATE / 4:
         await asyncio.sleep(0.05)
-    steady_s, steady_tokens = server.process.cpu_s(), sum(reader.tokens for reader in subscriptions)
+    steady_s, steady_tokens = server.process.cpu_s(), sum(reader.tokens for reader in subscribers)
     await asyncio.sleep(tokens / RATE * 0.7)
-    steady_s, steady_tokens = server.process.cpu_s() - steady_s, _count(subscriptions) - steady_tokens
+    steady_s, steady_tokens = server.process.cpu_s() - steady_s, _count(subscribers) - steady_tokens
     await asking
-    lost = STREAMS * tokens - _count(subscriptions)
-    if lost or not all(reader.ended_well for reader in subscriptions):
+    lost = STREAMS * tokens - _count(subscribers)
+    if lost or not all(reader.ended_well for reader in subscribers):
         raise RuntimeError(f"{lost} tokens were lost")
     token_s = steady_s / steady_tokens
     return Cost(token_s * 1e6, (server.process.cpu_s() - before_s - token_s * STREAMS * tokens) / STREAMS * 1e3)
 
 
-def _count(subscriptions: Sequence[Reader]) -> int:
-    return sum(reader.tokens for reader in subscriptions)
+def _count(subscribers: Sequence[Reader]) -> int:
+    return sum(reader.tokens for reader in subscribers)
