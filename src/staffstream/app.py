@@ -27,7 +27,8 @@ from staffstream.background.worker import Lane, Worker
 from staffstream.errors import SetupError, StaffstreamError
 from staffstream.memory.learning import Learning
 from staffstream.memory.learning_jobs import LearningJobs
-from staffstream.models.claude import Claude, ProviderTimeouts
+from staffstream.models.chat import ChatModel, ProviderTimeouts
+from staffstream.models.claude import Claude
 from staffstream.models.embeddings import Embedder, make_embedder
 from staffstream.pipeline import Pipeline
 from staffstream.settings import Settings
@@ -85,14 +86,14 @@ class Staffstream(Starlette):
             database = await stack.enter_async_context(Database.open(settings.db, durability=settings.durability))
             if settings.uses_keys and not self._identify:
                 await _check_keys(database, settings)
-            claude = await stack.enter_async_context(open_claude(settings))
+            chat_model = await stack.enter_async_context(contextlib.aclosing(make_chat_model(settings)))
             database.on_commit = self.metrics.note_commit
             embedder = await stack.enter_async_context(open_embedder(settings))
             await database.write(lambda tx: prepare_index(tx, embedder.name, embedder.dimensions))
             learning = Learning(settings=settings, embedder=embedder)
             await database.write(learning.resume_embedding)
             pipeline = Pipeline(
-                settings=settings, database=database, claude=claude, learning=learning, metrics=self.metrics
+                settings=settings, database=database, chat_model=chat_model, learning=learning, metrics=self.metrics
             )
             webhooks = await stack.enter_async_context(
                 Webhooks.open(database, allow_private=settings.webhook_allow_private)
@@ -100,7 +101,7 @@ class Staffstream(Starlette):
             learning_jobs = LearningJobs(
                 settings=settings,
                 database=database,
-                claude=claude,
+                chat_model=chat_model,
                 embedder=embedder,
                 learning=learning,
                 metrics=self.metrics,
@@ -108,7 +109,7 @@ class Staffstream(Starlette):
             worker = Worker(
                 database,
                 pipeline.owner,
-                _assign_jobs(learning_jobs, webhooks, claude),
+                _assign_jobs(learning_jobs, webhooks, chat_model),
                 wake=learning.jobs_changed,
                 metrics=self.metrics,
             )
@@ -121,7 +122,7 @@ class Staffstream(Starlette):
             self.state.services = Services(
                 settings, database, pipeline, Subscriptions(pipeline), learning, identify, RateLimits(settings), worker
             )
-            warming = asyncio.get_running_loop().call_later(WARM_UP_AFTER_S, claude.warm_up)
+            warming = asyncio.get_running_loop().call_later(WARM_UP_AFTER_S, chat_model.warm_up)
             try:
                 yield
             finally:
@@ -179,13 +180,13 @@ async def _check_keys(database: Database, settings: Settings) -> None:
     log.warning("%s", problem)
 
 
-def _assign_jobs(learning_jobs: LearningJobs, webhooks: Webhooks, claude: Claude) -> dict[JobKind, Lane]:
+def _assign_jobs(learning_jobs: LearningJobs, webhooks: Webhooks, chat_model: ChatModel) -> dict[JobKind, Lane]:
     """Who does which background work. One conversation is never worked on twice at a time: a job's subject sees to
     that.
     """
     return {
-        "extract": Lane(learning_jobs.extract, may_begin=claude.is_ready),
-        "summarise": Lane(learning_jobs.summarise, may_begin=claude.is_ready),
+        "extract": Lane(learning_jobs.extract, may_begin=chat_model.is_ready),
+        "summarise": Lane(learning_jobs.summarise, may_begin=chat_model.is_ready),
         "embed": Lane(learning_jobs.embed, width=1),
         "deliver": Lane(webhooks.deliver, width=64),  # a receiver may hold each of its own for 15 s
     }
@@ -202,9 +203,9 @@ async def open_embedder(settings: Settings) -> AsyncIterator[Embedder]:
         yield embedder
 
 
-def open_claude(settings: Settings) -> contextlib.AbstractAsyncContextManager[Claude]:
+def make_chat_model(settings: Settings) -> ChatModel:
     """Claude, or with `offline` its stand-in under the same SDK."""
-    limits = ProviderTimeouts(settings.connect_timeout_s, settings.first_event_timeout_s, settings.stream_timeout_s)
+    timeouts = ProviderTimeouts(settings.connect_timeout_s, settings.first_event_timeout_s, settings.stream_timeout_s)
     most = settings.upstream_concurrency
     if settings.offline:
 
@@ -213,11 +214,15 @@ def open_claude(settings: Settings) -> contextlib.AbstractAsyncContextManager[Cl
 
             return StandIn(pace_s=settings.offline_pace_s)
 
-        return Claude.open(
-            limits, api_key="offline", base_url="http://offline.invalid", concurrency=most, make_transport=make_stand_in
+        return Claude(
+            timeouts,
+            api_key="offline",
+            base_url="http://offline.invalid",
+            concurrency=most,
+            make_transport=make_stand_in,
         )
     key = settings.anthropic_api_key.get_secret_value() if settings.anthropic_api_key else None
-    return Claude.open(limits, api_key=key, base_url=settings.anthropic_base_url, concurrency=most)
+    return Claude(timeouts, api_key=key, base_url=settings.anthropic_base_url, concurrency=most)
 
 
 def _ensure_first_staff(tx: Connection) -> str:

@@ -37,7 +37,7 @@ from staffstream.errors import (
     UpstreamError,
 )
 from staffstream.memory.learning import Learning
-from staffstream.models.claude import Claude
+from staffstream.models.chat import ChatModel
 from staffstream.replies.active_runs import ActiveRun, describe_failure
 from staffstream.replies.context import Context
 from staffstream.replies.context_builder import ContextBuilder
@@ -99,7 +99,7 @@ class Pipeline:
     """Makes replies. Its upkeep (upkeep.py) writes progress down and takes up what waits."""
 
     def __init__(
-        self, *, settings: Settings, database: Database, claude: Claude, learning: Learning, metrics: Metrics
+        self, *, settings: Settings, database: Database, chat_model: ChatModel, learning: Learning, metrics: Metrics
     ) -> None:
         self.settings = settings
         self.metrics = metrics
@@ -114,7 +114,7 @@ class Pipeline:
         self.queue_changed = asyncio.Event()
         self.queue_waits = False  # there was no room for all of it at the last look
         self.run_begun = asyncio.Event()  # set and replaced whenever a run begins
-        self.claude = claude
+        self.chat_model = chat_model
         self._learning = learning
         self._burst_gate = BurstGate(BURST_MESSAGES, BURST_WAIT_S)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -217,7 +217,7 @@ class Pipeline:
         """Relay Claude's stream into the run's log, with further attempts only while nothing has been said."""
         for attempt in range(self.settings.upstream_retries + 1):
             try:
-                await self.claude.stream_reply(context.prompt, active.take)
+                await self.chat_model.stream_reply(context.prompt, active.take)
                 return
             except UpstreamError as error:
                 wait_s = max(error.retry_after_s or 0.0, random.uniform(0.5, 1.0) * 2**attempt)

@@ -4,12 +4,14 @@ What each fault of the provider does to a reply is in test_faults.py; here it is
 """
 
 import asyncio
+import contextlib
 import contextvars
 import gzip
 import sys
 import time
 from collections.abc import AsyncIterator
 from email.utils import formatdate
+from typing import Any
 
 import anthropic
 import httpx2
@@ -25,7 +27,8 @@ from staffstream.errors import (
     UpstreamTimeout,
 )
 from staffstream.models.anthropic_sdk import find_reader
-from staffstream.models.claude import Claude, Event, Finished, Prompt, ProviderTimeouts
+from staffstream.models.chat import Event, Finished, Prompt, PromptMessage, ProviderTimeouts, Text
+from staffstream.models.claude import Claude
 from tests.tools.provider import (
     DEADLINE_S,
     STREAM_HEAD,
@@ -41,13 +44,17 @@ from tests.tools.provider_cases import CASES, ODD, Case
 
 pytestmark = pytest.mark.anyio
 
-PROMPT = Prompt("claude-test", 100, [], [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}])
+PROMPT = Prompt("claude-test", 100, [], [PromptMessage("user", [Text("Hi")])])
+
+
+def _open(timeouts: ProviderTimeouts, **options: Any) -> contextlib.aclosing[Claude]:
+    return contextlib.aclosing(Claude(timeouts, **options))
 
 
 @pytest.fixture
 async def claude(provider: ScriptedProvider) -> AsyncIterator[Claude]:
     limits = ProviderTimeouts(DEADLINE_S, DEADLINE_S, DEADLINE_S)
-    async with Claude.open(limits, api_key="sk-ant-test", base_url=provider.url) as claude:
+    async with _open(limits, api_key="sk-ant-test", base_url=provider.url) as claude:
         yield claude
 
 
@@ -66,7 +73,8 @@ async def test_the_sdk_sends_what_the_prompt_says(provider: ScriptedProvider, cl
     assert _text(await _ask(claude)) == "Hello from the provider."
     (request,) = provider.requests
     assert request.headers["authorization"] == "Bearer sk-ant-test"
-    assert request.body == {"model": "claude-test", "max_tokens": 100, "messages": PROMPT.messages, "stream": True}
+    messages = [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}]
+    assert request.body == {"model": "claude-test", "max_tokens": 100, "messages": messages, "stream": True}
     assert provider.refusals == []
 
 
@@ -102,7 +110,7 @@ async def test_every_fault_is_one_of_our_errors(provider: ScriptedProvider, name
     said: list[Event] = []
     patience_s = 1 if case.stalls else DEADLINE_S
     limits = ProviderTimeouts(patience_s, patience_s, patience_s)
-    async with Claude.open(limits, api_key="sk-ant-test", base_url=provider.url) as claude:
+    async with _open(limits, api_key="sk-ant-test", base_url=provider.url) as claude:
         with pytest.raises(UpstreamError) as caught:
             await claude.stream_reply(PROMPT, said.extend)
     assert _text(said) == case.text
@@ -171,7 +179,7 @@ async def test_no_key_is_followed_elsewhere(provider: ScriptedProvider, claude: 
 
 async def test_nobody_listening_is_a_broken_connection() -> None:
     """With no address in what is told."""
-    async with Claude.open(ProviderTimeouts(1, 1, 1), api_key="k", base_url="http://127.0.0.1:9") as claude:
+    async with _open(ProviderTimeouts(1, 1, 1), api_key="k", base_url="http://127.0.0.1:9") as claude:
         with pytest.raises(UpstreamBroken) as caught:
             await _ask(claude)
     assert "127" not in caught.value.detail
@@ -180,7 +188,7 @@ async def test_nobody_listening_is_a_broken_connection() -> None:
 async def test_pings_do_not_count_as_content(provider: ScriptedProvider) -> None:
     """A stream that says nothing but ping is silent."""
     provider.script(CASES["stall_with_pings"].script)
-    async with Claude.open(ProviderTimeouts(DEADLINE_S, DEADLINE_S, 0.2), api_key="k", base_url=provider.url) as claude:
+    async with _open(ProviderTimeouts(DEADLINE_S, DEADLINE_S, 0.2), api_key="k", base_url=provider.url) as claude:
         with pytest.raises(UpstreamTimeout):
             await _ask(claude)
 
@@ -188,7 +196,7 @@ async def test_pings_do_not_count_as_content(provider: ScriptedProvider) -> None
 async def test_a_slow_reply_is_no_silent_one(provider: ScriptedProvider) -> None:
     """Each token starts the count anew; a whole reply may take many times the limit."""
     provider.script(Reply(["a"] * 8, delay_s=0.2))
-    async with Claude.open(ProviderTimeouts(DEADLINE_S, DEADLINE_S, 1), api_key="k", base_url=provider.url) as claude:
+    async with _open(ProviderTimeouts(DEADLINE_S, DEADLINE_S, 1), api_key="k", base_url=provider.url) as claude:
         assert _text(await _ask(claude)) == "a" * 8
 
 
@@ -218,9 +226,7 @@ async def test_the_sdk_is_imported_when_it_is_first_needed(provider: ScriptedPro
     script = f"import {modules}; assert 'anthropic' not in sys.modules; import anthropic"
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", script)
     assert await process.wait() == 0
-    async with Claude.open(
-        ProviderTimeouts(DEADLINE_S, DEADLINE_S, DEADLINE_S), api_key="k", base_url=provider.url
-    ) as early:
+    async with _open(ProviderTimeouts(DEADLINE_S, DEADLINE_S, DEADLINE_S), api_key="k", base_url=provider.url) as early:
         asking = [asyncio.create_task(_ask(early)) for _ in range(2)]
         asking[0].cancel()  # whoever waits for it may be cancelled
         assert _text(await asking[1])
@@ -235,7 +241,7 @@ async def test_an_import_that_fails_is_tried_again(provider: ScriptedProvider) -
     def fail() -> httpx2.AsyncBaseTransport:
         raise Missing
 
-    async with Claude.open(
+    async with _open(
         ProviderTimeouts(DEADLINE_S, DEADLINE_S, DEADLINE_S), api_key="k", base_url=provider.url, make_transport=fail
     ) as claude:
         for _ in range(2):
@@ -320,7 +326,7 @@ async def test_the_key_is_in_no_exception() -> None:
         async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
             raise httpx2.ConnectError("cannot connect", request=request)
 
-    async with Claude.open(ProviderTimeouts(1, 1, 1), api_key="sk-ant-hidden", make_transport=Broken) as claude:
+    async with _open(ProviderTimeouts(1, 1, 1), api_key="sk-ant-hidden", make_transport=Broken) as claude:
         with pytest.raises(UpstreamBroken) as caught:
             await _ask(claude)
     cause: BaseException | None = caught.value

@@ -1,6 +1,5 @@
 """Fitting the context: within the budget, the question whole, a prompt that the API takes, a prefix that stays."""
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import fields, replace
@@ -11,7 +10,8 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from staffstream.domain import Message, Staff
-from staffstream.models.claude import Prompt
+from staffstream.models.anthropic_sdk import write_request
+from staffstream.models.chat import Prompt, PromptMessage
 from staffstream.models.offline import refuse
 from staffstream.replies.context import UNKNOWN_RATIO, Context, describe_persona, fit_context
 from staffstream.replies.context_sources import Evidence, Sources
@@ -71,21 +71,15 @@ def _fit(sources: Sources, budget: int = 6000, ratio: float | None = 1.0) -> Con
     return fit_context(sources, model=MODEL, budget_tokens=budget, max_output_tokens=100, ratio=ratio)
 
 
-def _body(prompt: Prompt) -> dict[str, Any]:
-    """The request as claude.py sends it."""
-    body = {"model": prompt.model, "max_tokens": prompt.max_tokens, "messages": prompt.messages}
-    return body | ({"system": prompt.system} if prompt.system else {})
-
-
 def _measure(prompt: Prompt, ratio: float) -> float:
     """The whole prompt's tokens, counted here from its texts alone."""
-    blocks = [*prompt.system, *(block for message in prompt.messages for block in message["content"])]
+    blocks = [*prompt.system, *(block for message in prompt.messages for block in message.blocks)]
     framing = FRAMING_TOKENS * (len(prompt.messages) + bool(prompt.system))
-    return (sum(count_tokens(block["text"]) for block in blocks) + framing) * ratio
+    return (sum(count_tokens(block.text) for block in blocks) + framing) * ratio
 
 
 def _texts(prompt: Prompt) -> list[str]:
-    return [block["text"] for message in prompt.messages for block in message["content"]]
+    return [block.text for message in prompt.messages for block in message.blocks]
 
 
 RATIOS = st.sampled_from([0.5, 1.0, 1.2, 1.37, 3.0])
@@ -108,8 +102,8 @@ def test_never_above_the_budget(sources: Sources, budget: int, ratio: float) -> 
 def test_always_a_prompt_that_the_api_takes(sources: Sources, budget: int, ratio: float) -> None:
     """No empty block, the user first and last, roles in alternation, at most four cache marks."""
     prompt = _fit(sources, budget, ratio).prompt
-    assert refuse(_body(prompt)) is None
-    roles = [message["role"] for message in prompt.messages]
+    assert refuse(write_request(prompt)) is None
+    roles = [message.role for message in prompt.messages]
     assert roles == ["user", "assistant"] * (len(roles) // 2) + ["user"]
 
 
@@ -175,27 +169,23 @@ def test_the_prefix_stays_as_turns_are_added(
     first = _fit(Sources(ADA, made[-1][0], made[:-1], summary, before), 1_000_000).prompt
     second = _fit(Sources(ADA, _message(999, "user", "And now?"), made, summary, after), 1_000_000).prompt
     assert first.system == second.system
-    marked = [n for n, message in enumerate(first.messages) if "cache_control" in message["content"][-1]]
+    marked = [n for n, message in enumerate(first.messages) if message.blocks[-1].cache_point]
     assert bool(marked) == any(answer.strip() for _, answer in turns[:-1])
     if marked:
         assert _dump(second.messages[: marked[-1] + 1]) == _dump(first.messages[: marked[-1] + 1])
 
 
-def _dump(messages: list[dict[str, Any]]) -> str:
-    """The bytes that the cache compares: the marks themselves are none of them."""
-    bare = [
-        {**m, "content": [{k: v for k, v in block.items() if k != "cache_control"} for block in m["content"]]}
-        for m in messages
-    ]
-    return json.dumps(bare)
+def _dump(messages: Sequence[PromptMessage]) -> list[tuple[str, list[str]]]:
+    """What the cache compares: the cache points are no part of it."""
+    return [(message.role, [block.text for block in message.blocks]) for message in messages]
 
 
 def test_the_marks_stand_after_the_persona_and_the_last_answer() -> None:
     """Two breakpoints: what never changes, and what only grows."""
     made = _make_turns([("Hi", "Hello."), ("More?", "Yes.")])
     prompt = _fit(Sources(ADA, _message(999, "user", "Go on"), made)).prompt
-    assert [block.get("cache_control") for block in prompt.system] == [{"type": "ephemeral"}]
-    marked = [m["content"][-1]["text"] for m in prompt.messages if "cache_control" in m["content"][-1]]
+    assert [block.cache_point for block in prompt.system] == [True]
+    marked = [m.blocks[-1].text for m in prompt.messages if m.blocks[-1].cache_point]
     assert marked == ["Yes."]
 
 
@@ -209,7 +199,7 @@ def test_a_prompt_reads_in_the_order_of_the_design() -> None:
         evidence=[_evidence(0, "Kim lives in Bergen.")],
     )
     prompt = _fit(sources).prompt
-    assert prompt.system[0]["text"].startswith("You are Ada, a guide.\n\nYou like rain.\n\n")
+    assert prompt.system[0].text.startswith("You are Ada, a guide.\n\nYou like rain.\n\n")
     assert _texts(prompt) == [
         "<summary>\nThey spoke of boats.\n</summary>",
         "Hi",
@@ -224,7 +214,7 @@ def test_an_empty_reply_leaves_no_empty_block() -> None:
     made = _make_turns([("Hi", ""), ("Still there?", "  \n"), ("Hello?", "Yes.")])
     prompt = _fit(Sources(ADA, _message(999, "user", "Good"), made)).prompt
     assert _texts(prompt) == ["Hi", "Still there?", "Hello?", "Yes.", "Good"]
-    assert [message["role"] for message in prompt.messages] == ["user", "assistant", "user"]
+    assert [message.role for message in prompt.messages] == ["user", "assistant", "user"]
 
 
 def test_what_a_section_leaves_over_flows_to_the_recent_turns() -> None:

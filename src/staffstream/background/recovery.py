@@ -162,7 +162,9 @@ async def _begin_due(pipeline: Pipeline) -> None:
         return
     if not await pipeline.database.read(runs.is_any_due):
         return
-    await pipeline.claude.wait_ready()  # a claim counts as an attempt, which a process that ends before makes none of
+    await (
+        pipeline.chat_model.wait_ready()
+    )  # a claim counts as an attempt, which a process that ends before makes none of
     if not pipeline.draining:
         claimed = await pipeline.database.write(
             lambda tx: runs.claim_due_runs(tx, owner=pipeline.owner, limit=room), then=pipeline.begin

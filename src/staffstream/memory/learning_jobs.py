@@ -14,7 +14,7 @@ from staffstream.memory import extraction, summaries
 from staffstream.memory.extraction_answers import check_answer
 from staffstream.memory.fact_writer import save_extraction
 from staffstream.memory.learning import Learning
-from staffstream.models.claude import Answer, Claude
+from staffstream.models.chat import ChatModel, JsonAnswer
 from staffstream.models.embeddings import Embedder, EmbedderUnavailable
 from staffstream.settings import Settings
 from staffstream.storage import jobs, runs, staff
@@ -39,14 +39,14 @@ class LearningJobs:
         *,
         settings: Settings,
         database: Database,
-        claude: Claude,
+        chat_model: ChatModel,
         embedder: Embedder,
         learning: Learning,
         metrics: Metrics,
     ) -> None:
         self._settings = settings
         self._database = database
-        self._claude = claude
+        self._chat_model = chat_model
         self._embedder = embedder
         self._learning = learning
         self._metrics = metrics
@@ -78,14 +78,14 @@ class LearningJobs:
 
         return commit
 
-    async def _ask_facts(self, batch: extraction.Batch, member: Staff) -> tuple[extraction.Batch, Answer | None]:
+    async def _ask_facts(self, batch: extraction.Batch, member: Staff) -> tuple[extraction.Batch, JsonAnswer | None]:
         """The model's answer about the batch, or about the largest beginning of it that the model finishes.
 
         No answer for a single message that the model does not finish: it would be asked about it for ever.
         """
         while True:
             try:
-                return batch, await self._claude.ask_json(
+                return batch, await self._chat_model.ask_json(
                     model=self._settings.background_model,
                     system=extraction.INSTRUCTIONS,
                     question=extraction.write_question(batch, staff_name=member.name),
@@ -119,7 +119,7 @@ class LearningJobs:
         if fold is None:
             return _do_nothing
         model = self._settings.background_model
-        answer = await self._claude.ask_json(
+        answer = await self._chat_model.ask_json(
             model=model,
             system=summaries.write_instructions(fold),
             question=summaries.write_question(fold, staff=member),

@@ -1,11 +1,11 @@
-"""The Anthropic SDK, which only this room imports: its client as we set it up, and its errors as ours.
+"""The Anthropic SDK: its client as we set it up, our prompts in the Messages API's shapes, and its errors as ours.
 
-Of 1,600 modules: claude.py has a thread import this room once the server takes requests.
+Importing it loads 1,600 modules, so claude.py has a thread import this module once the server takes requests.
 """
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import aiohttp
@@ -22,6 +22,7 @@ from staffstream.errors import (
     UpstreamRefused,
     UpstreamTimeout,
 )
+from staffstream.models.chat import Block, Prompt
 from staffstream.models.fast_reader import OnChunk, forward_chunks
 from staffstream.support.logs import show_word, text_log
 from staffstream.support.timers import read_retry_after
@@ -54,32 +55,20 @@ class Sdk:
 
     @property
     def host(self) -> str:
-        """The far end's name."""
+        """The provider's host name."""
         return self._client.base_url.host
 
     async def aclose(self) -> None:
-        """Let go of connections."""
+        """Close all connections."""
         await self._client.close()
 
-    async def stream(
-        self,
-        *,
-        model: str,
-        max_tokens: int,
-        system: list[dict[str, Any]],
-        messages: list[dict[str, Any]],
-        connect_s: float,
-        on_chunk: OnChunk,
-    ) -> None:
-        """Hand the bytes of a reply to `hear` as they come, until it has what it needs or they are over. Raises an
+    async def stream(self, prompt: Prompt, *, connect_s: float, on_chunk: OnChunk) -> None:
+        """Hand the bytes of a reply to `on_chunk` as they come, until it has what it needs or they are over. Raises an
         UpstreamError.
         """
         with _translated_errors():
             async with self._streams.create(
-                model=model,
-                max_tokens=max_tokens,
-                system=system or anthropic.omit,  # type: ignore[arg-type]
-                messages=messages,  # type: ignore[arg-type]
+                **write_request(prompt),
                 stream=True,
                 timeout=httpx2.Timeout(None, connect=connect_s),
             ) as response:
@@ -108,6 +97,20 @@ class Sdk:
                 output_config={"format": {"type": "json_schema", "schema": anthropic.transform_schema(schema)}},
                 timeout=httpx2.Timeout(silence_s, connect=connect_s),
             )
+
+
+def write_request(prompt: Prompt) -> dict[str, Any]:
+    """The prompt as the Messages API takes it."""
+    messages = [{"role": message.role, "content": _write_blocks(message.blocks)} for message in prompt.messages]
+    request: dict[str, Any] = {"model": prompt.model, "max_tokens": prompt.max_tokens, "messages": messages}
+    return request | ({"system": _write_blocks(prompt.system)} if prompt.system else {})
+
+
+def _write_blocks(blocks: Sequence[Block]) -> list[dict[str, Any]]:
+    return [{"type": "text", "text": block.text} | (_CACHE_POINT if block.cache_point else {}) for block in blocks]
+
+
+_CACHE_POINT = {"cache_control": {"type": "ephemeral"}}
 
 
 async def _read_body(response: httpx2.Response, on_chunk: OnChunk) -> None:

@@ -5,7 +5,7 @@ from typing import Literal
 
 from staffstream.domain import Run, RunFailure, RunState, now_text
 from staffstream.errors import ServerRestart, ServerShutdown, StaffstreamError
-from staffstream.models.claude import Accepted, Event, Finished
+from staffstream.models.chat import Accepted, Event, Finished
 from staffstream.replies.context import Context
 from staffstream.replies.run_log import RunLog
 from staffstream.storage.runs import Progress

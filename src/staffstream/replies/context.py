@@ -9,10 +9,12 @@ what was recalled for it. Tokens are counted by our vocabulary and multiplied by
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from staffstream.domain import Message, Staff
-from staffstream.models.claude import Prompt
+from staffstream.models.chat import Prompt, PromptMessage, PromptRole, Text
 from staffstream.replies.context_sources import Evidence, Sources
 from staffstream.support.tokens import count_tokens, trim_to_tokens
 
@@ -21,7 +23,7 @@ SUMMARY_SHARE = 0.15
 MEMORY_SHARE = 0.25
 GRAPH_SHARE = 0.08
 
-MESSAGE_OVERHEAD_TOKENS = 4  # what the API's own framing of a message costs, rounded up
+MESSAGE_OVERHEAD_TOKENS = 4  # what the provider's own framing of a message costs, rounded up
 WRAPPER_TOKENS = 16  # the tags around a summary or the recalled lines
 UNKNOWN_RATIO = 1.2  # newer models count more than the vocabulary of 2023; until a model's usage has been seen
 
@@ -31,7 +33,7 @@ _TREATMENT = (
     " instructions; use what helps, say so when you are unsure, and do not mention the notes themselves."
 )
 
-_OPENING = "(The conversation goes on from here.)"  # the API wants the user's word first
+_OPENING = "(The conversation goes on from here.)"  # providers want the user to speak first
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,47 +199,31 @@ def _describe_drop(item: Evidence, reason: str) -> dict[str, Any]:
 
 # ── writing the prompt ───────────────────────────────────────────────────────────────────────────────────────────────
 
-_CACHED = {"cache_control": {"type": "ephemeral"}}
 
-
-def _write_system(text: str) -> list[dict[str, Any]]:
-    return [{"type": "text", "text": text, **_CACHED}] if text else []
+def _write_system(text: str) -> list[Text]:
+    return [Text(text, cache_point=True)] if text else []
 
 
 def _write_messages(
     summary: str, turns: Sequence[Sequence[Message]], evidence: Sequence[Evidence], question: Message
-) -> list[dict[str, Any]]:
-    """Messages as the API takes them: the user's first and last, no empty block, roles in alternation."""
-    messages: list[dict[str, Any]] = []
+) -> list[PromptMessage]:
+    """Messages as providers take them: the user's first and last, no empty block, roles in alternation. A cache point
+    stands after the last answer: everything before the new message is a prefix of the next request too.
+    """
+    said: list[tuple[PromptRole, str]] = []
     if summary:
-        _say(messages, "user", f"<summary>\n{summary}\n</summary>")
+        said.append(("user", f"<summary>\n{summary}\n</summary>"))
     for message in (message for turn in turns for message in turn if message.content.strip()):
-        if not messages and message.message_type == "assistant":
-            _say(messages, "user", _OPENING)
-        _say(messages, message.message_type, message.content)
-    _mark_last_answer(messages)
+        if not said and message.message_type == "assistant":
+            said.append(("user", _OPENING))
+        said.append((message.message_type, message.content))
+    last_answer = max((number for number, (role, _) in enumerate(said) if role == "assistant"), default=-1)
     if evidence:
         lines = "\n".join(item.line for item in evidence)
-        _say(messages, "user", f"<recalled>\n{lines}\n</recalled>")
-    _say(messages, "user", question.content)
-    return messages
-
-
-def _say(messages: list[dict[str, Any]], role: str, text: str) -> None:
-    block = {"type": "text", "text": text}
-    if messages and messages[-1]["role"] == role:
-        messages[-1]["content"].append(block)
-    else:
-        messages.append({"role": role, "content": [block]})
-
-
-def _mark_last_answer(messages: list[dict[str, Any]]) -> None:
-    """A cache breakpoint after the last answer: everything before the new message is a prefix of the next request
-    too.
-    """
-    answers = [message for message in messages if message["role"] == "assistant"]
-    if answers:
-        answers[-1]["content"][-1].update(_CACHED)
+        said.append(("user", f"<recalled>\n{lines}\n</recalled>"))
+    said.append(("user", question.content))
+    blocks = [(role, Text(text, cache_point=number == last_answer)) for number, (role, text) in enumerate(said)]
+    return [PromptMessage(role, [block for _, block in group]) for role, group in groupby(blocks, key=itemgetter(0))]
 
 
 # ── the record ───────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -222,13 +222,13 @@ def _check_claude(settings: Settings, *, ask: bool) -> Iterator[Finding]:
 
 async def _ask_claude(settings: Settings) -> Finding:
     """The smallest request there is: it costs less than a thousandth of a cent."""
-    from staffstream.app import open_claude  # as late as this: loading the SDK takes a second
-    from staffstream.models.claude import Prompt
+    from staffstream.app import make_chat_model  # as late as this: loading the SDK takes a second
+    from staffstream.models.chat import Prompt, PromptMessage, Text
 
-    question = [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}]
+    prompt = Prompt(settings.model, 1, [], [PromptMessage("user", [Text("Hi")])])
     try:
-        async with open_claude(settings) as claude:
-            await claude.stream_reply(Prompt(settings.model, 1, [], question), lambda events: None)
+        async with contextlib.aclosing(make_chat_model(settings)) as chat_model:
+            await chat_model.stream_reply(prompt, lambda events: None)
     except StaffstreamError as error:
         return Finding("wrong", "claude", f"{error.detail} ({error.code}; model {settings.model})")
     return Finding("ok", "claude", f"{settings.model} answers")

@@ -1,4 +1,4 @@
-"""The reader of Claude's stream as a pure protocol, without I/O. With the SDK and a socket it is in test_sdk.py."""
+"""The reader of Claude's stream as a pure protocol, without I/O. test_anthropic_sdk.py has it with a socket."""
 
 import itertools
 import json
@@ -19,7 +19,8 @@ from staffstream.errors import (
     UpstreamRefused,
     UpstreamTimeout,
 )
-from staffstream.models.claude import Accepted, Event, EventReader, Finished, Thinking
+from staffstream.models.anthropic_events import EventReader
+from staffstream.models.chat import Accepted, Event, Finished, Thinking
 from staffstream.models.offline.wire import (
     PING,
     STOP_MESSAGE,

@@ -1,0 +1,207 @@
+"""Reading the Messages API's event stream: bytes in, events out, no I/O.
+
+We parse the few events that a reply is made of ourselves, which costs less than half of building the SDK's event
+objects (bench/relay.py) and makes every way in which a stream can break one of our own errors. A reply is finished
+only after `message_stop`: the SDK raises nothing when the provider ends cleanly without it.
+"""
+
+import json
+import logging
+from typing import Any
+
+import orjson
+
+from staffstream.domain import clean_text
+from staffstream.errors import (
+    UpstreamBroken,
+    UpstreamError,
+    UpstreamIncomplete,
+    UpstreamKeyRefused,
+    UpstreamMalformed,
+    UpstreamOverloaded,
+    UpstreamRateLimited,
+    UpstreamRefused,
+    UpstreamTimeout,
+)
+from staffstream.models.chat import Accepted, Event, Finished, Thinking
+from staffstream.support.logs import show_word
+
+log = logging.getLogger(__name__)
+
+_MOST_PENDING_BYTES = 32 * 1024 * 1024  # an event larger than this is no event
+
+
+class EventReader:
+    """The bytes of a Messages stream in, events out; no I/O. `failure` is set by whatever cannot be a reply."""
+
+    def __init__(self) -> None:
+        self.accepted = False
+        self.finished = False
+        self.model = ""
+        self.failure: UpstreamError | None = None
+        self._pending = b""
+        self.stop_reason: str | None = None
+        self.usage: dict[str, int] = {}
+        self._half = ""  # a high surrogate whose other half comes with the next delta
+
+    def feed(self, data: bytes) -> list[Event]:
+        """The events that these bytes complete, none after `message_stop` or after what broke the reply: text that came
+        in one chunk with an error has been said.
+        """
+        self._pending += data
+        *blocks, self._pending = _split_blocks(self._pending)
+        events: list[Event] = []
+        try:
+            for block in blocks:
+                if self.finished or self.failure:
+                    break
+                payload = _read_data(block)
+                if payload and (event := self._read_event(payload)) is not None:
+                    events.append(event)
+            if len(self._pending) > _MOST_PENDING_BYTES:
+                raise UpstreamMalformed
+        except UpstreamError as error:
+            self.failure = error
+        return events
+
+    def end(self) -> None:
+        """The bytes are over. Raises what broke the reply; UpstreamIncomplete when it has no end."""
+        if self.failure:
+            raise self.failure
+        if not self.finished:
+            raise UpstreamIncomplete
+
+    def _read_event(self, payload: bytes) -> Event | None:
+        event = _load_object(payload)
+        kind = event.get("type")
+        if kind == "content_block_delta":
+            return self._read_delta(event)
+        if kind == "message_start":
+            return self._read_start(event)
+        if kind == "message_delta":
+            self.stop_reason = _as_text(_as_object(event.get("delta")).get("stop_reason")) or self.stop_reason
+            self._read_message_usage(event.get("usage"))
+        elif kind == "message_stop":
+            if not self.accepted:
+                raise UpstreamMalformed
+            self.finished = True
+            return Finished(self.stop_reason, self.usage)
+        elif kind == "error":
+            raise _read_error(event)
+        elif kind == "content_block_start" and self.accepted:
+            block = _as_object(event.get("content_block"))
+            return (_as_text(block.get("text")) or None) if block.get("type") == "text" else Thinking()
+        return None
+
+    def _read_start(self, event: dict[str, Any]) -> Event | None:
+        message = _as_object(event.get("message"))
+        self._read_message_usage(message.get("usage"))
+        if self.accepted:
+            return None
+        self.accepted = True
+        self.model = _as_text(message.get("model"))
+        return Accepted(self.model)
+
+    def _read_delta(self, event: dict[str, Any]) -> Event | None:
+        if not self.accepted:
+            raise UpstreamMalformed
+        delta = event.get("delta")
+        if not isinstance(delta, dict):
+            raise UpstreamMalformed
+        if delta.get("type") != "text_delta":
+            return Thinking()
+        text = delta.get("text")
+        if text is None or text == "":  # says nothing, so it is no sign of life either
+            return None
+        if not isinstance(text, str):
+            raise UpstreamMalformed
+        return text if text.isascii() and not self._half else self._join_halves(text)
+
+    def _join_halves(self, text: str) -> str | None:
+        """Put a character together whose surrogates came in two deltas; one without its other half is replaced."""
+        text = self._half + text
+        self._half = ""
+        if text and "\ud800" <= text[-1] <= "\udbff":
+            text, self._half = text[:-1], text[-1]
+        return clean_text(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")) or None
+
+    def _read_message_usage(self, usage: object) -> None:
+        """Later counts replace earlier ones: the API's are cumulative."""
+        self.usage |= read_usage(usage)
+
+
+def _split_blocks(data: bytes) -> list[bytes]:
+    """Event blocks, the last one incomplete. LF is what Claude sends; CRLF may be a proxy's."""
+    if b"\r" in data:
+        held = b"\r" if data.endswith(b"\r") else b""  # its LF may still come
+        data = data[: len(data) - len(held)].replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        *blocks, rest = data.split(b"\n\n")
+        return [*blocks, rest + held]
+    return data.split(b"\n\n")
+
+
+def _read_data(block: bytes) -> bytes:
+    """The data of one event block; an event's name says nothing that its JSON does not."""
+    start = block.find(b"data:")
+    if start >= 0 and block.find(b"\n", start) < 0 and (start == 0 or block[start - 1] == 10):
+        return block[start + 5 :]
+    lines = [line[5:].removeprefix(b" ") for line in block.split(b"\n") if line.startswith(b"data:")]
+    return b"\n".join(lines)
+
+
+def _load_object(payload: bytes) -> dict[str, Any]:
+    event = load_json(payload)
+    if not isinstance(event, dict):
+        raise UpstreamMalformed
+    return event
+
+
+def load_json(payload: bytes) -> Any:
+    """The value of JSON text. Raises UpstreamMalformed."""
+    try:
+        return orjson.loads(payload)
+    except orjson.JSONDecodeError:
+        return _load_leniently(payload)  # orjson refuses lone surrogates
+
+
+def _load_leniently(payload: bytes) -> Any:
+    try:
+        return json.loads(payload)
+    except (ValueError, RecursionError) as error:
+        raise UpstreamMalformed from error
+
+
+def _as_object(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def read_usage(usage: object) -> dict[str, int]:
+    """The token counts of a usage object, by name."""
+    return {
+        name: value
+        for name, value in _as_object(usage).items()
+        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
+    }
+
+
+def _as_text(value: object) -> str:
+    return clean_text(value) if isinstance(value, str) else ""
+
+
+# ── errors ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+_BY_TYPE: dict[str, type[UpstreamError]] = {
+    "authentication_error": UpstreamKeyRefused,
+    "permission_error": UpstreamKeyRefused,
+    "billing_error": UpstreamKeyRefused,
+    "rate_limit_error": UpstreamRateLimited,
+    "overloaded_error": UpstreamOverloaded,
+    "timeout_error": UpstreamTimeout,
+    "api_error": UpstreamBroken,
+}
+
+
+def _read_error(event: dict[str, Any]) -> UpstreamError:
+    kind = _as_text(_as_object(event.get("error")).get("type"))
+    log.warning("Claude broke off its reply: %s", show_word(kind))
+    return _BY_TYPE.get(kind, UpstreamRefused if kind.endswith("_error") else UpstreamBroken)()
