@@ -20,10 +20,12 @@ from staffstream.api.host_check import HostCheck
 from staffstream.api.problems import RequestMiddleware, handle_own_error, handle_routing_error
 from staffstream.api.rate_limits import RateLimits
 from staffstream.api.routes import ROUTES
-from staffstream.background import maintenance, recovery
+from staffstream.background import maintenance
 from staffstream.background.follow import Subscriptions
+from staffstream.background.recovery import Recovery
 from staffstream.background.webhooks import Webhooks
 from staffstream.background.worker import Lane, Worker
+from staffstream.domain import Owner, make_id
 from staffstream.errors import SetupError, StaffstreamError
 from staffstream.memory.learning import Learning
 from staffstream.memory.learning_jobs import LearningJobs
@@ -32,10 +34,11 @@ from staffstream.models.claude import Claude
 from staffstream.models.embeddings import Embedder, make_embedder
 from staffstream.pipeline import Pipeline
 from staffstream.settings import Settings
-from staffstream.storage import keys, staff
+from staffstream.storage import keys, runs, staff
 from staffstream.storage.database import Connection, Database, Presence
 from staffstream.storage.jobs import JobKind
 from staffstream.storage.memory_search import prepare_index
+from staffstream.storage.spending import Ledger
 from staffstream.support import tokens
 from staffstream.support.metrics import Metrics
 
@@ -92,9 +95,17 @@ class Staffstream(Starlette):
             await database.write(lambda tx: prepare_index(tx, embedder.name, embedder.dimensions))
             learning = Learning(settings=settings, embedder=embedder)
             await database.write(learning.resume_embedding)
+            owner, ledger = Owner(make_id(), settings.lease_s), Ledger(settings, self.metrics)
             pipeline = Pipeline(
-                settings=settings, database=database, chat_model=chat_model, learning=learning, metrics=self.metrics
+                settings=settings,
+                database=database,
+                owner=owner,
+                chat_model=chat_model,
+                learning=learning,
+                ledger=ledger,
+                metrics=self.metrics,
             )
+            pipeline.builder.ratios.update(await database.read(runs.load_token_ratios))
             webhooks = await stack.enter_async_context(
                 Webhooks.open(database, allow_private=settings.webhook_allow_private)
             )
@@ -104,23 +115,33 @@ class Staffstream(Starlette):
                 chat_model=chat_model,
                 embedder=embedder,
                 learning=learning,
+                ledger=ledger,
                 metrics=self.metrics,
             )
             worker = Worker(
                 database,
-                pipeline.owner,
+                owner,
                 _assign_jobs(learning_jobs, webhooks, chat_model),
                 wake=learning.jobs_changed,
                 metrics=self.metrics,
             )
             await stack.enter_async_context(worker.running(alone=presence.alone))
-            await stack.enter_async_context(recovery.run_recovery(pipeline, alone=presence.alone))
+            recovery = Recovery(
+                settings=settings,
+                database=database,
+                owner=owner,
+                chat_model=chat_model,
+                active_runs=pipeline.active_runs,
+                endings=pipeline.endings,
+            )
+            await stack.enter_async_context(recovery.running(alone=presence.alone))
             await presence.share()
             key_ring = KeyRing(database)
             await stack.enter_async_context(maintenance.run_maintenance(settings, database, keys_used=key_ring.used))
             identify = self._identify or (key_ring.identify if settings.uses_keys else identify_local)
+            subscriptions = Subscriptions(settings=settings, database=database, active_runs=pipeline.active_runs)
             self.state.services = Services(
-                settings, database, pipeline, Subscriptions(pipeline), learning, identify, RateLimits(settings), worker
+                settings, database, pipeline, subscriptions, learning, identify, RateLimits(settings), worker
             )
             warming = asyncio.get_running_loop().call_later(WARM_UP_AFTER_S, chat_model.warm_up)
             try:
@@ -134,7 +155,7 @@ class Staffstream(Starlette):
         saved. Background jobs have a moment, and are done again after the restart.
         """
         if (services := getattr(self.state, "services", None)) is not None:
-            await recovery.drain(services.pipeline, grace_s)
+            await services.pipeline.active_runs.drain(grace_s)
             await services.worker.drain(min(grace_s, JOBS_GRACE_S))
 
     async def welcome(self) -> str:

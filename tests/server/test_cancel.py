@@ -197,14 +197,15 @@ async def test_a_run_whose_claim_is_seen_before_it_begins_keeps_what_it_says(
     """Its row says that it is being made a moment before this process knows; it is not ended from its row then."""
     gate = provider.hold()
     gate.release(1)
-    pipeline, go_on = api.app.state.services.pipeline, threading.Event()
+    services, go_on = api.app.state.services, threading.Event()
+    active_runs = services.pipeline.active_runs.by_id
     async with api.stream(ada, "1") as stream:
         await stream.token()
-        active = pipeline.active.pop(stream.run_id)  # as if what follows the claim's commit were yet to be done
-        blocking = asyncio.create_task(pipeline.database.write(lambda tx: go_on.wait(10)))
-        stopping = asyncio.create_task(pipeline.stop(active.run))
+        active = active_runs.pop(stream.run_id)  # as if what follows the claim's commit were yet to be done
+        blocking = asyncio.create_task(services.database.write(lambda tx: go_on.wait(10)))
+        stopping = asyncio.create_task(services.pipeline.stopper.stop(active.run))
         await asyncio.sleep(0)
-        pipeline.active[stream.run_id] = active
+        active_runs[stream.run_id] = active
         go_on.set()
         await asyncio.gather(blocking, stopping)
         received = await stream.rest()

@@ -161,7 +161,7 @@ async def test_erasing_what_could_not_be_settled(api: Api, provider: ScriptedPro
         await api.http.delete(f"/staff/{bea}/conversations/{conversation_id}")
     assert (await api.ended_run(bea, kept.run_id))["state"] == "failed"
     async with asyncio.timeout(DEADLINE_S):
-        while api.app.state.services.pipeline.unsettled:
+        while api.app.state.services.pipeline.endings.unsaved:
             await asyncio.sleep(0.01)
 
 
@@ -280,9 +280,9 @@ async def test_an_asynchronous_run_that_cannot_be_put_back(disk: Disk, provider:
         await provider.arrived(1)
         disk.fill()
         head.open()
-        pipeline = api.app.state.services.pipeline
+        endings = api.app.state.services.pipeline.endings
         async with asyncio.timeout(DEADLINE_S):
-            while not pipeline.unsettled:
+            while not endings.unsaved:
                 await asyncio.sleep(0.01)
         assert (await api.run(ada, run_id))["state"] == "building"
         disk.free()

@@ -107,7 +107,7 @@ async def test_a_reader_that_left_between_heartbeats_is_forgotten(db: Path, prov
     async with serve_here(db, provider, heartbeat_s=0.05) as api:
         async with api.stream(await api.make_staff(), "Hi") as stream_reader:
             await _hear_pings(stream_reader, 1)
-        log = api.app.state.services.pipeline.active[stream_reader.run_id].log
+        log = api.app.state.services.pipeline.active_runs.by_id[stream_reader.run_id].log
         async with asyncio.timeout(20):
             while log.reader_count:
                 await asyncio.sleep(0.005)

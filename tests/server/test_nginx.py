@@ -129,7 +129,7 @@ async def test_a_reader_that_leaves_is_noticed(front: Api, api: Api, ada: str, p
     async with front.stream(ada, "Hi") as stream_reader:
         gate.release(1)
         await stream_reader.until("one")
-        log = api.app.state.services.pipeline.active[stream_reader.run_id].log
+        log = api.app.state.services.pipeline.active_runs.by_id[stream_reader.run_id].log
         assert log.reader_count == 1
     async with asyncio.timeout(DEADLINE_S):
         while log.reader_count:

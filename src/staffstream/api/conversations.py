@@ -75,6 +75,6 @@ async def delete(call: Call) -> None:
     services, conversation_id = call.services, call.param("conversation_id")
     scope = await call.find_scope()
     await services.database.read(lambda conn: conversations.get_conversation(conn, scope, conversation_id))
-    await services.pipeline.stop_all(conversation_id=conversation_id)
+    await services.pipeline.stopper.stop_all(conversation_id=conversation_id)
     await services.database.write(lambda tx: erase_conversation(tx, scope, conversation_id))
-    await services.pipeline.stop_all(conversation_id=conversation_id)  # what was queued may have begun meanwhile
+    await services.pipeline.stopper.stop_all(conversation_id=conversation_id)  # the queued one may have begun

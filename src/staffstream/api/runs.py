@@ -39,7 +39,7 @@ async def join(call: Call, query: JoinQuery) -> EventStream:
 @endpoints.post("/cancel", response=RUN.model)
 async def cancel(call: Call) -> dict[str, Any]:
     """Stop the run; its text so far is kept. Idempotent."""
-    run, text = await call.services.pipeline.cancel(await call.find_scope(), call.param("run_id"))
+    run, text = await call.services.pipeline.stopper.cancel(await call.find_scope(), call.param("run_id"))
     return show_run(run, text)
 
 

@@ -49,6 +49,6 @@ async def update(call: Call, body: StaffChanges) -> dict[str, Any]:
 async def delete(call: Call) -> None:
     """Erase a staff member and all that it holds; runs that are being made are stopped first."""
     services, staff_id = call.services, call.param("staff_id")
-    await services.pipeline.stop_all(staff_id=staff_id)
+    await services.pipeline.stopper.stop_all(staff_id=staff_id)
     await services.database.write(lambda tx: erase_staff(tx, staff_id))
-    await services.pipeline.stop_all(staff_id=staff_id)  # what was queued may have begun meanwhile
+    await services.pipeline.stopper.stop_all(staff_id=staff_id)  # what was queued may have begun meanwhile

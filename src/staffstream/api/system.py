@@ -33,7 +33,7 @@ async def ready(request: Request) -> Response:
     """Whether requests can be served: 200, or 503 with the checks that fail."""
     services = get_services(request)
     checks = {
-        "draining": "ok" if not services.pipeline.draining else "draining",
+        "draining": "ok" if not services.pipeline.active_runs.draining else "draining",
         "embedder": "ok" if services.learning.embedder_answers else "silent",
     }
     try:
@@ -52,11 +52,11 @@ async def ready(request: Request) -> Response:
 async def export_metrics(call: Call) -> Response:
     """Everything that is counted, for Prometheus. An admin's key, where keys are asked for."""
     services = call.services
-    metrics, pipeline = services.pipeline.metrics, services.pipeline
-    making = Counter(active.run.mode for active in pipeline.active.values())
+    metrics, active_runs = services.pipeline.metrics, services.pipeline.active_runs.by_id.values()
+    making = Counter(active.run.mode for active in active_runs)
     for mode in get_args(Mode):
         metrics.active.labels(mode).set(making[mode])
-    metrics.subscribers.set(sum(active.log.reader_count for active in pipeline.active.values()))
+    metrics.subscribers.set(sum(active.log.reader_count for active in active_runs))
     metrics.note_waiting(*await services.database.read(_measure_waiting))
     metrics.note_files(services.settings.db)
     return Response(await asyncio.to_thread(metrics.export), media_type=CONTENT_TYPE)

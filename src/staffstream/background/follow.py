@@ -1,7 +1,7 @@
-"""Following runs: what readers are sent and told of a run, wherever it is made.
+"""Following runs: what subscribers are sent of a run, and what it is described as, wherever it is made.
 
-One that this process makes is read from its log, any other from its row: it waits in the queue, another process makes
-it, or it is over. Its readers see no difference.
+A run that this process makes is read from its log, any other from its row: it waits in the queue, another process
+makes it, or it is over. Its subscribers see no difference.
 """
 
 import asyncio
@@ -13,11 +13,12 @@ from collections.abc import AsyncGenerator
 
 from staffstream.domain import Run, Scope
 from staffstream.errors import BadCursor, Draining, InternalError, StaffstreamError
-from staffstream.pipeline import Pipeline
-from staffstream.replies.active_runs import describe_failure
+from staffstream.replies.active_runs import ActiveRuns, describe_failure
 from staffstream.replies.endings import encode_terminal
 from staffstream.replies.run_log import Push, encode_ended_run
+from staffstream.settings import Settings
 from staffstream.storage import runs
+from staffstream.storage.database import Database
 from staffstream.support import sse
 
 log = logging.getLogger(__name__)
@@ -27,22 +28,24 @@ LOOK_AGAIN_S = 0.25  # how often a run is looked at that waits, or that another 
 
 
 class Subscriptions:
-    """Tells readers of the runs of a pipeline, and of those that other processes make."""
+    """Follows the active runs of this process, and those that other processes make."""
 
-    def __init__(self, pipeline: Pipeline) -> None:
-        self._pipeline = pipeline
+    def __init__(self, *, settings: Settings, database: Database, active_runs: ActiveRuns) -> None:
+        self._heartbeat_s = settings.heartbeat_s
+        self._database = database
+        self._active_runs = active_runs
 
     async def wait_started(self, run: Run) -> None:
         """Return when the response may start: Claude has accepted, or a second has passed.
 
         Raises what made the run fail, if it failed for good before that with nothing said.
         """
-        active = self._pipeline.active.get(run.id)
+        active = self._active_runs.by_id.get(run.id)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(START_WAIT_S):
                 while active is None and run.state == "queued":
-                    await self._pipeline.run_begun.wait()
-                    active = self._pipeline.active.get(run.id)
+                    await self._active_runs.begun.wait()
+                    active = self._active_runs.by_id.get(run.id)
                 if active:
                     await active.started.wait()
         if active and active.log.terminal and active.failure and not active.log.cursor:
@@ -54,14 +57,13 @@ class Subscriptions:
         """The frames of a run after a cursor, live while it is being made (then by `push` if it takes them), and one
         terminal frame: the run's own, or an error when this stream cannot go on though the run may.
         """
-        heartbeat_s = self._pipeline.settings.heartbeat_s
         try:
             while True:
-                active = self._pipeline.active.get(run.id)
+                active = self._active_runs.by_id.get(run.id)
                 if active is None:
                     frames = self._watch_row(run, after)
-                elif await self._note_delivery(active.run):
-                    frames = active.log.follow(after, heartbeat_s=heartbeat_s, status=status, push=push)
+                elif await self._mark_delivered(active.run):
+                    frames = active.log.follow(after, heartbeat_s=self._heartbeat_s, status=status, push=push)
                 else:
                     active.stop("taken_over")
                     await active.ended.wait()
@@ -69,7 +71,7 @@ class Subscriptions:
                 async with contextlib.aclosing(frames):
                     async for data in frames:
                         yield data
-                if active.log.terminal is not None if active else run.id not in self._pipeline.active:
+                if active.log.terminal is not None if active else run.id not in self._active_runs.by_id:
                     return
                 after = active.log.cursor if active else after
         except StaffstreamError as error:
@@ -82,38 +84,34 @@ class Subscriptions:
         """The frames of a run that waits in the queue or that another process makes, until it ends or begins here."""
         loop = asyncio.get_running_loop()
         sent_at = loop.time()
-        while run.id not in self._pipeline.active:
-            begun = self._pipeline.run_begun
-            run, text = await self._pipeline.database.read(
-                functools.partial(runs.load_run_text, scope=run.scope, run_id=run.id)
-            )
+        while run.id not in self._active_runs.by_id:
+            begun = self._active_runs.begun
+            run, text = await self._database.read(functools.partial(runs.load_run_text, scope=run.scope, run_id=run.id))
             if run.ended:
                 yield encode_ended_run(run.id, text, min(after, len(text)), encode_terminal(run))
                 return
-            if self._pipeline.draining and run.id not in self._pipeline.active:
+            if self._active_runs.draining and run.id not in self._active_runs.by_id:
                 raise Draining
-            if len(text) > after and await self._note_delivery(run):
+            if len(text) > after and await self._mark_delivered(run):
                 yield sse.encode_token(run.id, len(text), text[after:])
                 after, sent_at = len(text), loop.time()
-            elif loop.time() - sent_at >= self._pipeline.settings.heartbeat_s:
+            elif loop.time() - sent_at >= self._heartbeat_s:
                 yield sse.PING
                 sent_at = loop.time()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_AGAIN_S):
                     await begun.wait()
 
-    async def _note_delivery(self, run: Run) -> bool:
+    async def _mark_delivered(self, run: Run) -> bool:
         """Before the text of an asynchronous run is sent: from here on it can no longer be made anew. False when it is
         already being made anew: then this text is not what its reply will say.
         """
-        return run.mode != "async" or await self._pipeline.database.write(
-            functools.partial(runs.mark_delivered, run=run)
-        )
+        return run.mode != "async" or await self._database.write(functools.partial(runs.mark_delivered, run=run))
 
     async def describe(self, scope: Scope, run_id: str) -> tuple[Run, str]:
         """A run and what it has said so far, to the last token if it is being made here. Raises NotFound."""
-        active = self._pipeline.active.get(run_id)  # looked up first: it may end while its row is read as it was before
-        run, text = await self._pipeline.database.read(lambda conn: runs.load_run_text(conn, scope, run_id))
+        active = self._active_runs.by_id.get(run_id)  # first: it may end while its row is read as it was before
+        run, text = await self._database.read(lambda conn: runs.load_run_text(conn, scope, run_id))
         if active is None or run.ended:
             return run, text
         reached = {"state": active.state, "model": active.model, "streaming_at": active.streaming_at}

@@ -13,6 +13,7 @@ import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from staffstream.domain import Owner
 from staffstream.errors import NotFound, StaffstreamError, Unavailable
@@ -23,8 +24,11 @@ from staffstream.support.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
-Save = Callable[[Connection], object]
+Save = Callable[[Connection], Callable[[], None] | None]
+"""Saves the results of a job; what it returns is called after the commit."""
 Handler = Callable[[Job], Awaitable[Save]]
+
+T = TypeVar("T")
 
 POLL_S = 1.0  # how often to look for what has fallen due, or what another process left
 _STORAGE_WAIT_S = 1.0
@@ -159,13 +163,14 @@ class Worker:
             await self._end(job, save)
 
     async def _end(self, job: Job, save: Save) -> None:
-        def end(tx: Connection) -> None:
+        def end(tx: Connection) -> Callable[[], None] | None:
             if not jobs.complete_job(tx, job):
                 raise _LostJob
-            save(tx)
+            return save(tx)
 
         try:
-            await self._write(end)
+            if follow_up := await self._write(end):
+                follow_up()
             self._metrics.note_job(job.kind, "done")
         except _LostJob:
             _log_loss(job)
@@ -187,7 +192,7 @@ class Worker:
             level = logging.WARNING if state == "dead" else logging.INFO
             log.log(level, "job %s %s: %s, it is %s after %d attempts", job.kind, job.id, code, state, job.attempts)
 
-    async def _write(self, function: Callable[[Connection], object]) -> object:
+    async def _write(self, function: Callable[[Connection], T]) -> T:
         """Commit, as soon as the disk takes it: a job's end must not be lost to a full one."""
         while True:
             try:

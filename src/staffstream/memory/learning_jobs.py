@@ -26,7 +26,8 @@ from staffstream.support.tokens import count_tokens
 
 log = logging.getLogger(__name__)
 
-Commit = Callable[[Connection], None]
+Commit = Callable[[Connection], Callable[[], None] | None]
+"""Saves the results of a job; what it returns is called after the commit."""
 
 EMBED_BATCH = 64
 
@@ -42,6 +43,7 @@ class LearningJobs:
         chat_model: ChatModel,
         embedder: Embedder,
         learning: Learning,
+        ledger: Ledger,
         metrics: Metrics,
     ) -> None:
         self._settings = settings
@@ -50,7 +52,7 @@ class LearningJobs:
         self._embedder = embedder
         self._learning = learning
         self._metrics = metrics
-        self._ledger = Ledger(settings, metrics)
+        self._ledger = ledger
 
     async def extract(self, job: jobs.Job) -> Commit:
         """Learn facts, entities and relations from a conversation's new messages: one call to the background model."""
@@ -67,14 +69,18 @@ class LearningJobs:
         taken, answer = await self._ask_facts(batch, member)
         extracted = check_answer(taken, answer and answer.value, staff=member)
 
-        def commit(tx: Connection) -> None:
-            if answer:
-                self._ledger.record(tx, taken.scope, answer.model, answer.usage)
+        def commit(tx: Connection) -> Callable[[], None]:
+            count = self._ledger.record(tx, taken.scope, answer.model, answer.usage) if answer else _do_nothing
             added = save_extraction(tx, taken, extracted, embed=self._learning.embed_now)
             self._learning.request_vectors(tx, taken.scope)
             if taken.more or added is None:
                 jobs.enqueue_job(tx, "extract", job.subject, scope_id=taken.scope.id)
-            self._metrics.note_learned(added or 0, extracted.rejected)
+
+            def follow_up() -> None:
+                count()
+                self._metrics.note_learned(added or 0, extracted.rejected)
+
+            return follow_up
 
         return commit
 
@@ -127,10 +133,11 @@ class LearningJobs:
             max_tokens=summaries.MAX_OUTPUT_TOKENS,
         )
 
-        def commit(tx: Connection) -> None:
-            self._ledger.record(tx, fold.scope, answer.model, answer.usage)
+        def commit(tx: Connection) -> Callable[[], None]:
+            count = self._ledger.record(tx, fold.scope, answer.model, answer.usage)
             if summaries.save_summary(tx, fold, answer.value, model=model) and fold.more:
                 jobs.enqueue_job(tx, "summarise", job.subject, scope_id=fold.scope.id)
+            return count
 
         return commit
 
@@ -163,5 +170,5 @@ def _load_scope(conn: Connection, job: jobs.Job) -> Scope:
     return staff.load_scope(conn, cast(int, job.scope_id))
 
 
-def _do_nothing(tx: Connection) -> None:
+def _do_nothing(tx: Connection | None = None) -> None:
     """The commit of a job that found nothing to do."""

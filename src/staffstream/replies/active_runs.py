@@ -1,23 +1,31 @@
-"""A run while this process is making it: its log, what it has reached, and the way to stop it."""
+"""Runs while this process is making them: what each has reached, how it is stopped, and the registry of them all."""
 
 import asyncio
-from typing import Literal
+import contextvars
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, Literal
 
-from staffstream.domain import Run, RunFailure, RunState, now_text
+from staffstream.domain import Message, Run, RunFailure, RunState, Staff, now_text
 from staffstream.errors import ServerRestart, ServerShutdown, StaffstreamError
 from staffstream.models.chat import Accepted, Event, Finished
 from staffstream.replies.context import Context
 from staffstream.replies.run_log import RunLog
 from staffstream.storage.runs import Progress
+from staffstream.support.timers import SilenceWatch
 
 StopCause = Literal["user", "shutdown", "taken_over"]
 
 
 class ActiveRun:
-    """What one run has reached. `started` is set when a response to it may start, `ended` when it is over here."""
+    """What one run has reached. `started` is set when a response to it may start, `ended` when it is over here.
 
-    def __init__(self, run: Run) -> None:
+    `member` and `question` are known for a run that begins as soon as it is accepted; else the build reads them.
+    """
+
+    def __init__(self, run: Run, member: Staff | None = None, question: Message | None = None) -> None:
         self.run = run
+        self.member = member
+        self.question = question
         self.log = RunLog(run.id)
         self.started = asyncio.Event()
         self.ended = asyncio.Event()
@@ -26,19 +34,20 @@ class ActiveRun:
         self.context: Context | None = None
         self.model: str | None = None
         self.finished: Finished | None = None
-        self.asked_at: str | None = None  # Claude, that is
+        self.requested_at: str | None = None  # when the provider was asked
         self.streaming_at: str | None = None
         self.first_token_at: str | None = None
+        self.first_token_watch: SilenceWatch | None = None  # limits the wait for the first token
         self._task: asyncio.Task[None] | None = None  # set only while a cancellation does no harm
-        self._noted: tuple[RunState, int] = ("building", 0)
+        self._saved: tuple[RunState, int] = ("building", 0)
 
     @property
     def state(self) -> RunState:
         """How far it is, as the runs table says it."""
         return "streaming" if self.streaming_at else "building"
 
-    def take(self, events: list[Event]) -> None:
-        """Put what Claude sent where it belongs. Called once per network chunk of every reply: keep it lean."""
+    def on_events(self, events: list[Event]) -> None:
+        """Put what the provider sent where it belongs. Called once per network chunk of every reply: keep it lean."""
         texts = []
         for event in events:
             if type(event) is str:
@@ -50,18 +59,25 @@ class ActiveRun:
                 self.started.set()
             elif type(event) is Finished:
                 self.finished = event
+            elif self.first_token_watch:  # thinking: a sign of life
+                self.first_token_watch.note()
         if texts:
             if self.first_token_at is None:
-                self.first_token_at = now_text()
-                self.log.enter_phase("responding")
+                self._reach_first_token()
             self.log.append(*texts)
 
-    def note_progress(self) -> Progress | None:
-        """What has to be written down since the last time, if anything."""
+    def _reach_first_token(self) -> None:
+        self.first_token_at = now_text()
+        self.log.enter_phase("responding")
+        if self.first_token_watch:
+            self.first_token_watch.close()
+
+    def take_progress(self) -> Progress | None:
+        """What has to be written down since the last call, if anything."""
         reached = (self.state, self.log.cursor)
-        if reached == self._noted:
+        if reached == self._saved:
             return None
-        self._noted = reached
+        self._saved = reached
         self.log.fold()
         return Progress(self.run.id, self.run.fence, self.state, self.log.text, self.streaming_at, self.first_token_at)
 
@@ -86,24 +102,85 @@ class ActiveRun:
                 self._task.cancel()
 
     def fail(self, error: StaffstreamError) -> None:
-        """The making of it broke. That changes nothing about a reply that is whole already."""
+        """Record the failure. It changes nothing about a reply that is whole already."""
         if self.finished is None:
             self.failure = error
 
     def close(self, terminal: bytes | None) -> None:
-        """It is over here: with its terminal frame, or without one when it goes on elsewhere."""
+        """End it here: with its terminal frame, or without one when it goes on elsewhere."""
         self.log.close(terminal)
         self.ended.set()
         self.started.set()
 
-    def judge(self) -> tuple[RunState, RunFailure | None]:
-        """How it ended, from what was reached: a whole reply is done even if a stop came with its last word."""
+    def get_outcome(self) -> tuple[RunState, RunFailure | None]:
+        """Its terminal state, from what was reached: a whole reply is done even if a stop came with its last token."""
         if self.finished and self.failure is None:
             return "done", None
         if self.stop_cause == "user":
             return "cancelled", None
         failure = self.failure or (ServerShutdown() if self.stop_cause == "shutdown" else ServerRestart())
         return "failed", describe_failure(failure)
+
+
+class ActiveRuns:
+    """The runs that this process is making, and the events that tell of them and of the queue.
+
+    `make_reply` makes one reply, from its build to its end.
+    """
+
+    def __init__(self, make_reply: Callable[[ActiveRun], Coroutine[Any, Any, None]]) -> None:
+        self.by_id: dict[str, ActiveRun] = {}
+        self.draining = False
+        self.queue_changed = asyncio.Event()
+        self.queue_waits_for_room = False  # there was no room for all of it at the last look
+        self.begun = asyncio.Event()  # set and replaced whenever a run begins
+        self._make_reply = make_reply
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def begin(self, claimed: Iterable[Run]) -> None:
+        """Make runs that this process has claimed."""
+        for run in claimed:
+            self.begin_one(ActiveRun(run))
+
+    def begin_one(self, active: ActiveRun, context: contextvars.Context | None = None) -> None:
+        """Make one run, in the context of the request that asked for it if there is one."""
+        self.by_id[active.run.id] = active
+        if self.draining:  # it was claimed just before
+            active.stop("shutdown")
+        self.spawn(self._make_reply(active), f"run {active.run.id}", context)
+        self.begun.set()
+        self.begun = asyncio.Event()
+
+    def close(self, active: ActiveRun, terminal: bytes | None) -> None:
+        """Take a run out of the registry and end its log."""
+        self.by_id.pop(active.run.id, None)
+        active.close(terminal)
+        if self.queue_waits_for_room:
+            self.queue_changed.set()
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str, context: contextvars.Context | None = None) -> None:
+        """Run some work of a run in a task that `wait_idle` waits for."""
+        task = asyncio.create_task(work, name=name, context=context)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def drain(self, grace_s: float) -> None:
+        """Take no new runs, give the running ones `grace_s` seconds, then end them with their partial text saved."""
+        self.draining = True
+        if self.by_id and grace_s > 0:
+            waiting = [asyncio.create_task(active.ended.wait()) for active in self.by_id.values()]
+            await asyncio.wait(waiting, timeout=grace_s)
+            for task in waiting:
+                task.cancel()
+        for active in list(self.by_id.values()):
+            active.stop("shutdown")
+        for active in list(self.by_id.values()):
+            await active.ended.wait()
+
+    async def wait_idle(self) -> None:
+        """Return when no task is left; a bug in one is raised."""
+        while self._tasks:
+            await asyncio.gather(*self._tasks)
 
 
 def describe_failure(error: StaffstreamError) -> RunFailure:

@@ -1,12 +1,13 @@
-"""Builds contexts, for a run or for a look at what a reply would be built from, and searches as a reply recalls."""
+"""Builds contexts, for a run or for a preview of what a reply would be built from, and searches as a reply recalls."""
 
 from collections.abc import Sequence
 from typing import Any
 
-from staffstream.domain import Message, Run, Scope, Staff
+from staffstream.domain import Message, Scope, Staff
 from staffstream.errors import MessageTooLong
 from staffstream.memory.learning import Learning
 from staffstream.memory.recall import HalfLives, recall_memories
+from staffstream.replies.active_runs import ActiveRun
 from staffstream.replies.context import Context, fit_context, weigh_question
 from staffstream.replies.context_sources import gather_sources
 from staffstream.settings import Settings
@@ -16,6 +17,7 @@ from staffstream.storage.memories import Memory, MemoryKind, load_memories
 from staffstream.storage.memory_search import EmbedNow
 from staffstream.storage.spending import Ledger
 from staffstream.support.timers import Stage
+from staffstream.support.tokens import count_tokens
 
 
 class ContextBuilder:
@@ -39,18 +41,22 @@ class ContextBuilder:
                 " Shorten it or raise context_budget_tokens."
             )
 
-    async def build_context(self, run: Run) -> tuple[Context, Sequence[Stage]]:
+    async def build_context(self, active: ActiveRun) -> tuple[Context, Sequence[Stage]]:
         """What a run sends, from one snapshot, and how long each part took. Raises what the ledger raises for a run
-        that waited in the queue until a cap was reached.
+        that waited in the queue until a cap was reached; MessageTooLong when the budget was lowered meanwhile.
         """
+        run = active.run
 
         def build(conn: Connection) -> tuple[Context, Sequence[Stage]]:
+            if active.question and active.member:  # it was accepted just now, and checked
+                return self._build(conn, run.scope, active.member, active.question, embed)
             self._ledger.check_spent(conn, run.scope)
             member = staff.get_staff(conn, run.staff_id)
             question = conversations.get_message(conn, run.scope, run.user_message_id)
+            self.check_length(member, count_tokens(question.content))
             return self._build(conn, run.scope, member, question, embed)
 
-        embed = self._learning.embed_now or await self._embed_question(run)
+        embed = self._learning.embed_now or await self._embed_question(active)
         return await self._database.read(build)
 
     async def preview_context(
@@ -84,11 +90,13 @@ class ContextBuilder:
         embed = await self._learning.prepare_query(query)
         return await self._database.read(search)
 
-    async def _embed_question(self, run: Run) -> EmbedNow | None:
-        """What gives the question's vector when that takes a far end."""
-        question = await self._database.read(
-            lambda conn: conversations.get_message(conn, run.scope, run.user_message_id)
-        )
+    async def _embed_question(self, active: ActiveRun) -> EmbedNow | None:
+        """What gives the question's vector when a provider has to be asked for it."""
+        run, question = active.run, active.question
+        if question is None:
+            question = await self._database.read(
+                lambda conn: conversations.get_message(conn, run.scope, run.user_message_id)
+            )
         return await self._learning.prepare_query(question.content)
 
     def _build(

@@ -1,23 +1,31 @@
-"""How runs end in the database: the transactions that save a reply and give its run a terminal state, or put the run
-back into the queue.
+"""How runs end: the transactions that save a reply and give its run a terminal state, or put the run back into the
+queue, and what follows their commit.
 
-Whatever follows from an end (what is learned, what is paid for, which webhook is told) is written in the same
-transaction, so that nothing of it is lost and none of it happens twice: the first terminal state wins.
+Whatever follows from an end (what is learned, what is paid for, which webhook is sent, which queued run is next) is
+written in the same transaction, so that nothing of it is lost and none of it happens twice: the first terminal state
+wins. Only what is kept in memory (metrics, token ratios, tasks) changes after the commit: a transaction may be run
+more than once.
 """
 
+import logging
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from typing import Any
 
-from staffstream.domain import MessageStatus, Run, RunFailure, RunState
+from staffstream.domain import MessageStatus, Owner, Run, RunFailure, RunState
+from staffstream.errors import InternalError, NotFound, StaffstreamError, Unavailable
 from staffstream.memory.learning import Learning
-from staffstream.replies.active_runs import ActiveRun
+from staffstream.replies.active_runs import ActiveRun, ActiveRuns, describe_failure
 from staffstream.replies.context import Context
 from staffstream.storage import contexts, conversations, deliveries, runs, staff
-from staffstream.storage.database import Connection
+from staffstream.storage.database import Connection, Database
 from staffstream.storage.spending import Ledger
 from staffstream.support import sse
+from staffstream.support.metrics import Metrics
 from staffstream.support.tokens import count_tokens
+
+log = logging.getLogger(__name__)
 
 ASYNC_ATTEMPTS = 8
 
@@ -26,64 +34,115 @@ _STATUS: dict[str, MessageStatus] = {"done": "complete", "cancelled": "cancelled
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """What such a transaction left: the run's row, whether it was this one that ended it, the token ratios that it
-    changed, and when Claude had been asked. `run` is None when the run went back to the queue.
+    """What such a transaction left: the run's row, None if it went back to the queue; whether it was this one that
+    ended it; the runs that were claimed after it; and what to call after the commit.
     """
 
     run: Run | None
     by_us: bool = False
-    ratios: dict[str, float] = field(default_factory=dict)
-    asked_at: str | None = None
+    claimed: tuple[Run, ...] = ()
+    follow_up: Callable[[], None] | None = None
 
 
 EndPlan = Callable[[Connection], Ended]
 
 
 class Endings:
-    """Plans the ends of runs."""
+    """Ends runs. `ratios` are the token ratios by model, which the builder reads."""
 
-    def __init__(self, *, learning: Learning, ledger: Ledger) -> None:
+    def __init__(
+        self,
+        *,
+        database: Database,
+        owner: Owner,
+        learning: Learning,
+        ledger: Ledger,
+        metrics: Metrics,
+        active_runs: ActiveRuns,
+        ratios: dict[str, float],
+    ) -> None:
+        self.unsaved: list[EndPlan] = []  # ends that the disk has not taken yet
+        self._database = database
+        self._owner = owner
         self._learning = learning
         self._ledger = ledger
+        self._metrics = metrics
+        self._active_runs = active_runs
+        self._ratios = ratios
 
-    def plan_end(self, active: ActiveRun) -> EndPlan:
-        """Save the reply, end the run as it was judged, and learn from Claude's count."""
+    # ── runs of this process ─────────────────────────────────────────────────────────────────────────────────────────
+
+    async def end_reply(self, active: ActiveRun) -> bytes | None:
+        """Save the reply and end its run, or put the run back into the queue; returns the terminal frame, None when the
+        run goes on elsewhere. An end that the disk refuses is kept in `unsaved`, and the frame is an error.
+        """
+        again = is_made_again(active)
+        plan = self._plan_requeue(active) if again else self._plan_end(active)
+        try:
+            ended = await self.commit(plan)
+            return encode_terminal(ended.run) if ended.run and ended.run.ended else None
+        except NotFound as error:  # its conversation was deleted meanwhile
+            active.failure = error
+        except Exception as error:
+            log.exception("run %s could not be ended yet", active.run.id)
+            active.failure = error if isinstance(error, StaffstreamError) else InternalError()
+            self.unsaved.append(plan if again else self._plan_end(active))
+        return sse.encode_error(describe_failure(active.failure), None)
+
+    async def save_unsaved(self) -> None:
+        """Try again to save the ends that the disk refused. Raises Unavailable when it still does."""
+        while self.unsaved:
+            try:
+                await self.commit(self.unsaved[0])
+            except Unavailable:
+                raise
+            except NotFound:
+                pass  # its conversation was deleted since
+            except Exception:
+                log.exception("the end of a run cannot be saved; the next start will end it")
+            self.unsaved.pop(0)
+
+    async def commit(self, plan: EndPlan) -> Ended:
+        """Run a plan as one transaction, and what follows from it after the commit."""
+        return await self._database.write(plan, then=self._follow_up)
+
+    def _plan_end(self, active: ActiveRun) -> EndPlan:
+        """Save the reply, end the run with its outcome, and learn from the provider's count."""
         run, text, finished = active.run, active.log.text, active.finished
-        state, failure = active.judge()
+        state, failure = active.get_outcome()
         usage = finished.usage if finished else None
         stop_reason = finished.stop_reason if finished else None
-        said = bool(text) or state == "done"
+        has_reply = bool(text) or state == "done"
+        record = active.context.record if active.context else None
 
         def end(tx: Connection) -> Ended:
             ended = runs.end_run(
-                tx, run, state, message_id=run.id if said else None, error=failure, model=active.model, usage=usage,
-                stop_reason=stop_reason, streaming_at=active.streaming_at, first_token_at=active.first_token_at,
+                tx, run, state, message_id=run.id if has_reply else None, error=failure, model=active.model,
+                usage=usage, stop_reason=stop_reason, streaming_at=active.streaming_at,
+                first_token_at=active.first_token_at,
             )  # fmt: skip
             if ended is None:
-                return Ended(runs.get_run(tx, run.scope, run.id))
-            member = staff.get_staff(tx, run.staff_id)
-            if said:
-                reply = conversations.append_reply(
-                    tx, run, text, status=_STATUS[state], model=active.model, stop_reason=stop_reason, usage=usage
-                )
-                self._learning.index_reply(tx, member, run, reply, active.context.record if active.context else None)
-            else:
-                self._learning.schedule_learning(tx, run)
-            deliveries.enqueue_delivery(tx, member, ended, text)
-            self._ledger.record(tx, run.scope, active.model or "", usage or _estimate_usage(active, text))
-            ratios = {}
-            if active.context:
-                contexts.save_record(tx, run.id, active.context.record)
-                ratios = _learn_ratio(tx, active.context, usage)
-            return Ended(ended, by_us=True, ratios=ratios, asked_at=active.asked_at)
+                return self._claim_next(tx, Ended(runs.get_run(tx, run.scope, run.id)))
+            self._save_text(tx, ended, text if has_reply else None, state, usage=usage, record=record)
+            count_spending = self._ledger.record(tx, run.scope, active.model or "", usage or _estimate(active, text))
+            if record:
+                contexts.save_record(tx, run.id, record)
+            ratios = _learn_ratio(tx, active.context, usage)
+
+            def follow_up() -> None:
+                self._metrics.note_run(ended, active.requested_at)
+                count_spending()
+                self._ratios.update(ratios)
+
+            return self._claim_next(tx, Ended(ended, by_us=True, follow_up=follow_up))
 
         return end
 
-    def plan_requeue(self, active: ActiveRun) -> EndPlan:
+    def _plan_requeue(self, active: ActiveRun) -> EndPlan:
         """Put the run back into the queue, to be made anew after a wait that grows with its attempts; one that somebody
         was sent some of ends instead.
         """
-        end = self.plan_end(active)
+        end = self._plan_end(active)
         asked_s = (active.failure and active.failure.retry_after_s) or 0.0
         wait_s = 0.0 if active.stop_cause else max(asked_s, random.uniform(0.8, 1.2) * 2**active.run.attempts)
 
@@ -95,25 +154,63 @@ class Endings:
 
         return requeue
 
+    # ── runs that this process is not making ─────────────────────────────────────────────────────────────────────────
+
     def end_from_row(self, tx: Connection, run: Run, state: RunState, failure: RunFailure | None = None) -> Ended:
-        """End a run that this process is not making, from what its row holds, unless it was claimed meanwhile."""
+        """End a run from what its row holds, unless it was claimed meanwhile, and claim the next one."""
         text = runs.get_run(tx, run.scope, run.id).partial_text
         ended = runs.end_run(tx, run, state, message_id=run.id if text else None, error=failure)
         if ended is None:
-            return Ended(runs.get_run(tx, run.scope, run.id))
-        member = staff.get_staff(tx, run.staff_id)
-        if text:
-            reply = conversations.append_reply(tx, run, text, status=_STATUS[state])
-            self._learning.index_reply(tx, member, run, reply, None)
+            return self._claim_next(tx, Ended(runs.get_run(tx, run.scope, run.id)))
+        self._save_text(tx, ended, text or None, state)
+        return self._claim_next(tx, Ended(ended, True, follow_up=lambda: self._metrics.note_run(ended, None)))
+
+    # ── what belongs to every end ────────────────────────────────────────────────────────────────────────────────────
+
+    def _save_text(
+        self,
+        tx: Connection,
+        ended: Run,
+        text: str | None,
+        state: RunState,
+        *,
+        usage: dict[str, int] | None = None,
+        record: dict[str, Any] | None = None,
+    ) -> None:
+        """Save the reply if there is one, have it learned from, and enqueue its webhook."""
+        member = staff.get_staff(tx, ended.staff_id)  # as it is now: its webhook or memory may have been switched off
+        if text is None:
+            self._learning.schedule_learning(tx, ended)
         else:
-            self._learning.schedule_learning(tx, run)
-        deliveries.enqueue_delivery(tx, member, ended, text)
-        return Ended(ended, by_us=True)
+            reply = conversations.append_reply(
+                tx, ended, text, status=_STATUS[state], model=ended.model, stop_reason=ended.stop_reason, usage=usage
+            )
+            self._learning.index_reply(tx, member, ended, reply, record)
+        deliveries.enqueue_delivery(tx, member, ended, text or "")
+
+    def _claim_next(self, tx: Connection, ended: Ended) -> Ended:
+        """Claim the run that waited for this one."""
+        run = ended.run
+        if self._active_runs.draining or run is None or not run.ended:
+            return ended
+        claimed = runs.claim_due_runs(tx, owner=self._owner, limit=1, conversation_id=run.conversation_id)
+        return replace(ended, claimed=tuple(claimed))
+
+    def _follow_up(self, ended: Ended) -> None:
+        if ended.follow_up:
+            ended.follow_up()
+        self._active_runs.begin(ended.claimed)
+        self._learning.jobs_changed.set()
+
+    def follow_up_all(self, ended: list[Ended]) -> None:
+        """What follows the commit that ended several runs."""
+        for each in ended:
+            self._follow_up(each)
 
 
 def is_made_again(active: ActiveRun) -> bool:
     """Whether an asynchronous run goes back to the queue: at a shutdown, which is not to lose more than a crash would;
-    after a failure if nothing has been said and another attempt may help.
+    after a failure if it has no text yet and another attempt may help.
     """
     if active.run.mode != "async" or active.finished:
         return False
@@ -124,18 +221,18 @@ def is_made_again(active: ActiveRun) -> bool:
     return active.failure.retryable and active.run.attempts < ASYNC_ATTEMPTS
 
 
-def _learn_ratio(tx: Connection, context: Context, usage: dict[str, int] | None) -> dict[str, float]:
-    """Take what Claude counted for the prompt into the model's ratio; returns what changed."""
+def _learn_ratio(tx: Connection, context: Context | None, usage: dict[str, int] | None) -> dict[str, float]:
+    """Take what the provider counted for the prompt into the model's ratio; returns what changed."""
     names = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
     counted = sum((usage or {}).get(name, 0) for name in names)
-    if not counted or not context.counted_tokens:
+    if context is None or not counted or not context.counted_tokens:
         return {}
     model, ratio = context.prompt.model, min(3.0, max(0.5, counted / context.counted_tokens))
     return {model: runs.learn_token_ratio(tx, model, ratio)}
 
 
-def _estimate_usage(active: ActiveRun, text: str) -> dict[str, int]:
-    """By our count, for a reply that broke off after Claude had begun it: that is paid for as well."""
+def _estimate(active: ActiveRun, text: str) -> dict[str, int]:
+    """The usage by our count, of a reply that broke off after the provider had begun it: that is paid for as well."""
     if active.streaming_at is None or active.context is None:
         return {}
     return {"input_tokens": active.context.record["total_tokens"], "output_tokens": count_tokens(text)}

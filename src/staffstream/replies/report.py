@@ -1,4 +1,4 @@
-"""What the making of one reply tells its operator: a span, and one line in the log."""
+"""What an operator is told of each reply: a span in the trace, and one line in the log."""
 
 import contextlib
 import logging
@@ -25,11 +25,11 @@ def report_reply(active: ActiveRun) -> Iterator[None]:
     with traces.trace_work("reply", attributes) as span:
         yield
         traces.add_event("first_token", active.first_token_at)
-        state, failure = active.judge()
+        state, failure = active.get_outcome()
         if failure:
             traces.mark_failed(span, failure.code)
-        said = state if active.log.terminal is not None else "queued"  # to be made again, here or elsewhere
-        log.info("reply ended", extra=_describe_end(active, said, failure.code if failure else None))
+        reported = state if active.log.terminal is not None else "queued"  # to be made again, here or elsewhere
+        log.info("reply ended", extra=_describe_end(active, reported, failure.code if failure else None))
 
 
 def _describe_end(active: ActiveRun, state: str, code: str | None) -> dict[str, Any]:

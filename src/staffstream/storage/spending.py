@@ -7,7 +7,7 @@ so that asking many times at once does not get round a cap. Queued replies are l
 that are begun at the same moment (ASYNC_CONCURRENCY) may together go over it.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
@@ -69,11 +69,13 @@ class Ledger:
         self._settings = settings
         self._metrics = metrics
 
-    def record(self, tx: Connection, scope: Scope, model: str, usage: Mapping[str, int]) -> None:
-        """Add what a call to Claude took to today's sums of the user and of the staff member."""
+    def record(self, tx: Connection, scope: Scope, model: str, usage: Mapping[str, int]) -> Callable[[], None]:
+        """Add what a call to the provider took to today's sums of the user and of the staff member. Returns what counts
+        it in the metrics, to be called after the commit: the transaction may be run more than once.
+        """
         spent = price_usage(model, usage, self._settings.prices)
         add_spending(tx, scope, spent)
-        self._metrics.note_spending(model, usage, spent.cost_usd)
+        return lambda: self._metrics.note_spending(model, usage, spent.cost_usd)
 
     def check_caps(self, conn: Connection, scope: Scope) -> None:
         """As `check_spent`, and raise the same, with a wait that lets one of them end, when the replies that are being
