@@ -82,6 +82,11 @@ class Staffstream(Starlette):
             raise SetupError(
                 "There is no ANTHROPIC_API_KEY. Set it, or start with --offline to try things with a stand-in."
             )
+        if self.keyless and "*" in settings.cors_origins:
+            raise SetupError(
+                "STAFFSTREAM_CORS_ORIGINS=* without keys lets every page on the web read and change everything here."
+                " Name the origins, or set STAFFSTREAM_AUTH=keys."
+            )
         await asyncio.to_thread(tokens.warm_up)
         async with contextlib.AsyncExitStack() as stack:
             presence = stack.enter_context(contextlib.closing(Presence(settings.db)))

@@ -52,12 +52,23 @@ class HostCheck:
 
     def _allows_origin(self, headers: Headers, host: str) -> bool:
         """Whether the page that sent this, if it was one, is ours or named. A page cannot choose Sec-Fetch-Site; it
-        tells ours behind a proxy that changes Host. One that sends a key has not borrowed its user's rights.
+        tells ours behind a proxy that changes Host.
         """
         origin = headers.get("origin", "").lower()
-        if not origin or "*" in self._origins or origin in self._origins or "authorization" in headers:
+        site = headers.get("sec-fetch-site")
+        if site in ("same-origin", "none") or "*" in self._origins or origin in self._origins:
             return True
-        return headers.get("sec-fetch-site") in ("same-origin", "none") or urlsplit(origin).netloc == host
+        if not origin:
+            return site is None  # a program: every browser of today sends one of the two
+        return _find_authority(origin) == host
+
+
+def _find_authority(origin: str) -> str | None:
+    """The host and port of an origin; None if it is not one, since a program may send anything."""
+    try:
+        return urlsplit(origin).netloc or None
+    except ValueError:
+        return None
 
 
 def _cut_port(host: str) -> str:
