@@ -15,8 +15,9 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
-from staffstream.api.auth import Identify, KeyRing, Services, identify_local
+from staffstream.api.auth import Identify, Services, identify_local
 from staffstream.api.host_check import HostCheck
+from staffstream.api.key_ring import KeyRing, OpenStreams
 from staffstream.api.problems import RequestMiddleware, handle_own_error, handle_routing_error
 from staffstream.api.rate_limits import RateLimits
 from staffstream.api.routes import ROUTES
@@ -144,9 +145,18 @@ class Staffstream(Starlette):
             key_ring = KeyRing(database)
             await stack.enter_async_context(maintenance.run_maintenance(settings, database, keys_used=key_ring.used))
             identify = self._identify or (key_ring.identify if settings.uses_keys else identify_local)
-            subscriptions = Subscriptions(settings=settings, database=database, active_runs=pipeline.active_runs)
+            open_streams = OpenStreams(database)
+            await stack.enter_async_context(open_streams.watching())
             self.state.services = Services(
-                settings, database, pipeline, subscriptions, learning, identify, RateLimits(settings), worker
+                settings=settings,
+                database=database,
+                pipeline=pipeline,
+                subscriptions=Subscriptions(settings=settings, database=database, active_runs=pipeline.active_runs),
+                learning=learning,
+                identify=identify,
+                limits=RateLimits(settings),
+                worker=worker,
+                open_streams=open_streams,
             )
             warming = asyncio.get_running_loop().call_later(WARM_UP_AFTER_S, chat_model.warm_up)
             try:

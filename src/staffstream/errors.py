@@ -13,6 +13,7 @@
     ├── SlowRequest                      408     request_timeout         yes
     ├── Busy                             409     conversation_busy       yes
     ├── Conflict                         409     conflict
+    │   └── UserExists                   409     user_exists
     ├── TooLarge                         413     too_large
     │   └── MessageTooLong               413     message_too_long
     ├── UnsupportedMediaType             415     unsupported_media_type
@@ -152,6 +153,12 @@ class Conflict(StaffstreamError):
     """The request does not fit the present state."""
 
     status, code, title = 409, "conflict", "Conflict"
+
+
+class UserExists(Conflict):
+    """There is a user of this name already. Name another key, or give user_id (--user) to make this user one more."""
+
+    code, title = "user_exists", "User exists"
 
 
 class TooLarge(StaffstreamError):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from staffstream.errors import NotFound
+from staffstream.errors import NotFound, UserExists
 from staffstream.storage import keys
 from staffstream.storage.database import Connection, connect, prepare_file
 from tests.tools.commands import run_command
@@ -53,17 +53,29 @@ def test_the_first_key_is_an_admins_and_later_ones_are_members(file: Connection)
     assert keys.create_key(file, "third", role="admin")[0].role == "admin"
 
 
-def test_without_any_admin_left_the_next_key_is_an_admins(file: Connection) -> None:
-    """A revoked admin key does not count."""
+def test_once_there_was_a_key_the_next_is_a_members(file: Connection) -> None:
+    """When the last admin's key was revoked too: whoever makes one then has to ask for the role."""
     first, _ = keys.create_key(file, "first")
     keys.revoke_key(file, first.id)
-    assert keys.create_key(file, "second")[0].role == "admin"
+    assert keys.create_key(file, "second")[0].role == "member"
+    assert keys.create_key(file, "third", role="admin")[0].role == "admin"
 
 
 def test_a_key_names_its_user(file: Connection) -> None:
     """By default one of its own name; two keys may stand for one user."""
     assert keys.create_key(file, "Kim")[0].user_id == "Kim"
     assert keys.create_key(file, "Kim's phone", user_id="Kim")[0].user_id == "Kim"
+
+
+def test_a_second_key_of_a_user_has_to_name_the_user(file: Connection) -> None:
+    """Also after the first was revoked: what its user has stays, and would be the newcomer's."""
+    first, _ = keys.create_key(file, "Kim")
+    with pytest.raises(UserExists):
+        keys.create_key(file, "Kim")
+    keys.revoke_key(file, first.id)
+    with pytest.raises(UserExists):
+        keys.create_key(file, "Kim")
+    assert keys.create_key(file, "Kim", user_id="Kim")[0].user_id == "Kim"
 
 
 def test_a_revoked_key_is_not_found_and_stays_listed(file: Connection) -> None:

@@ -2,19 +2,19 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import cast
+from typing import cast, get_args
 
 from starlette.requests import Request
 
+from staffstream.api.key_ring import OpenStreams
 from staffstream.api.rate_limits import RateLimits
 from staffstream.background.follow import Subscriptions
 from staffstream.background.worker import Worker
-from staffstream.domain import Caller, now_text
+from staffstream.domain import Caller, Role
 from staffstream.errors import NotStarted, Unauthorized
 from staffstream.memory.learning import Learning
 from staffstream.pipeline import Pipeline
 from staffstream.settings import Settings
-from staffstream.storage import keys
 from staffstream.storage.database import Database
 
 LOCAL_USER = "local"
@@ -37,6 +37,7 @@ class Services:
     identify: Identify
     limits: RateLimits
     worker: Worker
+    open_streams: OpenStreams
 
 
 def get_services(request: Request) -> Services:
@@ -52,37 +53,22 @@ async def identify_local(request: Request) -> Caller:
     return Caller(LOCAL_USER, "admin")
 
 
-class KeyRing:
-    """Identifies callers by the keys in the database. Each request looks its key up, so that a key revoked by another
-    process is refused at once; when keys were used is collected in `used`, for maintenance to write down.
-    """
-
-    def __init__(self, database: Database) -> None:
-        self.used: dict[str, str] = {}
-        self._database = database
-
-    async def identify(self, request: Request) -> Caller:
-        """The caller whose key the request carries. Raises Unauthorized."""
-        scheme, _, text = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not text.strip():
-            raise Unauthorized
-        key = await self._database.read(lambda conn: keys.find_key(conn, text.strip()))
-        if key is None:
-            raise Unauthorized
-        self.used[key.id] = now_text()
-        return Caller(key.user_id, key.role, key.id)
-
-
 async def identify_caller(request: Request) -> Caller:
     """Who calls, counted against the caller's limit of requests. Raises Unauthorized or TooManyRequests."""
     services = get_services(request)
     found = await services.identify(request)
-    if not found:
-        raise Unauthorized
     caller = Caller(found, "admin") if isinstance(found, str) else found
+    if caller is None or not _is_somebody(caller):
+        raise Unauthorized
     if name := name_limited(services, caller):
         services.limits.count_request(name)
     return caller
+
+
+def _is_somebody(caller: Caller) -> bool:
+    """Whether a caller has a name and a role: a host may have made it from a session that has no user."""
+    user_id: object = caller.user_id
+    return isinstance(user_id, str) and bool(user_id.strip()) and caller.role in get_args(Role)
 
 
 def name_limited(services: Services, caller: Caller) -> str | None:

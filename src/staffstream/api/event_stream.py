@@ -9,6 +9,8 @@ from typing import Protocol
 
 from starlette.types import Receive, Scope, Send
 
+from staffstream.errors import StaffstreamError
+from staffstream.replies.active_runs import describe_failure
 from staffstream.replies.run_log import Push
 from staffstream.support import sse
 from staffstream.support.timers import SilenceWatch
@@ -59,6 +61,14 @@ class EventStream:
         self._headers = headers or []
         self._held = held or contextlib.ExitStack()  # left when the response is over
         self._sending = False
+        self._relaying: asyncio.Task[None] | None = None
+        self._last_frame: bytes | None = None  # sent instead of what would follow
+
+    def end(self, error: StaffstreamError) -> None:
+        """Send the error as the last frame, after the one that is being sent, and nothing more."""
+        self._last_frame = sse.encode_error(describe_failure(error), None)
+        if self._relaying and not self._sending:
+            self._relaying.cancel()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         with self._held:
@@ -74,7 +84,7 @@ class EventStream:
                 watch = SilenceWatch(self._slow_reader_s, lambda: _leave_now(leave) if self._sending else None)
                 watcher = asyncio.create_task(_leave_when_gone(receive, leave))
                 try:
-                    await asyncio.create_task(self._relay(*_find_writer(scope, send), watch))
+                    await self._relay_all(*_find_writer(scope, send), watch)
                     self._sending = True  # the end of the body can be what no longer fits into a full buffer
                     watch.note()
                     await send({"type": "http.response.body", "body": b""})
@@ -84,14 +94,29 @@ class EventStream:
         except TimeoutError:
             return  # the reader left or was let go; the run goes on
 
+    async def _relay_all(self, write: Write, push: Push | None, watch: SilenceWatch) -> None:
+        self._relaying = asyncio.create_task(self._relay(write, push, watch))
+        try:
+            await self._relaying
+        except asyncio.CancelledError:
+            if self._last_frame is None or asyncio.current_task().cancelling():  # type: ignore[union-attr]
+                raise
+        if self._last_frame is not None:
+            await self._write(self._last_frame, write, watch)
+
     async def _relay(self, write: Write, push: Push | None, watch: SilenceWatch) -> None:
         async with contextlib.aclosing(self._follow(push=push)) as frames:
             async for data in frames:
-                for start in range(0, len(data), _PIECE_BYTES):
-                    watch.note()
-                    self._sending = True
-                    await write(data[start : start + _PIECE_BYTES])
-                    self._sending = False
+                if self._last_frame is not None:
+                    return
+                await self._write(data, write, watch)
+
+    async def _write(self, data: bytes, write: Write, watch: SilenceWatch) -> None:
+        self._sending = True
+        for start in range(0, len(data), _PIECE_BYTES):
+            watch.note()
+            await write(data[start : start + _PIECE_BYTES])
+        self._sending = False
 
 
 def _find_writer(scope: Scope, send: Send) -> tuple[Write, Push | None]:

@@ -10,7 +10,7 @@ from staffstream.storage import keys
 endpoints = Endpoints("keys", "/api/v1/keys")
 
 
-@endpoints.post("", access="admin", status=201, response=NEW_KEY.model, sends=["Location"])
+@endpoints.post("", access="admin", status=201, response=NEW_KEY.model, sends=["Location"], problems=[409])
 async def create(call: Call, body: NewKey) -> Answer:
     """Make a key. Its text is in this answer only."""
     key, text = await call.services.database.write(
@@ -27,6 +27,8 @@ async def list_all(call: Call) -> list[dict[str, Any]]:
 
 @endpoints.delete("/{key_id}", access="admin", status=200, response=KEY.model)
 async def revoke(call: Call) -> dict[str, Any]:
-    """Make a key invalid from now on; what its user has stays."""
+    """Make a key invalid from now on: its open streams end. What its user has stays."""
     key_id = call.param("key_id")
-    return KEY.show(await call.services.database.write(lambda tx: keys.revoke_key(tx, key_id)))
+    revoked = await call.services.database.write(lambda tx: keys.revoke_key(tx, key_id))
+    call.services.open_streams.end(key_id)
+    return KEY.show(revoked)

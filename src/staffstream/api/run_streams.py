@@ -34,7 +34,7 @@ async def stream_new_run(call: Call, asked: RunRequest, query: StreamQuery) -> E
 
 def stream_run(call: Call, run: Run, after: int, query: StreamQuery, held: contextlib.ExitStack) -> EventStream:
     """The run's stream after a cursor. `held` is closed when the stream is over."""
-    return EventStream(
+    stream = EventStream(
         functools.partial(call.services.subscriptions.follow, run, after, status=query.wants_status),
         slow_reader_s=call.services.settings.slow_reader_s,
         headers=[
@@ -42,6 +42,8 @@ def stream_run(call: Call, run: Run, after: int, query: StreamQuery, held: conte
         ],
         held=held,
     )
+    held.enter_context(call.services.open_streams.register(call.caller.key_id, stream))
+    return stream
 
 
 def list_run_ids(run: Run) -> dict[str, str]:

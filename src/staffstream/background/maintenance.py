@@ -33,11 +33,11 @@ async def run_maintenance(settings: Settings, database: Database, *, keys_used: 
     write_uses = functools.partial(_write_key_uses, database, keys_used)
     erase_old = functools.partial(_erase_old, settings, database)
     tasks = [
-        asyncio.create_task(_repeat(write_uses, KEYS_ROUND_S), name="note the use of keys"),
+        asyncio.create_task(repeat(write_uses, KEYS_ROUND_S), name="note the use of keys"),
         asyncio.create_task(
-            _repeat(WordMerger(database).merge, WORDS_ROUND_S, first_in_s=WORDS_ROUND_S), name="merge the word index"
+            repeat(WordMerger(database).merge, WORDS_ROUND_S, first_in_s=WORDS_ROUND_S), name="merge the word index"
         ),
-        asyncio.create_task(_repeat(erase_old, AGE_ROUND_S), name="erase what is old"),
+        asyncio.create_task(repeat(erase_old, AGE_ROUND_S), name="erase what is old"),
     ]
     try:
         yield
@@ -48,7 +48,8 @@ async def run_maintenance(settings: Settings, database: Database, *, keys_used: 
         await _attempt(write_uses)
 
 
-async def _repeat(work: Callable[[], Awaitable[None]], every_s: float, *, first_in_s: float = 0.0) -> None:
+async def repeat(work: Callable[[], Awaitable[None]], every_s: float, *, first_in_s: float = 0.0) -> None:
+    """Do the work for ever, with a pause after each time. One that fails is logged and done again."""
     await asyncio.sleep(first_in_s)
     while True:
         await _attempt(work)
@@ -59,9 +60,9 @@ async def _attempt(work: Callable[[], Awaitable[None]]) -> None:
     try:
         await work()
     except Unavailable as error:
-        log.warning("housekeeping has to wait: %s", error.code)
+        log.warning("maintenance has to wait: %s", error.code)
     except Exception:
-        log.exception("housekeeping failed")
+        log.exception("maintenance failed")
 
 
 async def _write_key_uses(database: Database, keys_used: dict[str, str]) -> None:

@@ -6,12 +6,13 @@ would slow down, and the hash can be looked up by its index.
 
 import hashlib
 import hmac
+import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from staffstream.domain import Role, make_id, now_text
-from staffstream.errors import NotFound
+from staffstream.errors import NotFound, UserExists
 from staffstream.storage.database import Connection, Row
 
 PREFIX = "sst_"
@@ -37,11 +38,14 @@ def create_key(
 ) -> tuple[ApiKey, str]:
     """A new key and its text, which cannot be had again.
 
-    Without `user_id` the key is for a user of its own name. Without `role` it is a member's, unless there is no admin
-    key yet: somebody has to be able to make the first staff member.
+    Without `user_id` the key is for a new user of its own name; raises UserExists if there is one. Without `role` it is
+    a member's, but for the very first key: somebody has to be able to make the first staff member.
     """
+    if user_id is None and tx.execute("SELECT 1 FROM api_keys WHERE user_id = ? LIMIT 1", (name,)).fetchone():
+        raise UserExists
     text = PREFIX + secrets.token_urlsafe(24)
-    role = role or ("member" if _has_admin(tx) else "admin")
+    is_first = tx.execute("SELECT 1 FROM api_keys LIMIT 1").fetchone() is None
+    role = role or ("admin" if is_first else "member")
     row = tx.execute(
         "INSERT INTO api_keys (id, name, user_id, role, prefix, hash, created_at) VALUES (?, ?, ?, ?, ?, ?, ?)"
         " RETURNING *",
@@ -82,14 +86,26 @@ def note_uses(tx: Connection, used: Mapping[str, str]) -> None:
     )
 
 
+def find_revoked(conn: Connection, key_ids: Iterable[str]) -> list[str]:
+    """Those of the keys that are not valid any more."""
+    wanted = list(key_ids)
+    rows = conn.execute(
+        "SELECT id FROM api_keys WHERE revoked_at IS NULL AND id IN (SELECT value FROM json_each(?))",
+        (json.dumps(wanted),),
+    )
+    valid = {row["id"] for row in rows}
+    return [key_id for key_id in wanted if key_id not in valid]
+
+
+def has_admin(conn: Connection) -> bool:
+    """Whether an admin has a valid key."""
+    found = conn.execute("SELECT 1 FROM api_keys WHERE role = 'admin' AND revoked_at IS NULL LIMIT 1")
+    return found.fetchone() is not None
+
+
 def has_keys(conn: Connection) -> bool:
     """Whether anybody has a valid key."""
     return conn.execute("SELECT 1 FROM api_keys WHERE revoked_at IS NULL LIMIT 1").fetchone() is not None
-
-
-def _has_admin(conn: Connection) -> bool:
-    found = conn.execute("SELECT 1 FROM api_keys WHERE role = 'admin' AND revoked_at IS NULL LIMIT 1")
-    return found.fetchone() is not None
 
 
 def _hash(text: str) -> bytes:
