@@ -104,6 +104,17 @@ class RunFailure:
 
 
 @dataclass(frozen=True, slots=True)
+class RunEnd:
+    """How the stream of a reply ends. `message_id` names the saved reply, or the part of it that was saved."""
+
+    message_id: str | None = None
+    stop_reason: str | None = None
+    usage: dict[str, Any] | None = None
+    cancelled: bool = False
+    failure: RunFailure | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """The making of one reply."""
 
@@ -139,6 +150,11 @@ class Run:
     @property
     def scope(self) -> Scope:
         return Scope(self.scope_id, self.staff_id, self.user_id)
+
+    @property
+    def end(self) -> RunEnd:
+        """How its stream ends, once it has ended."""
+        return RunEnd(self.message_id, self.stop_reason, self.usage, self.state == "cancelled", self.error)
 
 
 @dataclass(frozen=True, slots=True)

@@ -260,8 +260,8 @@ class Pipeline:
     async def _finish(self, active: ActiveRun) -> None:
         """Commit the reply and the run's end together, then send the terminal frame to its subscribers."""
         with traces.trace_work("commit"):
-            terminal = await self.endings.end_reply(active)
-        self.active_runs.close(active, terminal)
+            end = await self.endings.end_reply(active)
+        self.active_runs.close(active, end)
 
 
 def find_question(conn: Connection, scope: Scope, message_id: str) -> Message:

@@ -8,14 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from staffstream.domain import RunEnd
 from staffstream.errors import BadCursor
+from staffstream.replies.encoders import RunEncoder
 from staffstream.replies.run_log import RunLog, encode_ended_run
 from staffstream.support import sse
 from tests.tools.frames import Frame, FrameReader
 
 pytestmark = pytest.mark.anyio
 
-DONE = sse.encode_done("m", stop_reason="end_turn", usage=None)
+DONE = RunEnd("m", stop_reason="end_turn")
 LONG_S = 3600.0
 
 
@@ -207,7 +209,7 @@ async def test_silence_is_filled_with_pings() -> None:
 async def test_status_tells_each_phase_once_and_beats_instead_of_pings() -> None:
     """For readers that asked for it."""
     log = RunLog("r")
-    stream = log.follow(heartbeat_s=0.01, status=True)
+    stream = log.follow(heartbeat_s=0.01, encoder=RunEncoder("r", wants_status=True))
     phases = [_read(await anext(stream))[0].data for _ in range(2)]
     assert [event["phase"] for event in phases] == ["building", "building"]
     log.enter_phase("thinking")
@@ -228,8 +230,8 @@ async def test_the_first_close_counts() -> None:
     """Exactly one terminal frame, whoever comes second."""
     log = _make_log("a", closed=False)
     log.close(DONE)
-    log.close(b"data: no\n\n")
-    assert (await _collect(log.follow(heartbeat_s=LONG_S)))[-1].endswith(DONE)
+    log.close(RunEnd("other"))
+    assert (await _collect(log.follow(heartbeat_s=LONG_S)))[-1].endswith(RunEncoder("r").encode_end(DONE))
 
 
 async def test_a_log_closed_without_an_end_ends_its_readers() -> None:
@@ -252,7 +254,7 @@ async def test_text_and_cursor_count_characters() -> None:
 def test_an_ended_run_reads_the_same(text: str, data: st.DataObject) -> None:
     """From the saved text, at every cursor."""
     after = data.draw(st.integers(0, len(text)))
-    frames = _read(encode_ended_run("r", text, after, DONE))
+    frames = _read(encode_ended_run(RunEncoder("r"), text, after, DONE))
     assert _text(frames) == text[after:]
     assert frames[-1].type == "done"
 
@@ -261,4 +263,4 @@ def test_an_ended_run_reads_the_same(text: str, data: st.DataObject) -> None:
 def test_a_cursor_beyond_an_ended_run_is_refused(after: int) -> None:
     """It is another run's, or made up."""
     with pytest.raises(BadCursor):
-        encode_ended_run("r", "abc", after, DONE)
+        encode_ended_run(RunEncoder("r"), "abc", after, DONE)

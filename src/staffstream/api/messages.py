@@ -49,7 +49,7 @@ async def stream(call: Call, body: NewMessage, query: StreamQuery) -> EventStrea
         idempotency_key=key,
         request_hash=_hash(body, key),
     )
-    return await stream_new_run(call, asked, query)
+    return await stream_new_run(call, asked, query.make_encoder)
 
 
 @endpoints.post("/messages/{message_id}/regenerate", **_ASKS)
@@ -66,7 +66,7 @@ async def regenerate(call: Call, query: StreamQuery, body: Regeneration = _REGEN
         request_hash=hashlib.sha256(b"regenerate " + message_id.encode()).digest(),
         regenerates=message_id,
     )
-    return await stream_new_run(call, asked, query)
+    return await stream_new_run(call, asked, query.make_encoder)
 
 
 @endpoints.post(

@@ -16,7 +16,8 @@ from pydantic import (
     StrictStr,
 )
 
-from staffstream.domain import MultitaskStrategy, Role, format_time, parse_time
+from staffstream.domain import MultitaskStrategy, Role, Run, format_time, parse_time
+from staffstream.replies.encoders import RunEncoder
 from staffstream.storage.jobs import JobKind, JobState
 from staffstream.storage.memories import MemoryKind
 
@@ -172,9 +173,9 @@ class StreamQuery(BaseModel):
 
     events: str = ""
 
-    @property
-    def wants_status(self) -> bool:
-        return "status" in self.events.split(",")
+    def make_encoder(self, run: Run) -> RunEncoder:
+        """What writes the stream of a run as this query wants it."""
+        return RunEncoder(run.id, wants_status="status" in self.events.split(","))
 
 
 class JoinQuery(StreamQuery):

@@ -2,14 +2,15 @@
 
 import contextlib
 import functools
+from collections.abc import Callable
 
 from staffstream.api.auth import name_limited
 from staffstream.api.endpoints import Call
 from staffstream.api.event_stream import EventStream
-from staffstream.api.request_models import StreamQuery
 from staffstream.domain import Run
 from staffstream.errors import StaffstreamError
 from staffstream.pipeline import RunRequest
+from staffstream.replies.encoders import Encoder
 
 RUN_ID_HEADERS = ["X-Run-Id", "X-User-Message-Id", "X-Conversation-Id"]
 
@@ -19,7 +20,7 @@ def count_stream(call: Call) -> contextlib.AbstractContextManager[None]:
     return call.services.limits.count_stream(name_limited(call.services, call.caller))
 
 
-async def stream_new_run(call: Call, asked: RunRequest, query: StreamQuery) -> EventStream:
+async def stream_new_run(call: Call, asked: RunRequest, make_encoder: Callable[[Run], Encoder]) -> EventStream:
     """Accept what is asked, and stream the reply as it is made. Raises what makes the run fail before its stream."""
     with contextlib.ExitStack() as held:
         held.enter_context(count_stream(call))
@@ -29,13 +30,13 @@ async def stream_new_run(call: Call, asked: RunRequest, query: StreamQuery) -> E
         except StaffstreamError as error:
             error.extra |= list_run_ids(run)
             raise
-        return stream_run(call, run, 0, query, held.pop_all())
+        return stream_run(call, run, 0, make_encoder(run), held.pop_all())
 
 
-def stream_run(call: Call, run: Run, after: int, query: StreamQuery, held: contextlib.ExitStack) -> EventStream:
+def stream_run(call: Call, run: Run, after: int, encoder: Encoder, held: contextlib.ExitStack) -> EventStream:
     """The run's stream after a cursor. `held` is closed when the stream is over."""
     stream = EventStream(
-        functools.partial(call.services.subscriptions.follow, run, after, status=query.wants_status),
+        functools.partial(call.services.subscriptions.follow, run, after, encoder=encoder),
         slow_reader_s=call.services.settings.slow_reader_s,
         headers=[
             (b"x-" + name.replace("_", "-").encode(), value.encode()) for name, value in list_run_ids(run).items()

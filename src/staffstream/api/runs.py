@@ -33,7 +33,7 @@ async def join(call: Call, query: JoinQuery) -> EventStream:
     run = await call.services.subscriptions.check_cursor(await call.find_scope(), run_id, after)
     held = contextlib.ExitStack()
     held.enter_context(count_stream(call))
-    return stream_run(call, run, after, query, held)
+    return stream_run(call, run, after, query.make_encoder(run), held)
 
 
 @endpoints.post("/cancel", response=RUN.model)

@@ -11,15 +11,14 @@ import functools
 import logging
 from collections.abc import AsyncGenerator
 
-from staffstream.domain import Run, Scope
+from staffstream.domain import Run, RunEnd, Scope
 from staffstream.errors import BadCursor, Draining, InternalError, StaffstreamError
 from staffstream.replies.active_runs import ActiveRuns, describe_failure
-from staffstream.replies.endings import encode_terminal
+from staffstream.replies.encoders import Encoder, RunEncoder
 from staffstream.replies.run_log import Push, encode_ended_run
 from staffstream.settings import Settings
 from staffstream.storage import runs
 from staffstream.storage.database import Database
-from staffstream.support import sse
 
 log = logging.getLogger(__name__)
 
@@ -48,22 +47,26 @@ class Subscriptions:
                     active = self._active_runs.by_id.get(run.id)
                 if active:
                     await active.started.wait()
-        if active and active.log.terminal and active.failure and not active.log.cursor:
+        if active and active.log.end and active.failure and not active.log.cursor:
             raise active.failure
 
     async def follow(
-        self, run: Run, after: int, *, status: bool = False, push: Push | None = None
+        self, run: Run, after: int, *, encoder: Encoder | None = None, push: Push | None = None
     ) -> AsyncGenerator[bytes, None]:
         """The frames of a run after a cursor, live while it is being made (then by `push` if it takes them), and one
-        terminal frame: the run's own, or an error when this stream cannot go on though the run may.
+        terminal frame: the run's own, or an error when this stream cannot go on though the run may. `encoder` writes
+        them in other words than ours.
         """
+        encoder = encoder or RunEncoder(run.id)
         try:
+            if opening := encoder.encode_start():
+                yield opening
             while True:
                 active = self._active_runs.by_id.get(run.id)
                 if active is None:
-                    frames = self._watch_row(run, after)
+                    frames = self._watch_row(run, after, encoder)
                 elif await self._mark_delivered(active.run):
-                    frames = active.log.follow(after, heartbeat_s=self._heartbeat_s, status=status, push=push)
+                    frames = active.log.follow(after, heartbeat_s=self._heartbeat_s, encoder=encoder, push=push)
                 else:
                     active.stop("taken_over")
                     await active.ended.wait()
@@ -71,16 +74,16 @@ class Subscriptions:
                 async with contextlib.aclosing(frames):
                     async for data in frames:
                         yield data
-                if active.log.terminal is not None if active else run.id not in self._active_runs.by_id:
+                if active.log.end is not None if active else run.id not in self._active_runs.by_id:
                     return
                 after = active.log.cursor if active else after
         except StaffstreamError as error:
-            yield sse.encode_error(describe_failure(error), None)
+            yield encoder.encode_end(RunEnd(failure=describe_failure(error)))
         except Exception:
             log.exception("run %s cannot be followed", run.id)
-            yield sse.encode_error(describe_failure(InternalError()), None)
+            yield encoder.encode_end(RunEnd(failure=describe_failure(InternalError())))
 
-    async def _watch_row(self, run: Run, after: int) -> AsyncGenerator[bytes, None]:
+    async def _watch_row(self, run: Run, after: int, encoder: Encoder) -> AsyncGenerator[bytes, None]:
         """The frames of a run that waits in the queue or that another process makes, until it ends or begins here."""
         loop = asyncio.get_running_loop()
         sent_at = loop.time()
@@ -88,15 +91,15 @@ class Subscriptions:
             begun = self._active_runs.begun
             run, text = await self._database.read(functools.partial(runs.load_run_text, scope=run.scope, run_id=run.id))
             if run.ended:
-                yield encode_ended_run(run.id, text, min(after, len(text)), encode_terminal(run))
+                yield encode_ended_run(encoder, text, min(after, len(text)), run.end)
                 return
             if self._active_runs.draining and run.id not in self._active_runs.by_id:
                 raise Draining
             if len(text) > after and await self._mark_delivered(run):
-                yield sse.encode_token(run.id, len(text), text[after:])
+                yield encoder.encode_text(after, text[after:])
                 after, sent_at = len(text), loop.time()
             elif loop.time() - sent_at >= self._heartbeat_s:
-                yield sse.PING
+                yield encoder.ping
                 sent_at = loop.time()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_AGAIN_S):

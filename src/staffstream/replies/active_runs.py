@@ -5,7 +5,7 @@ import contextvars
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Literal
 
-from staffstream.domain import Message, Run, RunFailure, RunState, Staff, now_text
+from staffstream.domain import Message, Run, RunEnd, RunFailure, RunState, Staff, now_text
 from staffstream.errors import ServerRestart, ServerShutdown, StaffstreamError
 from staffstream.models.chat import Accepted, Event, Finished
 from staffstream.replies.context import Context
@@ -106,9 +106,9 @@ class ActiveRun:
         if self.finished is None:
             self.failure = error
 
-    def close(self, terminal: bytes | None) -> None:
-        """End it here: with its terminal frame, or without one when it goes on elsewhere."""
-        self.log.close(terminal)
+    def close(self, end: RunEnd | None) -> None:
+        """End it here: with its end, or without one when it goes on elsewhere."""
+        self.log.close(end)
         self.ended.set()
         self.started.set()
 
@@ -151,10 +151,10 @@ class ActiveRuns:
         self.begun.set()
         self.begun = asyncio.Event()
 
-    def close(self, active: ActiveRun, terminal: bytes | None) -> None:
+    def close(self, active: ActiveRun, end: RunEnd | None) -> None:
         """Take a run out of the registry and end its log."""
         self.by_id.pop(active.run.id, None)
-        active.close(terminal)
+        active.close(end)
         if self.queue_waits_for_room:
             self.queue_changed.set()
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from staffstream.domain import MessageStatus, Owner, Run, RunFailure, RunState
+from staffstream.domain import MessageStatus, Owner, Run, RunEnd, RunFailure, RunState
 from staffstream.errors import InternalError, NotFound, StaffstreamError, Unavailable
 from staffstream.memory.learning import Learning
 from staffstream.replies.active_runs import ActiveRun, ActiveRuns, describe_failure
@@ -21,7 +21,6 @@ from staffstream.replies.context import Context
 from staffstream.storage import contexts, conversations, deliveries, runs, staff
 from staffstream.storage.database import Connection, Database
 from staffstream.storage.spending import Ledger
-from staffstream.support import sse
 from staffstream.support.metrics import Metrics
 from staffstream.support.tokens import count_tokens
 
@@ -72,22 +71,22 @@ class Endings:
 
     # ── runs of this process ─────────────────────────────────────────────────────────────────────────────────────────
 
-    async def end_reply(self, active: ActiveRun) -> bytes | None:
-        """Save the reply and end its run, or put the run back into the queue; returns the terminal frame, None when the
-        run goes on elsewhere. An end that the disk refuses is kept in `unsaved`, and the frame is an error.
+    async def end_reply(self, active: ActiveRun) -> RunEnd | None:
+        """Save the reply and end its run, or put the run back into the queue; returns its end, None when the run
+        goes on elsewhere. An end that the disk refuses is kept in `unsaved`, and an error is returned.
         """
         again = is_made_again(active)
         plan = self._plan_requeue(active) if again else self._plan_end(active)
         try:
             ended = await self.commit(plan)
-            return encode_terminal(ended.run) if ended.run and ended.run.ended else None
+            return ended.run.end if ended.run and ended.run.ended else None
         except NotFound as error:  # its conversation was deleted meanwhile
             active.failure = error
         except Exception as error:
             log.exception("run %s could not be ended yet", active.run.id)
             active.failure = error if isinstance(error, StaffstreamError) else InternalError()
             self.unsaved.append(plan if again else self._plan_end(active))
-        return sse.encode_error(describe_failure(active.failure), None)
+        return RunEnd(failure=describe_failure(active.failure))
 
     async def save_unsaved(self) -> None:
         """Try again to save the ends that the disk refused. Raises Unavailable when it still does."""
@@ -236,12 +235,3 @@ def _estimate(active: ActiveRun, text: str) -> dict[str, int]:
     if active.streaming_at is None or active.context is None:
         return {}
     return {"input_tokens": active.context.record["total_tokens"], "output_tokens": count_tokens(text)}
-
-
-def encode_terminal(run: Run) -> bytes:
-    """The one terminal frame of a run that has ended."""
-    if run.error:
-        return sse.encode_error(run.error, run.message_id)
-    return sse.encode_done(
-        run.message_id, stop_reason=run.stop_reason, usage=run.usage, cancelled=run.state == "cancelled"
-    )

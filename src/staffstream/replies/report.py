@@ -28,7 +28,7 @@ def report_reply(active: ActiveRun) -> Iterator[None]:
         state, failure = active.get_outcome()
         if failure:
             traces.mark_failed(span, failure.code)
-        reported = state if active.log.terminal is not None else "queued"  # to be made again, here or elsewhere
+        reported = state if active.log.end is not None else "queued"  # to be made again, here or elsewhere
         log.info("reply ended", extra=_describe_end(active, reported, failure.code if failure else None))
 
 

@@ -1,0 +1,63 @@
+"""What a subscriber is sent: the run's log in the words of one kind of client.
+
+There is one log and one way to follow it; an encoder turns what the log holds into bytes. Ours is here, those of other
+clients are in `api/dialects/`.
+"""
+
+from typing import Literal, Protocol
+
+from staffstream.domain import RunEnd
+from staffstream.support import sse
+
+Phase = Literal["building", "thinking", "responding"]
+
+
+class Encoder(Protocol):
+    """Writes the events of one subscriber's stream.
+
+    Bytes that a subscriber could not take are written again later, so `encode_text` must return the same for the same
+    place in the reply. `wants_status` asks for an `encode_status` at each change of phase.
+    """
+
+    ping: bytes
+    wants_status: bool
+
+    def encode_start(self) -> bytes:
+        """What opens the stream, before anything of the reply."""
+
+    def encode_text(self, start: int, text: str) -> bytes:
+        """A piece of the reply, which begins `start` characters after the reply's beginning."""
+
+    def encode_status(self, phase: Phase, *, elapsed_ms: int, tokens: int) -> bytes:
+        """What the run is doing now."""
+
+    def encode_end(self, end: RunEnd) -> bytes:
+        """The one end of the stream."""
+
+
+class RunEncoder:
+    """Our own frames, as the contract has them."""
+
+    ping = sse.PING
+
+    def __init__(self, run_id: str, *, wants_status: bool = False) -> None:
+        self._run_id = run_id
+        self.wants_status = wants_status
+
+    def encode_start(self) -> bytes:
+        """Nothing: the first token opens the stream."""
+        return b""
+
+    def encode_text(self, start: int, text: str) -> bytes:
+        """A token frame under the cursor at its end."""
+        return sse.encode_token(self._run_id, start + len(text), text)
+
+    def encode_status(self, phase: Phase, *, elapsed_ms: int, tokens: int) -> bytes:
+        """A status frame."""
+        return sse.encode_status(phase, elapsed_ms=elapsed_ms, tokens=tokens)
+
+    def encode_end(self, end: RunEnd) -> bytes:
+        """The terminal frame."""
+        if end.failure:
+            return sse.encode_error(end.failure, end.message_id)
+        return sse.encode_done(end.message_id, stop_reason=end.stop_reason, usage=end.usage, cancelled=end.cancelled)
