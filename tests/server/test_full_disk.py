@@ -11,9 +11,12 @@ import shutil
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from staffstream.errors import StorageFull
+from staffstream.storage import contexts
 from staffstream.storage.database import Connection, connect
 from tests.tools.provider import DEADLINE_S, PIECES, Gate, Hold, ScriptedProvider, http_error
 from tests.tools.receiver import Answer, Receiver
@@ -93,6 +96,27 @@ async def test_a_reply_that_cannot_be_saved(api: Api, provider: ScriptedProvider
     reply = (await api.messages(bea))[0]
     assert (reply["id"], reply["content"], reply["status"]) == (stream_reader.run_id, LONG, "interrupted")
     assert (await api.ask(bea, "And now?")).text == SAID
+
+
+async def test_an_end_that_is_saved_again_is_counted_once(api: Api, bea: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a transaction counted that was rolled back is in no metric."""
+    save, failures = contexts.save_record, [StorageFull()]
+
+    def save_later(*arguments: Any) -> None:
+        if failures:
+            raise failures.pop()
+        save(*arguments)
+
+    monkeypatch.setattr(contexts, "save_record", save_later)
+    received = await api.ask(bea, "Hi")
+    assert received.end["code"] == "storage_full"
+    run = await api.ended_run(bea, received.run_id)
+    assert failures == []
+    lines = (await api.http.get(f"{api.url}/metrics")).text.splitlines()
+    counted = [
+        line.split() for line in lines if line.startswith("staffstream_tokens_total{") and 'kind="output"' in line
+    ]
+    assert [float(value) for _, value in counted] == [run["usage"]["output_tokens"]]
 
 
 async def test_others_go_on(api: Api, provider: ScriptedProvider, bea: str) -> None:

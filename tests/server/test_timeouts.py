@@ -207,6 +207,25 @@ async def test_a_long_retry_after_is_not_slept_on(db: Path, provider: ScriptedPr
         assert len(provider.requests) == 1
 
 
+async def test_a_small_cap_shortens_our_own_wait(db: Path, provider: ScriptedProvider) -> None:
+    """The cap gives up what the provider asks for; without a Retry-After all attempts are made, the later ones too."""
+    scripts = (OVERLOADED, OVERLOADED)
+    async with _hear(db, provider, *scripts, upstream_retries=2, upstream_retry_cap_s=0.01) as (_, received):
+        assert (received.text, received.end["type"]) == (SAID, "done")
+        assert provider.requests[2].at - provider.requests[0].at < 1.0
+
+
+async def test_all_attempts_before_the_first_token_share_one_limit(db: Path, provider: ScriptedProvider) -> None:
+    """Three attempts that stay silent take stream_timeout_s together, not each."""
+    stalls = [steps(STREAM_HEAD, Stall())] * 3
+    limits = {"first_event_timeout_s": 0.6, "stream_timeout_s": 1.5, "upstream_retries": 9}
+    started = time.monotonic()
+    async with _hear(db, provider, *stalls, **limits) as (_, received):
+        assert (received.problem or received.end)["code"] == "upstream_timeout"
+        assert len(provider.requests) < 4
+    assert time.monotonic() - started < 10
+
+
 async def test_nonsense_in_retry_after_is_ignored(db: Path, provider: ScriptedProvider) -> None:
     """A header that says nothing is no number that a client or a timer could choke on."""
     async with serve_here(db, provider, upstream_retries=0) as api:

@@ -62,13 +62,14 @@ class ContextBuilder:
     async def preview_context(
         self, staff_id: str, user_id: str, conversation_id: str | None, content: str
     ) -> dict[str, Any]:
-        """The record of the context that a reply to `content` would be built from; nothing is stored. Raises
-        NotFound.
+        """The record of the context that a reply to `content` would be built from; nothing is stored. Raises NotFound,
+        MessageTooLong.
         """
 
         def build(conn: Connection) -> Context:
             scope = staff.find_scope(conn, staff_id, user_id)
             member = staff.get_staff(conn, staff_id)
+            self.check_length(member, count_tokens(content))
             question = conversations.draft_question(conn, scope, conversation_id, content)
             return self._build(conn, scope, member, question, embed)[0]
 

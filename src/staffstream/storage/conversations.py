@@ -165,12 +165,17 @@ def append_reply(
 
 
 def draft_question(conn: Connection, scope: Scope, conversation_id: str | None, content: str) -> Message:
-    """A question as it would be saved next, for a dry run; nothing is stored. Raises NotFound."""
+    """A question as it would be saved next, for a preview; nothing is stored. Raises NotFound.
+
+    Its id is above those of all messages so far, as the id of a saved one would be: what is later is not recalled.
+    """
     if conversation_id is not None:
         get_conversation(conn, scope, conversation_id)
     elif found := find_default_conversation(conn, scope):
         conversation_id = found.id
-    return Message("", scope.staff_id, conversation_id or "", _LATER_MESSAGES, "user", content, "complete", now_text())
+    return Message(
+        make_id(), scope.staff_id, conversation_id or "", _LATER_MESSAGES, "user", content, "complete", now_text()
+    )
 
 
 def import_messages(
