@@ -113,7 +113,7 @@ class Staffstream(Starlette):
             )
             pipeline.builder.ratios.update(await database.read(runs.load_token_ratios))
             webhooks = await stack.enter_async_context(
-                Webhooks.open(database, allow_private=settings.webhook_allow_private)
+                Webhooks.open(database, private_hosts=settings.webhook_allow_private)
             )
             learning_jobs = LearningJobs(
                 settings=settings,

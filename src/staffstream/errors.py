@@ -49,7 +49,7 @@
     │   ├── ReceiverTimeout              504     receiver_timeout        yes
     │   ├── ReceiverRefused              502     receiver_refused        yes
     │   ├── ReceiverGone                 502     receiver_gone
-    │   └── AddressNotPublic             502     address_not_public
+    │   └── AddressNotPublic             502     address_not_public      yes
     └── SetupError                               the server cannot start; for the operator's eyes only
 
 A class's docstring is the sentence its client reads when the raiser has nothing better to say; every sentence is ours,
@@ -373,9 +373,11 @@ class ReceiverGone(DeliveryError):
 
 
 class AddressNotPublic(DeliveryError):
-    """The webhook's address is not public; the operator can allow that with STAFFSTREAM_WEBHOOK_ALLOW_PRIVATE."""
+    """The webhook's address is not public; for a staff member's webhook the operator can name its host in
+    STAFFSTREAM_WEBHOOK_ALLOW_PRIVATE.
+    """
 
-    code, title, retryable = "address_not_public", "Address not public", False
+    code, title = "address_not_public", "Address not public"  # retryable, or it would tell such names from others
 
 
 class SetupError(StaffstreamError):

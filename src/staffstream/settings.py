@@ -27,6 +27,8 @@ from pydantic import (
 from staffstream.errors import SetupError
 
 ENV_PREFIX = "STAFFSTREAM_"
+_HOST = re.compile(r"([\w.-]+|\[[0-9a-f:.]+\])(:\d{1,5})?")
+_SWITCH_WORDS = {"true", "false", "yes", "no", "on", "off", "1", "0"}  # what the setting was before it named hosts
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\s]+")
 
 
@@ -155,8 +157,10 @@ class Settings(BaseModel):
     max_queue_age_s: float = Field(
         300, gt=0, description="Readiness fails when a reply or a job that is due has waited for so long."
     )
-    webhook_allow_private: bool = Field(
-        False, description="Webhooks may go to addresses that are not public: loopback, private networks and the like."
+    webhook_allow_private: Names = Field(
+        (),
+        description="Hosts, comma-separated, each as `name` or `name:port`, that staff members' webhooks may go to"
+        " though their addresses are not public. A message's own webhook may not.",
     )
     stream_share: float = Field(
         1, ge=0, le=1, description="The share of users whom `GET …/mode` sends to the stream; the others go to polling."
@@ -205,6 +209,15 @@ class Settings(BaseModel):
         if wrong := [host for host in found if "/" in host or host.count(":") == 1]:
             raise ValueError(f"{wrong[0]!r} is no bare name; write it like chat.example.com, without a port")
         return found
+
+    @field_validator("webhook_allow_private")
+    @classmethod
+    def _check_private_hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        found = tuple(host.lower() for host in hosts)
+        wrong = [host for host in found if host in _SWITCH_WORDS or not _HOST.fullmatch(host)]
+        if wrong:
+            raise ValueError(f"{wrong[0]!r} is no host; write it like hooks.internal or 10.0.0.7:9000")
+        return tuple(host[1:-1] if host.startswith("[") and host.endswith("]") else host for host in found)
 
     @field_validator("anthropic_api_key")
     @classmethod

@@ -108,7 +108,7 @@ REAL_IDS: dict[str, str] = {}
 def described(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A server process with one of everything, as schemathesis sees it."""
     db = tmp_path_factory.mktemp("openapi") / "a.db"
-    flags = ("--offline", "--offline-pace-s", "0", "--webhook-allow-private")
+    flags = ("--offline", "--offline-pace-s", "0", "--webhook-allow-private", "127.0.0.1")
     with asyncio.Runner() as runner:
         stack = contextlib.AsyncExitStack()
         server = runner.run(stack.enter_async_context(start_server(db, None, *flags)))

@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 from standardwebhooks.webhooks import Webhook
 
+from staffstream.background import public_addresses
 from staffstream.background.webhooks import ATTEMPT_S
 from staffstream.storage.jobs import MOST_OF_A_QUEUE
 from staffstream.storage.staff import make_webhook_secret
 from tests.tools.provider import Gate, Reply, ScriptedProvider, http_error
 from tests.tools.provider_cases import CASES
 from tests.tools.receiver import Answer, Got, Receiver
-from tests.tools.server import Api, ServerProcess, serve_here, start_server
+from tests.tools.server import Api, ServerProcess, make_keys, serve_here, start_server
 from tests.tools.waiting import until
 
 pytestmark = pytest.mark.anyio
@@ -28,7 +29,7 @@ SECRET = make_webhook_secret()
 
 @pytest.fixture
 async def api(db: Path, provider: ScriptedProvider) -> AsyncIterator[Api]:
-    async with serve_here(db, provider, webhook_allow_private=True, upstream_retries=0) as api:
+    async with serve_here(db, provider, webhook_allow_private=("127.0.0.1",), upstream_retries=0) as api:
         yield api
 
 
@@ -97,8 +98,11 @@ async def test_a_streamed_reply_is_told_too(api: Api, ada: str, receiver: Receiv
     assert (data["run_id"], data["content"]) == (received.run_id, received.text)
 
 
-async def test_a_messages_own_url_goes_before_the_staff_members(api: Api, ada: str, receiver: Receiver) -> None:
+async def test_a_messages_own_url_goes_before_the_staff_members(
+    api: Api, ada: str, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One delivery, to the one that asked for it, signed with the same secret."""
+    monkeypatch.setattr(public_addresses, "is_public", lambda address: address == "127.0.0.1")
     async with Receiver() as own:
         await api.send(ada, "Hi", webhook_url=own.url + "/own")
         got = await own.arrived()
@@ -106,6 +110,47 @@ async def test_a_messages_own_url_goes_before_the_staff_members(api: Api, ada: s
         check(got)
         await settled(api, ada, "delivered")
     assert receiver.got == []
+
+
+async def test_a_messages_own_url_leads_to_public_addresses_only(api: Api, ada: str, receiver: Receiver) -> None:
+    """Also where the operator lets the staff members' webhooks go to that host: a member may choose it."""
+    await api.send(ada, "Hi", webhook_url=receiver.url)
+    assert await first_error(api, ada) == "address_not_public"
+    assert receiver.got == []
+
+
+async def test_members_learn_nothing_of_the_network_from_deliveries(
+    db: Path, provider: ScriptedProvider, receiver: Receiver
+) -> None:
+    """Neither what stands behind a staff member's webhook, nor whether a name or an address exists inside."""
+    headers = make_keys(db, ada="admin", bob="member")
+    receiver.script(Answer(503))
+    async with serve_here(db, provider, webhook_allow_private=("127.0.0.1",), auth="keys") as api:
+        api.http.headers.update(headers["ada"])
+        staff = await api.make_staff(webhook_url=receiver.url + "?token=secret")
+        api.http.headers.update(headers["bob"])
+        await api.send(staff, "Hi")
+        for url in ("http://127.0.0.1:9/x", "http://10.0.0.1/x", "http://no.such.name.invalid/x"):
+            await api.send(staff, "Hi", webhook_url=url)
+
+        async def are_tried() -> bool:
+            found = await api.get(f"/staff/{staff}/deliveries")
+            return len(found) == 4 and all(delivery["attempts"] for delivery in found)
+
+        await until(are_tried)
+        *own, inside = await api.get(f"/staff/{staff}/deliveries")
+        shown = [[attempt | {"started_at": ""} for attempt in delivery["attempts"]] for delivery in own]
+        assert shown[0] == [
+            {"number": 1, "started_at": "", "duration_ms": 0, "status": None, "error": "receiver_unreachable"}
+        ]
+        assert shown[0] == shown[1] == shown[2]
+        assert {delivery["state"] for delivery in own} == {"pending"}
+        [attempt] = inside["attempts"]
+        assert (attempt["status"], attempt["error"], attempt["duration_ms"]) == (None, "delivery_failed", 0)
+        for seen in (inside, await api.get(f"/staff/{staff}"), (await api.get("/staff"))[0]):
+            assert seen.get("url", seen.get("webhook_url")) == receiver.url.removesuffix("/hook")
+        api.http.headers.update(headers["ada"])
+        assert (await api.get(f"/staff/{staff}"))["webhook_url"] == receiver.url + "?token=secret"
 
 
 async def test_without_a_url_nothing_is_sent(api: Api) -> None:
@@ -292,12 +337,11 @@ async def test_a_new_secret_is_signed_with_beside_the_old(api: Api, ada: str, re
 async def test_a_private_address_is_refused_by_default(
     db: Path, provider: ScriptedProvider, receiver: Receiver
 ) -> None:
-    """The message is answered; its delivery fails at once, and the log says why."""
+    """The message is answered; nothing is sent, and the log says why."""
     async with serve_here(db, provider) as api:
         ada = await api.make_staff(webhook_url=receiver.url)
         await api.ask(ada, "Hi")
-        [delivery] = await settled(api, ada, "failed")
-        assert [each["error"] for each in delivery["attempts"]] == ["address_not_public"]
+        assert await first_error(api, ada) == "address_not_public"
     assert receiver.got == []
 
 
@@ -447,6 +491,17 @@ async def test_deliveries_are_listed_and_sent_again_by_command(
     assert "no staff member" in await asyncio.to_thread(run_command, "deliveries", "list", "nope", db=db, status=1)
 
 
+async def first_error(api: Api, ada: str) -> str:
+    """Why the first attempt at the only delivery failed, once there was one."""
+
+    async def is_tried() -> bool:
+        found = await api.get(f"/staff/{ada}/deliveries")
+        return bool(found and found[0]["attempts"])
+
+    await until(is_tried)
+    return str((await api.get(f"/staff/{ada}/deliveries"))[0]["attempts"][0]["error"])
+
+
 # ── shutdowns and crashes ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -458,7 +513,7 @@ async def test_a_shutdown_within_an_asynchronous_reply(
     was heard. Either way it is told of once.
     """
     gate = provider.hold(["Half", " of it"])
-    async with serve_here(db, provider, webhook_allow_private=True) as api:
+    async with serve_here(db, provider, webhook_allow_private=("127.0.0.1",)) as api:
         ada = await api.make_staff(webhook_url=receiver.url, webhook_secret=SECRET)
         sent = await api.send(ada, "Hi")
         gate.release(1)
@@ -471,7 +526,7 @@ async def test_a_shutdown_within_an_asynchronous_reply(
 
         await until(has_begun)
     provider.default = Reply(["All of it"])
-    async with serve_here(db, provider, webhook_allow_private=True) as api:
+    async with serve_here(db, provider, webhook_allow_private=("127.0.0.1",)) as api:
         await settled(api, ada, "delivered")
         assert await api.said(ada) == ["Hi", "Half" if received else "All of it"]
     [got] = receiver.got
@@ -504,7 +559,7 @@ async def test_a_crash_at_any_instant_loses_no_delivery(
 
 
 def _start(db: Path, provider: ScriptedProvider) -> contextlib.AbstractAsyncContextManager[ServerProcess]:
-    return start_server(db, provider, variables={"STAFFSTREAM_WEBHOOK_ALLOW_PRIVATE": "1"})
+    return start_server(db, provider, variables={"STAFFSTREAM_WEBHOOK_ALLOW_PRIVATE": "127.0.0.1"})
 
 
 async def _check_told(api: Api, ada: str, receiver: Receiver, said: list[str]) -> None:

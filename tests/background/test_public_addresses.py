@@ -1,5 +1,6 @@
 """Where webhooks may go: public addresses, checked once and connected to as checked."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import httpcore
@@ -108,9 +109,11 @@ class Recorder(httpcore.AsyncNetworkBackend):
         return httpcore.AsyncMockStream([b"HTTP/1.1 204 No Content\r\n\r\n"])
 
 
-async def connect(host: str, resolve: Resolve, tcp: Recorder, *, allow_private: bool = False) -> None:
-    backend = CheckedBackend(allow_private=allow_private, resolve=resolve, tcp=tcp)
-    await backend.connect_tcp(host, 443)
+async def connect(
+    host: str, resolve: Resolve, tcp: Recorder, *, private_hosts: Sequence[str] = (), port: int = 443
+) -> None:
+    backend = CheckedBackend(private_hosts=private_hosts, resolve=resolve, tcp=tcp)
+    await backend.connect_tcp(host, port)
 
 
 async def test_the_connection_goes_to_the_address_that_was_checked() -> None:
@@ -133,7 +136,9 @@ async def test_a_name_that_changes_its_address_is_caught() -> None:
     assert tcp.connected == [(PUBLIC[0], 443)]
 
 
-@pytest.mark.parametrize("addresses", [["10.0.0.1"], [*PUBLIC, "::ffff:10.0.0.1"], ["169.254.169.254", *PUBLIC]])
+@pytest.mark.parametrize(
+    "addresses", [["10.0.0.1"], [*PUBLIC, "::ffff:10.0.0.1"], ["169.254.169.254", *PUBLIC], [*PUBLIC, "168.63.129.16"]]
+)
 async def test_one_private_address_among_public_ones_is_enough_to_refuse(addresses: list[str]) -> None:
     """Before anything is connected: who controls the name would choose which one is taken."""
     tcp = Recorder()
@@ -160,11 +165,19 @@ async def test_the_next_address_is_tried_when_one_refuses() -> None:
         await connect("hooks.example", answer_names(PUBLIC)[0], Recorder(*PUBLIC))
 
 
-async def test_with_the_operators_word_private_addresses_are_fine() -> None:
-    """WEBHOOK_ALLOW_PRIVATE, for receivers in the same network."""
+@pytest.mark.parametrize("allowed", ["inside.example", "inside.example:443", "10.0.0.1", "[fd00::1]:443"])
+async def test_hosts_that_the_operator_names_may_be_private(allowed: str) -> None:
+    """WEBHOOK_ALLOW_PRIVATE, for receivers in the same network: by name, or by name and port."""
     tcp = Recorder()
-    await connect("inside.example", answer_names(["10.0.0.1"])[0], tcp, allow_private=True)
-    assert tcp.connected == [("10.0.0.1", 443)]
+    host = allowed.removesuffix(":443").strip("[]")
+    address = host if host[-1].isdigit() else "10.0.0.1"
+    await connect(host, answer_names([address])[0], tcp, private_hosts=[allowed])
+    assert tcp.connected == [(address, 443)]
+    for other, port in (("outside.example", 443), (f"x.{host}", 443), (host, 444 if ":443" in allowed else 0)):
+        if port:
+            with pytest.raises(AddressNotPublic):
+                await connect(other, answer_names([address])[0], tcp, private_hosts=[allowed], port=port)
+    assert len(tcp.connected) == 1
 
 
 @pytest.mark.parametrize("host", ["no.such.name.invalid", "a" * 64 + ".example", "a..b", "exa%20mple", "-"])

@@ -93,7 +93,7 @@ async def test_the_receiver_takes_what_the_server_sends(
 ) -> None:
     """Signed with one secret or, after a rotation, with two; each event is acted on once."""
     provider.default = Reply(["Good", " morning 🌞"])
-    async with serve_here(db, provider, webhook_allow_private=True) as api:
+    async with serve_here(db, provider, webhook_allow_private=("127.0.0.1",)) as api:
         ada = await api.make_staff(webhook_url=receiver.url, webhook_secret=SECRET)
         await api.send(ada, "Hi")
         await until(lambda: receiver.lines)

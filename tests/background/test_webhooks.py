@@ -74,6 +74,9 @@ def test_the_reference_library_takes_each_of_the_signatures(body: str, keys: lis
 # ── an attempt ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+HOSTS = ["127.0.0.1", "hooks.example", "xn--bcher-kva.example", "tarpit.example", "2606:4700:4700::1111"]
+
+
 class Post:
     """A database with one delivery to make, and attempts at it."""
 
@@ -85,7 +88,7 @@ class Post:
     async def send(self, url: str, **options: Any) -> Delivery:
         """Put a delivery to this URL in, try it once, and return it. Raises what the attempt raises."""
         delivery_id = await self.enqueue(url)
-        async with Webhooks.open(self.database, **{"allow_private": True, **options}) as sender:
+        async with Webhooks.open(self.database, **{"private_hosts": HOSTS, **options}) as sender:
             await self.attempt(sender, delivery_id)
         return await self.database.read(lambda conn: deliveries.get_delivery(conn, delivery_id))
 
@@ -188,7 +191,7 @@ async def test_every_attempt_is_logged_and_carries_the_same_id_and_body(post: Po
     with pytest.raises(ReceiverRefused):
         await post.send(receiver.url)
     delivery_id = (await post.last()).id
-    async with Webhooks.open(post.database, allow_private=True) as sender:
+    async with Webhooks.open(post.database, private_hosts=HOSTS) as sender:
         with pytest.raises(ReceiverRefused):
             await post.attempt(sender, delivery_id)
         await post.attempt(sender, delivery_id)
@@ -213,7 +216,7 @@ async def test_gone_disables_the_staff_members_webhook(post: Post, receiver: Rec
         return deliveries.list_deliveries(tx, post.staff_id)[0].id
 
     second = await post.database.write(ask_again)
-    async with Webhooks.open(post.database, allow_private=True) as sender:
+    async with Webhooks.open(post.database, private_hosts=HOSTS) as sender:
         with pytest.raises(ReceiverGone):
             await post.attempt(sender, second)
     member = await post.database.read(lambda conn: staff.get_staff(conn, post.staff_id))
@@ -233,7 +236,7 @@ async def test_gone_at_an_old_url_does_not_disable_the_new_one(post: Post, recei
         await post.send(receiver.url)
     changes = {"webhook_url": receiver.url + "/new"}
     await post.database.write(lambda tx: staff.update_staff(tx, post.staff_id, changes))
-    async with Webhooks.open(post.database, allow_private=True) as sender:
+    async with Webhooks.open(post.database, private_hosts=HOSTS) as sender:
         with pytest.raises(ReceiverGone):
             await post.attempt(sender, (await post.last()).id)
     member = await post.database.read(lambda conn: staff.get_staff(conn, post.staff_id))
@@ -291,11 +294,11 @@ async def test_nobody_listening_is_unreachable(post: Post) -> None:
 
 
 async def test_private_addresses_are_refused_by_default(post: Post, receiver: Receiver) -> None:
-    """Before a byte is sent; it is not tried again, and the log says why."""
+    """Before a byte is sent, and the log says why. It is tried again like a name that cannot be resolved."""
     with pytest.raises(AddressNotPublic):
-        await post.send(receiver.url, allow_private=False)
+        await post.send(receiver.url, private_hosts=())
     delivery = await post.last()
-    assert delivery.state == "failed"
+    assert delivery.state == "pending"
     assert [attempt.error for attempt in delivery.attempts] == ["address_not_public"]
     assert receiver.got == []
 
@@ -399,7 +402,7 @@ async def test_a_rotated_secret_signs_beside_the_one_before_it(post: Post, recei
     with pytest.raises(ReceiverRefused):
         await post.send(receiver.url)
     delivery_id = (await post.last()).id
-    async with Webhooks.open(post.database, allow_private=True) as sender:
+    async with Webhooks.open(post.database, private_hosts=HOSTS) as sender:
         for number, (new, valid, over) in enumerate(
             [
                 (first, [post.secret, first], []),
@@ -447,7 +450,7 @@ async def test_a_name_that_takes_for_ever_holds_no_other_work_up(
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up_slowly)
     many = (os.cpu_count() or 1) + 4  # as many threads as the loop has at most
-    async with Webhooks.open(post.database, allow_private=True) as sender, asyncio.TaskGroup() as group:
+    async with Webhooks.open(post.database, private_hosts=HOSTS) as sender, asyncio.TaskGroup() as group:
         ids = [await post.enqueue("http://tarpit.example/") for _ in range(many)]
         slow = [group.create_task(post.attempt_in_vain(sender, delivery_id)) for delivery_id in ids]
         async with asyncio.timeout(DEADLINE_S / 2):

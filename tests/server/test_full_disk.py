@@ -319,7 +319,7 @@ async def test_a_delivery_that_cannot_be_written_down(
 ) -> None:
     """It was taken, so it is not sent again; that it was is written down when there is space."""
     thinking = Gate()
-    async with Receiver() as receiver, serve_here(disk.db, provider, webhook_allow_private=True) as api:
+    async with Receiver() as receiver, serve_here(disk.db, provider, webhook_allow_private=("127.0.0.1",)) as api:
         receiver.script(Answer(200, gate=thinking))
         ada = await api.make_staff(webhook_url=receiver.url)
         await api.send(ada, "Hi")

@@ -1,10 +1,11 @@
 """`/staff/{staff_id}/deliveries`: what was sent to webhooks, how each attempt went, and sending it again."""
 
+import functools
 from typing import Any
 
 from staffstream.api.endpoints import Answer, Call, Endpoints, make_page
 from staffstream.api.request_models import Page
-from staffstream.api.response_models import DELIVERY, DELIVERY_WHOLE
+from staffstream.api.response_models import DELIVERY, DELIVERY_WHOLE, show_delivery
 from staffstream.storage import deliveries, staff
 from staffstream.storage.database import Connection
 from staffstream.storage.deliveries import Delivery
@@ -21,7 +22,8 @@ async def list_some(call: Call, query: Page) -> Answer:
         scope = staff.find_scope(conn, staff_id, user_id)
         return deliveries.list_deliveries(conn, staff_id, scope=scope, limit=query.limit + 1, before=query.before)
 
-    return make_page(call, await call.services.database.read(read), query, DELIVERY.show)
+    found = await call.services.database.read(read)
+    return make_page(call, found, query, functools.partial(show_delivery, to_admin=call.is_admin))
 
 
 @endpoints.get("/{delivery_id}", response=DELIVERY_WHOLE.model, etag=True)
@@ -31,7 +33,7 @@ async def show(call: Call) -> dict[str, Any]:
     delivery = await call.services.database.read(
         lambda conn: deliveries.get_delivery(conn, delivery_id, scope=staff.find_scope(conn, staff_id, user_id))
     )
-    return DELIVERY_WHOLE.show(delivery, body=delivery.body)
+    return show_delivery(delivery, to_admin=call.is_admin) | {"body": delivery.body}
 
 
 @endpoints.post("/{delivery_id}/redeliver", status=202, response=DELIVERY.model)
@@ -42,4 +44,4 @@ async def redeliver(call: Call) -> dict[str, Any]:
         lambda tx: deliveries.redeliver(tx, delivery_id, scope=staff.find_scope(tx, staff_id, user_id))
     )
     call.services.worker.wake.set()
-    return DELIVERY.show(delivery)
+    return show_delivery(delivery, to_admin=call.is_admin)

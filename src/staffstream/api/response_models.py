@@ -2,6 +2,8 @@
 typed dictionaries.
 """
 
+import dataclasses
+import re
 from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import ConfigDict, Field, with_config
@@ -10,6 +12,7 @@ from typing_extensions import TypedDict
 from staffstream import domain
 from staffstream.api.views import Id, Json, Time, View
 from staffstream.domain import Mode, RunFailure
+from staffstream.errors import AddressNotPublic, DeliveryError, ReceiverUnreachable
 from staffstream.storage import deliveries, graph, jobs, keys, memories
 
 _exactly = with_config(ConfigDict(extra="forbid", use_attribute_docstrings=True))
@@ -89,6 +92,20 @@ STAFF = View(
 NEW_STAFF = STAFF.extend(
     "NewStaffResponse", {"webhook_secret": str}, "A staff member, with its webhook secret for the only time."
 )
+
+
+def show_staff(member: domain.Staff, *, to_admin: bool) -> Json:
+    """A staff member. Who is no admin sees where its webhook goes, not the path and query: they may hold a secret."""
+    shown = STAFF.show(member)
+    return shown if to_admin else shown | {"webhook_url": cut_url(member.webhook_url)}
+
+
+def cut_url(url: str | None) -> str | None:
+    """The origin of a URL: scheme, host and port."""
+    if url is None:
+        return None
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{re.split('[/?#]', rest)[0].rpartition('@')[2]}"
 
 
 @_exactly
@@ -283,6 +300,28 @@ DELIVERY = View(
     doc="One event for one URL; the id is the `webhook-id` of every attempt.",
 )
 DELIVERY_WHOLE = DELIVERY.extend("DeliveryWhole", {"body": str}, "A delivery with the body as it is sent.")
+
+
+def show_delivery(delivery: deliveries.Delivery, *, to_admin: bool) -> Json:
+    """A delivery. Others than admins are not told what the server found at an address that they could not reach
+    themselves: of a staff member's webhook only that an attempt failed, of their own not how a name resolved.
+    """
+    shown = DELIVERY.show(delivery)
+    if to_admin:
+        return shown
+    hide = _hide_address if delivery.is_own else _hide_answer
+    return shown | {"url": cut_url(delivery.url), "attempts": [hide(attempt) for attempt in delivery.attempts]}
+
+
+def _hide_answer(attempt: deliveries.Attempt) -> deliveries.Attempt:
+    error = DeliveryError.code if attempt.error else None
+    return dataclasses.replace(attempt, duration_ms=0, status=None, error=error)
+
+
+def _hide_address(attempt: deliveries.Attempt) -> deliveries.Attempt:
+    if attempt.error == AddressNotPublic.code:
+        attempt = dataclasses.replace(attempt, error=ReceiverUnreachable.code)
+    return attempt if attempt.status is not None else dataclasses.replace(attempt, duration_ms=0)
 
 
 # ── events ───────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -4,7 +4,7 @@ from typing import Any
 
 from staffstream.api.endpoints import Answer, Call, Endpoints
 from staffstream.api.request_models import NewStaff, StaffChanges
-from staffstream.api.response_models import NEW_STAFF, STAFF
+from staffstream.api.response_models import NEW_STAFF, STAFF, show_staff
 from staffstream.memory.erasing import erase_staff
 from staffstream.storage import staff
 
@@ -24,14 +24,17 @@ async def create(call: Call, body: NewStaff) -> Answer:
 @endpoints.get("", response=STAFF.models)
 async def list_all(call: Call) -> list[dict[str, Any]]:
     """All staff members, oldest first."""
-    return [STAFF.show(member) for member in await call.services.database.read(staff.list_staff)]
+    return [
+        show_staff(member, to_admin=call.is_admin) for member in await call.services.database.read(staff.list_staff)
+    ]
 
 
 @endpoints.get("/{staff_id}", response=STAFF.model)
 async def show(call: Call) -> dict[str, Any]:
     """One staff member."""
     staff_id = call.param("staff_id")
-    return STAFF.show(await call.services.database.read(lambda conn: staff.get_staff(conn, staff_id)))
+    member = await call.services.database.read(lambda conn: staff.get_staff(conn, staff_id))
+    return show_staff(member, to_admin=call.is_admin)
 
 
 @endpoints.patch("/{staff_id}", access="admin", response=STAFF.model)

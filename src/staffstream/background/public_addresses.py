@@ -11,7 +11,7 @@ import asyncio
 import functools
 import ipaddress
 import socket
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from concurrent.futures import Executor
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any
@@ -32,6 +32,7 @@ _NOT_PUBLIC_4 = [
         "10.0.0.0/8",  # private
         "100.64.0.0/10",  # carrier-grade NAT
         "127.0.0.0/8",  # loopback
+        "168.63.129.16/32",  # Azure's metadata and agents, in the midst of public addresses
         "169.254.0.0/16",  # link-local, clouds' metadata among it
         "172.16.0.0/12",  # private
         "192.0.0.0/24",  # protocol assignments
@@ -68,6 +69,11 @@ def is_public(address: str) -> bool:
     return not any(ip in network for network in _NOT_PUBLIC_4)
 
 
+def write_authority(host: str, port: int) -> str:
+    """`name:port`, an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 async def resolve_host(host: str, port: int, *, threads: Executor | None = None) -> list[str]:
     """A host's addresses as the system resolves them, each once.
 
@@ -80,16 +86,18 @@ async def resolve_host(host: str, port: int, *, threads: Executor | None = None)
 
 
 class CheckedBackend(httpcore.AsyncNetworkBackend):
-    """TCP for httpcore that connects to public addresses only, or with `allow_private` to any."""
+    """TCP for httpcore that connects to public addresses only, and to what the hosts named in `private_hosts` resolve
+    to: `name` for every port of it, or `name:port`.
+    """
 
     def __init__(
         self,
         *,
-        allow_private: bool,
+        private_hosts: Collection[str] = (),
         resolve: Resolve = resolve_host,
         tcp: httpcore.AsyncNetworkBackend | None = None,
     ) -> None:
-        self._allow_private = allow_private
+        self._private_hosts = frozenset(private_hosts)
         self._resolve = resolve
         self._tcp = tcp or httpcore.AnyIOBackend()
 
@@ -119,6 +127,7 @@ class CheckedBackend(httpcore.AsyncNetworkBackend):
             raise ReceiverUnreachable("The receiver's host name could not be resolved.") from error
         if not addresses:
             raise ReceiverUnreachable("The receiver's host name has no address.")
-        if not self._allow_private and not all(is_public(address) for address in addresses):
+        names = {host.rstrip("."), write_authority(host.rstrip("."), port)}
+        if not names & self._private_hosts and not all(is_public(address) for address in addresses):
             raise AddressNotPublic
         return addresses[:_MOST_TRIED]

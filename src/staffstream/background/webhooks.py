@@ -1,8 +1,10 @@
 """Sending webhooks as the Standard Webhooks specification has them.
 
 An attempt is one signed POST that has to be answered with 2xx within 15 s. It goes through httpcore itself, which
-follows no redirect and knows no proxy variable, over connections to checked addresses only (addresses.py). Every
-attempt is logged before the job that caused it learns how it ended.
+follows no redirect and knows no proxy variable, over connections to checked addresses only (public_addresses.py). A
+message's own URL, which a member may choose, leads to public addresses only; a staff member's, which an admin chose,
+also to the private hosts that the operator named. Every attempt is logged before the job that caused it learns how it
+ended.
 """
 
 import asyncio
@@ -14,7 +16,7 @@ import hmac
 import logging
 import ssl
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     import httpx
 
 log = logging.getLogger(__name__)
+Pool = httpcore.AsyncConnectionPool
 
 ATTEMPT_S = 15.0
 MOST_LOOKUPS = 32  # at the same time
@@ -66,11 +69,17 @@ class Answer:
 class Webhooks:
     """Delivers. Made by `Webhooks.open`, which also closes its connections."""
 
-    def __init__(self, database: Database, open_pool: Callable[[], Awaitable[httpcore.AsyncConnectionPool]]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        open_pool: Callable[[Collection[str]], Awaitable[Pool]],
+        private_hosts: Collection[str],
+    ) -> None:
         self._database = database
         self._open_pool = open_pool  # at the first delivery: most servers have no webhook
+        self._private_hosts = private_hosts
         self._opening = asyncio.Lock()
-        self._pool: httpcore.AsyncConnectionPool | None = None
+        self._pools: dict[bool, Pool] = {}
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -78,27 +87,25 @@ class Webhooks:
         cls,
         database: Database,
         *,
-        allow_private: bool = False,
+        private_hosts: Collection[str] = (),
         resolve: Resolve | None = None,
         ssl_context: ssl.SSLContext | None = None,
     ) -> AsyncIterator["Webhooks"]:
         """`resolve` and `ssl_context` stand in for the system's resolver and the known certificate authorities."""
         async with contextlib.AsyncExitStack() as stack:
             threads = stack.enter_context(_open_threads())
-            checked = CheckedBackend(
-                allow_private=allow_private, resolve=resolve or functools.partial(resolve_host, threads=threads)
-            )
+            resolve = resolve or functools.partial(resolve_host, threads=threads)
 
-            async def open_pool() -> httpcore.AsyncConnectionPool:
+            async def open_pool(allowed: Collection[str]) -> Pool:
                 pool = httpcore.AsyncConnectionPool(
                     ssl_context=ssl_context or await asyncio.to_thread(_trust_authorities),
                     max_connections=None,
                     max_keepalive_connections=0,  # every attempt checks the address it goes to
-                    network_backend=checked,
+                    network_backend=CheckedBackend(private_hosts=allowed, resolve=resolve),
                 )
                 return await stack.enter_async_context(pool)
 
-            yield cls(database, open_pool)
+            yield cls(database, open_pool, private_hosts)
 
     async def deliver(self, job: Job) -> Callable[[Connection], None]:
         """Send the delivery that the job is about, once; returns the transaction that marks it as delivered.
@@ -131,7 +138,7 @@ class Webhooks:
         self, delivery: Delivery, secrets: tuple[str, ...]
     ) -> tuple[Answer | None, DeliveryError | None]:
         """What the receiver answered, and what keeps the delivery from being delivered."""
-        pool = await self._reach_pool()
+        pool = await self._reach_pool(may_be_private=not delivery.is_own)
         try:
             answer = await self._post(pool, delivery, secrets)
         except (TimeoutError, httpcore.TimeoutException):
@@ -144,7 +151,7 @@ class Webhooks:
         return answer, _judge(answer)
 
     @staticmethod
-    async def _post(pool: httpcore.AsyncConnectionPool, delivery: Delivery, secrets: tuple[str, ...]) -> Answer:
+    async def _post(pool: Pool, delivery: Delivery, secrets: tuple[str, ...]) -> Answer:
         """The receiver's status, for which alone it has its time. Raises TimeoutError, or what httpcore raises."""
         import httpx
 
@@ -166,11 +173,12 @@ class Webhooks:
             headers = {name.lower(): value for name, value in response.headers}
             return Answer(response.status, read_retry_after(headers.get(b"retry-after", b"").decode("latin-1")))
 
-    async def _reach_pool(self) -> httpcore.AsyncConnectionPool:
+    async def _reach_pool(self, *, may_be_private: bool) -> Pool:
         async with self._opening:
-            if self._pool is None:
-                self._pool = await self._open_pool()
-            return self._pool
+            if may_be_private not in self._pools:
+                allowed = self._private_hosts if may_be_private else ()
+                self._pools[may_be_private] = await self._open_pool(allowed)
+            return self._pools[may_be_private]
 
 
 def _trust_authorities() -> ssl.SSLContext:

@@ -18,8 +18,9 @@ from staffstream.support.sse import encode_json
 DeliveryState = Literal["pending", "delivered", "failed"]
 
 _SELECT = (
-    "SELECT deliveries.*, scopes.staff_id, job.due_at AS next_attempt_at, job.state AS job_state"
-    " FROM deliveries JOIN scopes ON scopes.id = deliveries.scope_id"
+    "SELECT deliveries.*, scopes.staff_id, job.due_at AS next_attempt_at, job.state AS job_state,"
+    " runs.webhook_url IS NOT NULL AS is_own"
+    " FROM deliveries JOIN scopes ON scopes.id = deliveries.scope_id JOIN runs ON runs.id = deliveries.run_id"
     " LEFT JOIN jobs AS job ON job.kind = 'deliver' AND job.subject = deliveries.id AND job.state IN ('due', 'running')"
 )
 _STATUS = {"done": "complete", "cancelled": "cancelled", "failed": "interrupted"}
@@ -38,13 +39,16 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One event for one URL. The id is the `webhook-id` of every attempt."""
+    """One event for one URL. The id is the `webhook-id` of every attempt; `is_own` when the URL came with the message,
+    not from the staff member.
+    """
 
     id: str
     staff_id: str
     scope_id: int
     run_id: str
     url: str
+    is_own: bool
     event: str
     body: str
     state: DeliveryState
@@ -165,6 +169,7 @@ def _read_delivery(conn: Connection, row: Row) -> Delivery:
         scope_id=row["scope_id"],
         run_id=row["run_id"],
         url=row["url"],
+        is_own=bool(row["is_own"]),
         event=row["event"],
         body=row["body"],
         state="pending" if row["job_state"] else "delivered" if row["delivered_at"] else "failed",
