@@ -15,7 +15,8 @@ from pathlib import Path
 from bench import clients, processes
 from bench.clients import Reader
 from bench.figures import Figure
-from staffstream.storage.database import Connection, connect
+from staffstream.storage.database import Connection
+from staffstream.storage.sqlite.connections import connect
 
 TARGET_S = 1.0
 ROUNDS = 3

@@ -28,8 +28,12 @@ from staffstream.memory.learning import index_past_conversation
 from staffstream.models.embeddings import load_static_embedder
 from staffstream.storage import conversations, staff
 from staffstream.storage.conversations import ImportedMessage
-from staffstream.storage.database import Connection, connect, prepare_file, read_schema, transact
-from staffstream.storage.memory_search import find_local, get_number_range, merge_words, prepare_index
+from staffstream.storage.database import Connection, transact
+from staffstream.storage.numbers import get_number_range
+from staffstream.storage.schema import read_schema
+from staffstream.storage.sqlite.connections import connect
+from staffstream.storage.sqlite.files import prepare_file
+from staffstream.storage.vectors import find_local, prepare_index
 
 SIZES = (1_000_000, 100_000, 10_000, 1_000, 100)  # memories; the largest first: a search elsewhere has to step over it
 CACHE = Path(tempfile.gettempdir()) / "staffstream-bench-files"
@@ -143,7 +147,7 @@ def _fill_file(path: Path, sizes: Sequence[int], *, show_progress: bool = False)
 
 def _merge(connection: Connection) -> bool:
     with transact(connection):
-        return merge_words(connection)
+        return connection.search.merge_words(connection)
 
 
 def _make_scopes(connection: Connection, count: int) -> None:

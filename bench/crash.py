@@ -23,7 +23,8 @@ import httpx
 from bench import processes
 from bench.figures import Figure
 from bench.processes import Process
-from staffstream.storage.database import Connection, connect
+from staffstream.storage.database import Connection
+from staffstream.storage.sqlite.connections import connect
 
 CYCLES = 500
 LIMIT_S = 1200.0

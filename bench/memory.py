@@ -24,7 +24,7 @@ from bench.peers import chroma
 from bench.processes import Server
 from bench.recall import measure_recall
 from staffstream.domain import Scope
-from staffstream.storage.database import connect
+from staffstream.storage.sqlite.connections import connect
 
 QUANTILES = (("p50", 0.5), ("p99", 0.99))
 TARGETS_MS = {10_000: (8.0, 20.0), 100_000: (20.0, 40.0)}  # p50 and p99, with that many memories in scope

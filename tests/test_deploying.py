@@ -18,8 +18,8 @@ import pytest
 
 from staffstream.cli.main import make_parser
 from staffstream.settings import Settings, name_variable, read_settings
-from staffstream.storage.database import connect, prepare_file
 from staffstream.storage.keys import list_keys
+from tests.tools.databases import connect, prepare
 from tests.tools.provider import DEADLINE_S, ScriptedProvider
 from tests.tools.server import make_environment, make_keys, open_api, require_tool, serve_here
 
@@ -122,7 +122,7 @@ def test_the_unit_waits_for_running_replies() -> None:
 
 def test_the_nightly_backup_makes_one(db: Path, tmp_path: Path) -> None:
     """Its ExecStart, with the places put elsewhere."""
-    prepare_file(db)
+    prepare(db)
     (command,) = read_unit("staffstream-backup.service")["ExecStart"]
     shelf = tmp_path / "shelf"
     shelf.mkdir()

@@ -36,10 +36,11 @@ from staffstream.models.embeddings import Embedder, make_embedder
 from staffstream.pipeline import Pipeline
 from staffstream.settings import Settings
 from staffstream.storage import keys, runs, staff
-from staffstream.storage.database import Connection, Database, Presence
+from staffstream.storage.database import Connection, Database
+from staffstream.storage.engines import choose_engine
 from staffstream.storage.jobs import JobKind
-from staffstream.storage.memory_search import prepare_index
 from staffstream.storage.spending import Ledger
+from staffstream.storage.vectors import prepare_index
 from staffstream.support import tokens
 from staffstream.support.metrics import Metrics
 
@@ -90,9 +91,10 @@ class Staffstream(Starlette):
             )
         await asyncio.to_thread(tokens.warm_up)
         async with contextlib.AsyncExitStack() as stack:
-            presence = stack.enter_context(contextlib.closing(Presence(settings.db)))
+            engine = choose_engine(settings.db)
+            presence = stack.enter_context(contextlib.closing(engine.join()))
             await presence.enter()  # before the file is opened, which may just be being replaced
-            database = await stack.enter_async_context(Database.open(settings.db, durability=settings.durability))
+            database = await stack.enter_async_context(engine.open(durability=settings.durability))
             if settings.uses_keys and not self._identify:
                 await _check_keys(database, settings)
             chat_model = await stack.enter_async_context(contextlib.aclosing(make_chat_model(settings)))

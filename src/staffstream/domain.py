@@ -18,6 +18,7 @@ RunState = Literal["queued", "building", "streaming", "done", "failed", "cancell
 Mode = Literal["stream", "async"]
 MultitaskStrategy = Literal["reject", "enqueue", "interrupt"]
 Role = Literal["admin", "member"]
+MemoryKind = Literal["fact", "episode"]
 
 TERMINAL_STATES: frozenset[RunState] = frozenset({"done", "failed", "cancelled"})
 

@@ -9,10 +9,10 @@ import pytest
 from staffstream.background.maintenance import WordMerger
 from staffstream.domain import Scope, now_text
 from staffstream.storage import memories, staff
-from staffstream.storage.backups import check_backup
-from staffstream.storage.database import Connection, Database, connect
+from staffstream.storage.database import Connection
 from staffstream.storage.memories import NewMemory
-from staffstream.storage.memory_search import find_words
+from staffstream.storage.sqlite.backups import check_backup
+from tests.tools.databases import connect, open_database
 from tests.tools.provider import DEADLINE_S, ScriptedProvider
 from tests.tools.server import Api, serve_here
 
@@ -112,17 +112,17 @@ async def test_the_word_index_is_kept_in_few_parts(db: Path) -> None:
     def meet(tx: Connection) -> Scope:
         return staff.ensure_scope(tx, staff.create_staff(tx, {"name": "Ada"}).id, "kim")
 
-    async with Database.open(db) as database:
+    async with open_database(db) as database:
         scope = await database.write(meet)
         for number in range(40):
             new = NewMemory(text=f"Boat {number} lies in harbour {number % 7}.")
             await database.write(lambda tx, new=new: memories.add_memory(tx, scope, new, None))
         asked = ["boat", "harbour", "5"]
-        before = await database.read(lambda conn: find_words(conn, scope, asked, most=100))
+        before = await database.read(lambda conn: conn.search.find_words(conn, scope, asked, most=100))
         parts = await database.read(count_parts)
         merger = WordMerger(database)
         await merger.merge()
-        after = await database.read(lambda conn: find_words(conn, scope, asked, most=100))
+        after = await database.read(lambda conn: conn.search.find_words(conn, scope, asked, most=100))
         assert [None if found is None else found.tolist() for found in after] == [
             None if found is None else found.tolist() for found in before
         ]

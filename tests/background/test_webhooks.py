@@ -33,6 +33,7 @@ from staffstream.errors import (
 from staffstream.storage import conversations, deliveries, jobs, runs, staff
 from staffstream.storage.database import Connection, Database
 from staffstream.storage.deliveries import Delivery
+from tests.tools.databases import open_database
 from tests.tools.provider import DEADLINE_S, Gate
 from tests.tools.receiver import Answer, Receiver, answer_names
 
@@ -135,7 +136,7 @@ class Post:
 
 @pytest.fixture
 async def post(db: Path) -> AsyncIterator[Post]:
-    async with Database.open(db) as database:
+    async with open_database(db) as database:
         yield Post(database)
 
 

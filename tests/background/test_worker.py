@@ -16,6 +16,7 @@ from staffstream.errors import NotFound, StorageFull, UpstreamOverloaded, Upstre
 from staffstream.storage import jobs
 from staffstream.storage.database import Connection, Database
 from staffstream.storage.jobs import Job, JobKind
+from tests.tools.databases import open_database
 from tests.tools.provider import Gate
 from tests.tools.waiting import until
 
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 async def database(db: Path) -> AsyncIterator[Database]:
-    async with Database.open(db) as database:
+    async with open_database(db) as database:
         yield database
 
 

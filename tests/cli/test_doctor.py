@@ -12,7 +12,7 @@ import pytest
 
 from staffstream.cli.commands import doctor
 from staffstream.domain import now_text
-from staffstream.storage.database import connect, prepare_file
+from tests.tools.databases import connect, prepare
 from tests.tools.provider import ScriptedProvider, http_error
 from tests.tools.server import KEY, make_environment, make_keys, make_settings, serve_here, start_server
 
@@ -193,9 +193,17 @@ async def test_work_that_is_stuck_is_found(lived_in: Path) -> None:
 
 def test_missing_keys_are_found(db: Path) -> None:
     """Where keys are asked for; off is told for what it is, and refused where others can reach the server."""
-    prepare_file(db)
+    prepare(db)
     assert find(db, "keys", auth="keys").verdict == "wrong"
     assert find(db, "keys").verdict == "ok"
     assert find(db, "keys", host="0.0.0.0", auth="off").verdict == "wrong"
     make_keys(db, ada="admin")
     assert find(db, "keys", host="0.0.0.0").verdict == "ok"
+
+
+async def test_an_errors_own_text_is_not_printed(lived_in: Path) -> None:
+    """It may quote what nobody should see; the driver's name for it says enough."""
+    with contextlib.closing(connect(lived_in)) as connection:
+        connection.execute("ALTER TABLE jobs RENAME TO secret_name")
+    finding = find(lived_in, "data")
+    assert finding == ("wrong", "data", "cannot be checked (SQLITE_ERROR)")

@@ -9,7 +9,7 @@ import pytest
 from staffstream.app import create_app
 from staffstream.cli.main import main
 from staffstream.errors import SetupError
-from staffstream.storage.database import connect
+from tests.tools.databases import connect
 from tests.tools.embedding_server import count_vectors
 from tests.tools.provider import ScriptedProvider
 from tests.tools.server import make_settings, serve_here
@@ -64,6 +64,21 @@ async def test_a_stopped_reembedding_goes_on_where_it_was(
     assert await asyncio.to_thread(main, ["reembed", "--db", str(db)]) == 0
     assert [len(args[2]) for args in calls[2:]] == [3, 1]  # type: ignore[arg-type]
     assert count_vectors(db) == 7
+
+
+async def test_vectors_are_not_made_anew_beside_a_running_server(
+    db: Path, provider: ScriptedProvider, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The server goes on with its embedder, so its questions would be compared with another one's vectors: refused,
+    and what is stored can be recalled as before.
+    """
+    async with serve_here(db, provider) as api:
+        ada = await api.make_staff()
+        await api.post(f"/staff/{ada}/memories", {"text": "Kim owns a boat."}, 201)
+        pretend_other_embedder(db)
+        assert await asyncio.to_thread(main, ["reembed", "--db", str(db)]) == 2
+        assert "Stop it first" in capsys.readouterr().err
+        assert count_vectors(db) == 1
 
 
 def test_a_wrong_embedder_is_a_clear_refusal(db: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from staffstream.storage.database import connect
+from tests.tools.databases import connect
 from tests.tools.extractions import QUICK, answer, fact, list_facts, wait_learned
 from tests.tools.provider import Reply, ScriptedProvider
 from tests.tools.server import serve_here

@@ -9,7 +9,8 @@ import pytest
 
 from staffstream.domain import Scope
 from staffstream.storage import graph, staff
-from staffstream.storage.database import Connection, connect, prepare_file
+from staffstream.storage.database import Connection
+from tests.tools.databases import connect, prepare
 
 DAY = "2026-01-0{}T00:00:00.000Z"
 
@@ -17,7 +18,7 @@ DAY = "2026-01-0{}T00:00:00.000Z"
 @pytest.fixture
 def tx(db: Path) -> Iterator[Connection]:
     """A connection within a transaction on a new file."""
-    prepare_file(db)
+    prepare(db)
     with contextlib.closing(connect(db)) as connection:
         connection.execute("BEGIN")
         yield connection

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from staffstream.storage.database import connect
 from staffstream.support.tokens import count_tokens
+from tests.tools.databases import connect
 from tests.tools.extractions import QUICK, answer, fact, hasten_jobs, list_facts, wait_learned
 from tests.tools.provider import Gate, Reply, ScriptedProvider, http_error, json_reply
 from tests.tools.server import Api, serve_here, start_server

@@ -13,9 +13,11 @@ from staffstream.domain import Scope
 from staffstream.memory.recall import HalfLives, Recalled, recall_memories
 from staffstream.models.embeddings import load_static_embedder
 from staffstream.storage import memories, staff
-from staffstream.storage.database import Connection, Group, connect, prepare_file
+from staffstream.storage.database import Connection
 from staffstream.storage.memories import Memory, NewMemory
-from staffstream.storage.memory_search import EmbedNow, prepare_index
+from staffstream.storage.sqlite.connections import Group, connect
+from staffstream.storage.vectors import EmbedNow, prepare_index
+from tests.tools.databases import prepare
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
 UNRELATED = (Path(__file__).parents[1] / "data" / "unrelated_questions.txt").read_text("utf-8").splitlines()
@@ -56,7 +58,7 @@ I want to learn Portuguese before the summer.
 @pytest.fixture
 def tx(db: Path) -> Iterator[Connection]:
     """A connection within a transaction on a new file, ready for the built-in embedder."""
-    prepare_file(db)
+    prepare(db)
     table = load_static_embedder()
     with contextlib.closing(connect(db)) as connection:
         connection.execute("BEGIN")

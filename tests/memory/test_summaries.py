@@ -10,8 +10,8 @@ import pytest
 
 from staffstream.memory import summaries
 from staffstream.storage import conversations, staff
-from staffstream.storage.database import connect, prepare_file
 from staffstream.support.tokens import count_tokens
+from tests.tools.databases import connect, prepare
 from tests.tools.provider import Gate, Reply, ScriptedProvider, http_error, json_reply
 from tests.tools.server import serve_here
 from tests.tools.waiting import until
@@ -188,7 +188,7 @@ async def test_a_message_erased_while_it_is_summed_up_is_in_no_summary(db: Path,
 @pytest.mark.parametrize("number", [1, 2500])
 async def test_compactions_converge_however_long_the_past_and_large_the_budget(db: Path, number: int) -> None:
     """A past of thousands of turns is folded from its beginning, each turn once; a summary fits into one answer."""
-    prepare_file(db)
+    prepare(db)
     with contextlib.closing(connect(db)) as tx:
         tx.execute("BEGIN")
         scope = staff.ensure_scope(tx, staff.create_staff(tx, {"name": "Ada"}).id, "kim")

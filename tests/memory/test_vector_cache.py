@@ -12,10 +12,13 @@ from hypothesis import strategies as st
 from staffstream.domain import Scope
 from staffstream.memory.vector_cache import NO_VECTOR, ScopeIndex
 from staffstream.models.embeddings import load_static_embedder
-from staffstream.storage import conversations, memories, memory_search, staff
-from staffstream.storage.database import Connection, connect, prepare_file
+from staffstream.storage import conversations, memories, staff
+from staffstream.storage.database import Connection
 from staffstream.storage.memories import NewMemory
-from staffstream.storage.memory_search import find_local, load_unembedded, prepare_index, save_vectors
+from staffstream.storage.sqlite import search
+from staffstream.storage.sqlite.connections import connect
+from staffstream.storage.vectors import find_local, load_unembedded, prepare_index, save_vectors
+from tests.tools.databases import prepare
 
 TABLE = load_static_embedder()
 EMBED = find_local(TABLE)
@@ -35,7 +38,7 @@ STEPS = st.lists(
 @pytest.fixture
 def tx(db: Path) -> Iterator[Connection]:
     """A connection to a new file, ready for the built-in embedder."""
-    prepare_file(db)
+    prepare(db)
     with contextlib.closing(connect(db, durability="off")) as connection:
         prepare_index(connection, TABLE.name, TABLE.dimensions)
         yield connection
@@ -81,7 +84,7 @@ def test_reading_on_gives_what_reading_anew_gives(
     tx: Connection, monkeypatch: pytest.MonkeyPatch, steps: list[tuple[object, ...]], at_a_time: int
 ) -> None:
     """Memories added, erased, brought back and embedded late, read in parts of any size, at any moment."""
-    monkeypatch.setattr(memory_search, "_ROWS_AT_A_TIME", at_a_time)
+    monkeypatch.setattr(search, "_ROWS_AT_A_TIME", at_a_time)
     scope = staff.ensure_scope(tx, staff.create_staff(tx, {"name": "Ada"}).id, "kim")
     threads = [None, *(conversations.create_conversation(tx, scope).id for _ in range(2))]
     kept, made = ScopeIndex(), []

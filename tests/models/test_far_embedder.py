@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from staffstream.storage.database import connect
+from tests.tools.databases import connect
 from tests.tools.embedding_server import Answer, EmbeddingServer, answer_well, count_vectors
 from tests.tools.extractions import hasten_jobs
 from tests.tools.provider import ScriptedProvider

@@ -17,7 +17,7 @@ from staffstream.app import create_app
 from staffstream.domain import Caller, make_id
 from staffstream.errors import SetupError
 from staffstream.storage import keys
-from staffstream.storage.database import connect, prepare_file, transact
+from tests.tools.databases import connect, prepare, transact
 from tests.tools.provider import Reply, ScriptedProvider
 from tests.tools.server import Api, make_settings, open_api, read_problem, serve_asgi_here, serve_here, start_server
 
@@ -103,7 +103,7 @@ class House:
 @pytest.fixture
 async def house(db: Path, provider: ScriptedProvider) -> AsyncIterator[House]:
     provider.default = Reply([SECRET, " it is"])
-    prepare_file(db)
+    prepare(db)
     with contextlib.closing(connect(db)) as connection, transact(connection):
         texts = {
             "ada": keys.create_key(connection, "ada", role="admin")[1],
@@ -220,7 +220,7 @@ async def test_a_key_revoked_on_the_file_is_refused_at_once(house: House, db: Pa
 
 async def test_the_last_use_is_recorded_without_a_write_a_request(db: Path, provider: ScriptedProvider) -> None:
     """It is in the file when the server has stopped, and only then or after a while."""
-    prepare_file(db)
+    prepare(db)
     with contextlib.closing(connect(db)) as connection, transact(connection):
         used, text = keys.create_key(connection, "ada")
         keys.create_key(connection, "bob")
@@ -253,7 +253,7 @@ async def test_keys_off_is_refused_where_others_can_reach_the_server(db: Path) -
 
 async def test_the_server_starts_for_others_once_there_is_a_key(db: Path) -> None:
     """`staffstream keys create` works before the first start."""
-    prepare_file(db)
+    prepare(db)
     with contextlib.closing(connect(db)) as connection, transact(connection):
         _, text = keys.create_key(connection, "ada")
     async with start_server(db, None, "--host", "0.0.0.0") as server:

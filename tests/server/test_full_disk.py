@@ -17,7 +17,8 @@ import pytest
 
 from staffstream.errors import StorageFull
 from staffstream.storage import contexts
-from staffstream.storage.database import Connection, connect
+from staffstream.storage.database import Connection
+from tests.tools.databases import connect
 from tests.tools.provider import DEADLINE_S, PIECES, Gate, Hold, ScriptedProvider, http_error
 from tests.tools.receiver import Answer, Receiver
 from tests.tools.server import Api, leave_out, serve_here, start_server

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from staffstream.storage.database import connect
+from tests.tools.databases import connect
 from tests.tools.provider import (
     DEADLINE_S,
     PIECES,

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from staffstream.api import key_ring
 from staffstream.domain import Caller
 from staffstream.storage import keys
-from staffstream.storage.database import connect, transact
+from tests.tools.databases import connect, transact
 from tests.tools.provider import ScriptedProvider
 from tests.tools.server import Api, make_keys, read_problem, serve_here
 

@@ -8,7 +8,7 @@ import pytest
 
 from staffstream.api.rollout import choose_mode
 from staffstream.storage import jobs
-from staffstream.storage.database import connect, transact
+from tests.tools.databases import connect, transact
 from tests.tools.provider import Gate, Reply, ScriptedProvider, http_error
 from tests.tools.server import Api, serve_here
 from tests.tools.waiting import until

@@ -15,7 +15,7 @@ import pytest
 from staffstream.background.recovery import QUEUE_ROUND_S
 from staffstream.domain import now_text
 from staffstream.models.anthropic_sdk import Sdk
-from staffstream.storage.database import connect
+from tests.tools.databases import connect
 from tests.tools.frames import StreamReader
 from tests.tools.provider import DEADLINE_S, PIECES, Gate, Reply, ScriptedProvider
 from tests.tools.server import Api, ServerProcess, serve_here, start_server

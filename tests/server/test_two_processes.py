@@ -10,7 +10,7 @@ import pytest
 
 from staffstream.domain import Owner
 from staffstream.storage import runs
-from staffstream.storage.database import connect, transact
+from tests.tools.databases import connect, transact
 from tests.tools.provider import Gate, Reply, ScriptedProvider
 from tests.tools.receiver import Answer, Receiver
 from tests.tools.server import ServerProcess, serve_here, start_server

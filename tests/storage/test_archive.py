@@ -13,10 +13,11 @@ import pytest
 
 from staffstream.errors import SetupError
 from staffstream.storage import archive, conversations, graph, memories, staff
-from staffstream.storage.backups import check_backup
-from staffstream.storage.database import Connection, connect, prepare_file, transact
-from staffstream.storage.memory_search import count_unembedded
+from staffstream.storage.database import Connection
+from staffstream.storage.sqlite.backups import check_backup
+from staffstream.storage.vectors import count_unembedded
 from tests.tools.commands import run_command
+from tests.tools.databases import connect, prepare, transact
 from tests.tools.provider import Reply, ScriptedProvider
 from tests.tools.server import Api, make_keys, serve_here
 
@@ -31,7 +32,7 @@ def export_lines(db: Path, staff_id: str) -> Lines:
 
 
 def import_lines(db: Path, lines: Lines) -> str:
-    prepare_file(db)
+    prepare(db)
     with contextlib.closing(connect(db)) as connection, transact(connection):
         return archive.import_staff(connection, lines, None).id
 
@@ -155,7 +156,7 @@ def test_the_sample_holds_something_of_everything(exported: Lines) -> None:
 def test_what_was_imported_exports_the_same(tmp_path: Path, exported: Lines) -> None:
     """But for the numbers that the database gives to scopes, and when it was."""
     target = tmp_path / "target.db"
-    prepare_file(target)
+    prepare(target)
     with contextlib.closing(connect(target)) as connection, transact(connection):
         staff.ensure_scope(connection, staff.create_staff(connection, {"name": "Linus"}).id, "kim")
     again = export_lines(target, import_lines(target, exported))
@@ -275,7 +276,7 @@ WRONG: dict[str, Callable[[Lines], Lines]] = {
 def test_what_is_not_right_is_refused_whole(tmp_path: Path, exported: Lines, how: str) -> None:
     """With a sentence of ours, and nothing is saved."""
     target = tmp_path / "target.db"
-    prepare_file(target)
+    prepare(target)
     with pytest.raises(SetupError):
         import_lines(target, WRONG[how](exported))
     assert count_rows(target) == 0
@@ -305,7 +306,7 @@ async def test_a_file_cannot_attach_anything_to_what_is_here(
 def test_random_damage_is_refused_or_harmless(tmp_path: Path, exported: Lines) -> None:
     """Whatever byte is changed: an error of ours, or a database that is whole."""
     target = tmp_path / "target.db"
-    prepare_file(target)
+    prepare(target)
     data = "\n".join(exported).encode()
     chance = random.Random(7)
     for _ in range(150):

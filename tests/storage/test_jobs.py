@@ -12,15 +12,17 @@ from hypothesis import strategies as st
 from staffstream.domain import Owner, parse_time
 from staffstream.errors import Conflict, NotFound
 from staffstream.storage import jobs, runs
-from staffstream.storage.database import Connection, connect, prepare_file, read_schema
+from staffstream.storage.database import Connection
 from staffstream.storage.jobs import Job
+from staffstream.storage.schema import read_schema
+from tests.tools.databases import connect, prepare
 
 ANNE, BEN = Owner("anne", 60), Owner("ben", 60)
 
 
 @pytest.fixture
 def file(db: Path) -> Iterator[Connection]:
-    prepare_file(db)
+    prepare(db)
     with contextlib.closing(connect(db)) as connection:
         yield connection
 

@@ -9,13 +9,14 @@ import pytest
 
 from staffstream.errors import NotFound, UserExists
 from staffstream.storage import keys
-from staffstream.storage.database import Connection, connect, prepare_file
+from staffstream.storage.database import Connection
 from tests.tools.commands import run_command
+from tests.tools.databases import connect, prepare
 
 
 @pytest.fixture
 def file(db: Path) -> Iterator[Connection]:
-    prepare_file(db)
+    prepare(db)
     with contextlib.closing(connect(db)) as connection:
         yield connection
 
@@ -125,7 +126,7 @@ def test_the_command_revokes_by_id_and_by_shown_beginning(db: Path) -> None:
 @pytest.mark.parametrize("arguments", [("revoke", "nothing"), ("create", " "), ("create", "x", "--user", "")])
 def test_the_command_refuses_what_makes_no_sense(db: Path, arguments: tuple[str, ...]) -> None:
     """With a sentence and status 2."""
-    prepare_file(db)
+    prepare(db)
     refused = run_command("keys", *arguments, db=db)
     assert refused.returncode == 2
     assert refused.stderr.startswith("staffstream: ")

@@ -9,14 +9,13 @@ import pytest
 
 from staffstream.domain import Owner, Scope
 from staffstream.storage import conversations, jobs, memories, runs, staff
-from staffstream.storage.candidates import load_candidates
-from staffstream.storage.database import Connection, connect, prepare_file
-from staffstream.storage.memory_search import find_words
+from staffstream.storage.database import Connection
+from tests.tools.databases import connect, prepare
 
 
 @pytest.fixture
 def tx(tmp_path: Path) -> Iterator[Connection]:
-    prepare_file(tmp_path / "s.db")
+    prepare(tmp_path / "s.db")
     with closing(connect(tmp_path / "s.db")) as connection:
         yield connection
 
@@ -31,8 +30,8 @@ def reply_once(tx: Connection, scope: Scope) -> None:
     memories.add_episode(tx, scope, question, speaker="Kim", embed=None)
     run = runs.insert_run(tx, scope, conversation, question, mode="stream", owner=owner)
     conversations.load_turns(tx, scope, conversation.id, after_turn=0, before_turn=question.turn, limit=400)
-    find_words(tx, scope, ["boat"], most=10)
-    load_candidates(tx, scope, [1], None)
+    tx.search.find_words(tx, scope, ["boat"], most=10)
+    tx.search.load_candidates(tx, scope, [1], None)
     assert runs.end_run(tx, run, "done", message_id=run.id)
     conversations.append_reply(tx, run, "In the harbour.", status="complete")
     conversations.has_unlearned(tx, scope, conversation.id, at_least=10)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
-from staffstream.storage.database import connect
+from tests.tools.databases import connect
 
 Answer = tuple[int, dict[str, str], Any]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from staffstream.domain import now_text
-from staffstream.storage.database import connect
+from tests.tools.databases import connect
 from tests.tools.provider import ScriptedProvider, json_reply
 from tests.tools.server import Api
 from tests.tools.waiting import until

@@ -40,7 +40,7 @@ from staffstream.cli.chunk_writer import offer_writer
 from staffstream.domain import Role
 from staffstream.settings import Settings
 from staffstream.storage import keys
-from staffstream.storage.database import connect, prepare_file, transact
+from tests.tools.databases import connect, prepare, transact
 from tests.tools.frames import Json, ReadStream, StreamReader
 from tests.tools.provider import DEADLINE_S, ScriptedProvider
 
@@ -384,7 +384,7 @@ async def _read_url(process: "subprocess.Popen[str]", log_file: Path) -> str:
 
 def make_keys(db: Path, **roles: Role) -> dict[str, dict[str, str]]:
     """Keys in the file, by their users' names, as the headers that carry them: `make_keys(db, ada="admin")`."""
-    prepare_file(db)
+    prepare(db)
     with contextlib.closing(connect(db)) as connection, transact(connection):
         made = {name: keys.create_key(connection, name, role=role)[1] for name, role in roles.items()}
     return {name: {"Authorization": f"Bearer {text}"} for name, text in made.items()}

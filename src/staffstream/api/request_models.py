@@ -16,10 +16,9 @@ from pydantic import (
     StrictStr,
 )
 
-from staffstream.domain import MultitaskStrategy, Role, Run, format_time, parse_time
+from staffstream.domain import MemoryKind, MultitaskStrategy, Role, Run, format_time, parse_time
 from staffstream.replies.encoders import RunEncoder
 from staffstream.storage.jobs import JobKind, JobState
-from staffstream.storage.memories import MemoryKind
 
 # ── parts ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 

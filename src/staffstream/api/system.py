@@ -13,7 +13,7 @@ from staffstream.api.json_responses import respond_json
 from staffstream.api.response_models import Health, Readiness
 from staffstream.domain import Mode, now_text
 from staffstream.errors import StaffstreamError
-from staffstream.storage import jobs, runs
+from staffstream.storage import jobs, meta, runs
 from staffstream.storage.database import Connection
 from staffstream.support.metrics import CONTENT_TYPE
 
@@ -37,7 +37,7 @@ async def ready(request: Request) -> Response:
         "embedder": "ok" if services.learning.embedder_answers else "silent",
     }
     try:
-        await services.database.write(_touch)
+        await services.database.write(meta.prove_writable)
         checks["database"] = "ok"
         oldest = await services.database.read(_find_oldest_waiting)
         checks["jobs"] = "dead" if await services.database.read(jobs.is_any_dead) else "ok"
@@ -58,7 +58,7 @@ async def export_metrics(call: Call) -> Response:
         metrics.active.labels(mode).set(making[mode])
     metrics.subscribers.set(sum(active.log.reader_count for active in active_runs))
     metrics.note_waiting(*await services.database.read(_measure_waiting))
-    metrics.note_files(services.settings.db)
+    metrics.note_files(services.database.measure_bytes())
     return Response(await asyncio.to_thread(metrics.export), media_type=CONTENT_TYPE)
 
 
@@ -71,11 +71,3 @@ def _measure_waiting(conn: Connection) -> tuple[int, str, dict[str, tuple[int, i
 def _find_oldest_waiting(conn: Connection) -> str:
     """Since when the reply or job has been due that has waited longest; now if nothing waits."""
     return min(runs.measure_queue(conn)[1] or now_text(), jobs.find_oldest_due(conn) or now_text())
-
-
-def _touch(tx: Connection) -> None:
-    """Prove that a commit goes through."""
-    tx.execute(
-        "INSERT INTO meta (key, value) VALUES ('ready_at', ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-        (now_text(),),
-    )

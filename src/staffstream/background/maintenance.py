@@ -14,7 +14,7 @@ from staffstream.domain import Scope, now_text
 from staffstream.errors import Unavailable
 from staffstream.memory.erasing import erase_conversation
 from staffstream.settings import Settings
-from staffstream.storage import conversations, keys, memory_search, runs, spending
+from staffstream.storage import conversations, keys, runs, spending
 from staffstream.storage.database import Connection, Database
 
 log = logging.getLogger(__name__)
@@ -80,12 +80,20 @@ class WordMerger:
         self._merged = b""
 
     async def merge(self) -> None:
-        if await self._database.read(memory_search.read_words_state) != self._merged:
+        if await self._database.read(_read_words_state) != self._merged:
             more = True
             while more:
-                more = await self._database.write(memory_search.merge_words)
+                more = await self._database.write(_merge_words)
                 await asyncio.sleep(_BREATH_S)
-            self._merged = await self._database.read(memory_search.read_words_state)
+            self._merged = await self._database.read(_read_words_state)
+
+
+def _read_words_state(conn: Connection) -> bytes:
+    return conn.search.read_state(conn)
+
+
+def _merge_words(tx: Connection) -> bool:
+    return tx.search.merge_words(tx)
 
 
 async def _erase_old(settings: Settings, database: Database) -> None:

@@ -13,7 +13,7 @@ from staffstream.memory.extraction_answers import Extraction, Statement, read_te
 from staffstream.storage import conversations, graph, memories
 from staffstream.storage.database import Connection
 from staffstream.storage.memories import LearnedFact, Memory, NewMemory
-from staffstream.storage.memory_search import EmbedNow
+from staffstream.storage.vectors import EmbedNow
 
 _NO_NAMES = frozenset({"he", "her", "him", "his", "i", "it", "me", "my", "she", "that", "the", "them", "they", "this"})
 

@@ -12,7 +12,7 @@ from staffstream.models.embeddings import Embedder, EmbedderUnavailable
 from staffstream.settings import Settings
 from staffstream.storage import conversations, jobs, memories, staff
 from staffstream.storage.database import Connection
-from staffstream.storage.memory_search import EmbedNow, find_local, list_unembedded_scopes
+from staffstream.storage.vectors import EmbedNow, find_local, list_unembedded_scopes
 
 log = logging.getLogger(__name__)
 

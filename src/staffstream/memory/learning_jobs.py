@@ -19,8 +19,8 @@ from staffstream.models.embeddings import Embedder, EmbedderUnavailable
 from staffstream.settings import Settings
 from staffstream.storage import jobs, runs, staff
 from staffstream.storage.database import Connection, Database
-from staffstream.storage.memory_search import load_unembedded, save_vectors
 from staffstream.storage.spending import Ledger
+from staffstream.storage.vectors import load_unembedded, save_vectors
 from staffstream.support.metrics import Metrics
 from staffstream.support.tokens import count_tokens
 

@@ -19,15 +19,14 @@ from typing import Any
 
 import numpy as np
 
-from staffstream.domain import Scope
+from staffstream.domain import MemoryKind, Scope
 from staffstream.memory.query import Query, is_question, read_query, tells_time
 from staffstream.memory.vector_cache import NO_VECTOR, Distances, Positions, ScopeIndex, open_index
 from staffstream.models.embeddings.static import Ids, load_static_embedder
-from staffstream.storage.candidates import Candidate, load_candidates, load_user_facts
 from staffstream.storage.conversations import load_names
 from staffstream.storage.database import Connection
-from staffstream.storage.memories import MemoryKind
-from staffstream.storage.memory_search import EmbedNow, find_words, holds_vectors_of, write_vector
+from staffstream.storage.memory_search import Candidate, load_user_facts
+from staffstream.storage.vectors import EmbedNow, holds_vectors_of, write_vector
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 Flags = np.ndarray[Any, np.dtype[np.bool_]]
@@ -219,7 +218,7 @@ def _load_those_here(
 ) -> tuple[list[Candidate], Flags]:
     """Those of the memories at some positions that are in the snapshot, and which they are."""
     numbers = index.get_numbers(positions).tolist()
-    memories = load_candidates(conn, scope, numbers, vector)
+    memories = conn.search.load_candidates(conn, scope, numbers, vector)
     known = {each.number for each in memories}
     here = np.array([number in known for number in numbers], np.bool_)
     if len(memories) < len(numbers):
@@ -270,7 +269,7 @@ def _match_words(conn: Connection, scope: Scope, index: ScopeIndex, words: Seque
     total, shares = 0.0, np.zeros(len(index), np.float32)
     most = max(500, min(len(index) // 8, MOST_HOLDERS))
     seen: dict[bytes, Positions] = {}
-    for holders in index.locate_all(find_words(conn, scope, words, most=most)):
+    for holders in index.locate_all(conn.search.find_words(conn, scope, words, most=most)):
         if len(holders) and seen.setdefault(holders.tobytes(), holders) is not holders:
             continue  # another form of a word before it
         weight = math.log1p((len(index) + PRIOR_TEXTS - len(holders) + 0.5) / (len(holders) + 0.5))

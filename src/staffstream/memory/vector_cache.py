@@ -18,8 +18,9 @@ import numpy as np
 
 from staffstream.domain import Scope
 from staffstream.models.embeddings import load_static_embedder
-from staffstream.storage.database import Connection, get_group
-from staffstream.storage.memory_search import IndexRow, find_last_place, load_index_rows
+from staffstream.storage.database import Connection
+from staffstream.storage.numbers import find_last_number
+from staffstream.storage.vectors import VectorRow
 
 MOST_BYTES = 64 * 1024 * 1024  # for the scopes of one file; the one in use may take more
 
@@ -34,7 +35,7 @@ def open_index(conn: Connection, scope: Scope) -> Iterator["ScopeIndex"]:
     """The scope's index, as new as the connection's snapshot or newer, for this reader alone. Made for readers, whose
     transactions roll nothing back.
     """
-    slot = _shelves.setdefault(get_group(conn), _Shelf()).take_slot(scope)
+    slot = _shelves.setdefault(conn.group, _Shelf()).take_slot(scope)
     with slot.lock:
         if slot.index is None or not slot.index.read_on(conn, scope):
             slot.index = ScopeIndex()
@@ -103,13 +104,13 @@ class ScopeIndex:
 
     def read_on(self, conn: Connection, scope: Scope) -> bool:
         """Take in what was saved since; False when that cannot be fitted in, and the index has to be made anew."""
-        last_place = find_last_place(conn, scope)
+        last_place = find_last_number(conn, scope)
         self._is_newer = last_place < self._last_place
         if last_place <= self._last_place:
             return True
         newest = int(self._number.values[-1]) if len(self) else -1
         fresh, moved = [], []
-        for rows in load_index_rows(conn, scope, after_place=self._last_place):
+        for rows in conn.search.load_vectors(conn, scope, after_place=self._last_place):
             if later := [row for row in rows if row[1] > newest]:
                 fresh.append(_pack_rows(later))
             moved += [row for row in rows if row[1] <= newest]
@@ -152,7 +153,7 @@ class ScopeIndex:
         self._after.extend(after)
         self._thread.extend(threads)
 
-    def _take_moved(self, row: IndexRow) -> bool:
+    def _take_moved(self, row: VectorRow) -> bool:
         """A memory that was there before has a vector now, or was restored."""
         _, number, _, _, vector = row
         position = int(np.searchsorted(self._number.values, number))
@@ -245,7 +246,7 @@ class _Batch(NamedTuple):
     has_vector: Array
 
 
-def _pack_rows(rows: Sequence[IndexRow]) -> _Batch:
+def _pack_rows(rows: Sequence[VectorRow]) -> _Batch:
     _, numbers, threads, pieces, vectors = zip(*rows, strict=True)
     length = max((len(vector) for vector in vectors if vector), default=0)
     codes = np.frombuffer(b"".join(vector or bytes(length) for vector in vectors), np.int8)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from staffstream.domain import Message, Scope, Staff
+from staffstream.domain import MemoryKind, Message, Scope, Staff
 from staffstream.errors import MessageTooLong
 from staffstream.memory.learning import Learning
 from staffstream.memory.recall import HalfLives, recall_memories
@@ -13,9 +13,9 @@ from staffstream.replies.context_sources import gather_sources
 from staffstream.settings import Settings
 from staffstream.storage import conversations, staff
 from staffstream.storage.database import Connection, Database
-from staffstream.storage.memories import Memory, MemoryKind, load_memories
-from staffstream.storage.memory_search import EmbedNow
+from staffstream.storage.memories import Memory, load_memories
 from staffstream.storage.spending import Ledger
+from staffstream.storage.vectors import EmbedNow
 from staffstream.support.timers import Stage
 from staffstream.support.tokens import count_tokens
 

@@ -13,7 +13,7 @@ from staffstream.domain import Message, Scope, Staff
 from staffstream.memory.recall import HalfLives, Recalled, recall_memories
 from staffstream.storage import conversations, graph
 from staffstream.storage.database import Connection
-from staffstream.storage.memory_search import EmbedNow
+from staffstream.storage.vectors import EmbedNow
 from staffstream.support.timers import Stage, StageTimer
 
 MOST_MEMORIES = 24

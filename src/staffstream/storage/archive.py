@@ -11,26 +11,17 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-import pysqlite3
-
 from staffstream.domain import RunFailure, Scope, Staff, format_time, now_text, parse_time
 from staffstream.errors import SetupError
 from staffstream.storage import staff
-from staffstream.storage.database import Connection, read_version
-from staffstream.storage.memory_search import EmbedNow, index_memory
+from staffstream.storage.database import Connection
+from staffstream.storage.memory_search import index_memory
+from staffstream.storage.schema import read_version
+from staffstream.storage.vectors import EmbedNow
 
 FORMAT = "staffstream-export"
 VERSION = 1
 Row = dict[str, Any]
-
-_MISFITS = (
-    pysqlite3.IntegrityError,
-    pysqlite3.InterfaceError,
-    pysqlite3.ProgrammingError,
-    OverflowError,
-    TypeError,
-    UnicodeEncodeError,
-)
 
 _OF_SCOPE = "scope_id IN (SELECT id FROM scopes WHERE staff_id = ?)"
 _OF_CONVERSATION = f"conversation_id IN (SELECT id FROM conversations WHERE {_OF_SCOPE})"
@@ -99,7 +90,7 @@ def import_staff(tx: Connection, lines: Iterable[str], embed: EmbedNow | None) -
     try:
         for table, row in _read_rows(lines):
             reader.take(table, row)
-    except _MISFITS as error:
+    except tx.misfit_errors as error:
         raise SetupError(f"The file has a row that does not fit: {type(error).__name__}.") from error
     reader.check_later()
     _index_memories(tx, reader.scopes.values(), embed)
@@ -160,10 +151,7 @@ class _Reader:
     def _check_columns(self, table: str, row: Row) -> None:
         """Every column must be one of the table's, and every one that has no default must be there."""
         if table not in self._columns:
-            described = self.tx.execute(
-                f"SELECT name, pk OR \"notnull\" AND dflt_value IS NULL FROM pragma_table_info('{table}')"
-            )
-            self._columns[table] = {name: bool(needed) for name, needed in described}
+            self._columns[table] = self.tx.list_columns(table)
         columns, hidden = self._columns[table], _SECRETS.get(table, set())
         if strange := set(row) - (set(columns) - hidden):
             raise SetupError(f"The file has a column of {table} that is not known here: {sorted(strange)[0]!r}.")

@@ -5,14 +5,13 @@ An entity is found by any of its names, folded, through an index; two entities t
 goes by a name of each. A relation is never overwritten: what is no longer true gets a `valid_to`.
 """
 
-import json
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from staffstream.domain import Scope, make_id, now_text
-from staffstream.storage.database import Connection, Row
+from staffstream.storage.database import IN_LIST, Connection, Row, pack_list
 
 USER_NAME = "user"
 LONGEST_NAME_WORDS = 5
@@ -139,8 +138,8 @@ def end_relations(tx: Connection, scope: Scope, memory_id: str, valid_to: str) -
 def reopen_relations(tx: Connection, scope: Scope, memory_ids: Sequence[str]) -> None:
     """What these memories stated is true again."""
     tx.execute(
-        f"UPDATE relations SET valid_to = NULL WHERE memory_id IN ({_marks(memory_ids)}) AND scope_id = ?",
-        (*memory_ids, scope.id),
+        f"UPDATE relations SET valid_to = NULL WHERE memory_id {IN_LIST} AND scope_id = ?",
+        (pack_list(memory_ids), scope.id),
     )
 
 
@@ -241,7 +240,7 @@ def find_entities(conn: Connection, scope: Scope, text: str) -> list[Entity]:
         "SELECT entities.*, entity_names.name AS found FROM json_each(?) AS sequence"
         " CROSS JOIN entity_names ON entity_names.scope_id = ? AND entity_names.name = sequence.value"
         " JOIN entities ON entities.id = entity_names.entity_id",
-        (json.dumps(list(sequences)), scope.id),
+        (pack_list(sequences), scope.id),
     ).fetchall()
     rows.sort(key=lambda row: (-len(row["found"]), row["id"]))
     return list({row["id"]: _read_entity(row) for row in rows}.values())
@@ -251,8 +250,8 @@ def find_entities_of_memories(conn: Connection, scope: Scope, memory_ids: Sequen
     """The entities that some memories speak of."""
     rows = conn.execute(
         "SELECT DISTINCT entities.* FROM memory_entities JOIN entities ON entities.id = entity_id"
-        f" WHERE scope_id = ? AND memory_id IN ({_marks(memory_ids)}) ORDER BY entities.id",
-        (scope.id, *memory_ids),
+        f" WHERE memory_id {IN_LIST} AND +scope_id = ? ORDER BY entities.id",
+        (pack_list(memory_ids), scope.id),
     )
     return [_read_entity(row) for row in rows]
 
@@ -296,7 +295,7 @@ def find_neighbourhood(
         NEIGHBOURHOOD,
         {
             "scope": scope.id,
-            "start": json.dumps([entity.id for entity in entities]),
+            "start": pack_list(entity.id for entity in entities),
             "depth": depth,
             "limit": limit,
             "ended": int(ended),
@@ -321,9 +320,8 @@ def list_names(conn: Connection, scope: Scope, entity_ids: Sequence[str]) -> dic
     """All folded names of some entities, by entity."""
     names: dict[str, list[str]] = {entity_id: [] for entity_id in entity_ids}
     rows = conn.execute(
-        "SELECT entity_id, name FROM entity_names WHERE scope_id = ?"
-        f" AND entity_id IN ({_marks(entity_ids)}) ORDER BY name",
-        (scope.id, *entity_ids),
+        f"SELECT entity_id, name FROM entity_names WHERE scope_id = ? AND entity_id {IN_LIST} ORDER BY name",
+        (scope.id, pack_list(entity_ids)),
     )
     for row in rows:
         names[row["entity_id"]].append(row["name"])
@@ -342,8 +340,8 @@ def load_lines(conn: Connection, scope: Scope, ids: Sequence[str]) -> dict[str, 
         "SELECT relations.*, s.name AS subject_name, s.type AS subject_type, o.name AS object_name,"
         " o.type AS object_type, 1 AS distance FROM relations JOIN entities AS s ON s.id = subject_id"
         " JOIN entities AS o ON o.id = object_id"
-        " WHERE relations.id IN (SELECT value FROM json_each(?)) AND +relations.scope_id = ?",
-        (json.dumps(list(ids)), scope.id),
+        f" WHERE relations.id {IN_LIST} AND +relations.scope_id = ?",
+        (pack_list(ids), scope.id),
     )
     return {row["id"]: _read_relation(row).line for row in rows}
 
@@ -351,14 +349,10 @@ def load_lines(conn: Connection, scope: Scope, ids: Sequence[str]) -> dict[str, 
 def _find_by_names(conn: Connection, scope: Scope, names: Sequence[str]) -> list[Entity]:
     rows = conn.execute(
         "SELECT DISTINCT entities.* FROM entity_names JOIN entities ON entities.id = entity_names.entity_id"
-        f" WHERE entity_names.scope_id = ? AND entity_names.name IN ({_marks(names)}) ORDER BY entities.id",
-        (scope.id, *names),
+        f" WHERE entity_names.scope_id = ? AND entity_names.name {IN_LIST} ORDER BY entities.id",
+        (scope.id, pack_list(names)),
     )
     return [_read_entity(row) for row in rows]
-
-
-def _marks(values: Sequence[object]) -> str:
-    return ", ".join("?" * len(values))
 
 
 def _read_entity(row: Row) -> Entity:

@@ -7,25 +7,17 @@ again. Words go into the full-text index and vectors beside it in the transactio
 memory_index.py).
 """
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-from staffstream.domain import Message, Scope, make_id, now_text
+from staffstream.domain import MemoryKind, Message, Scope, make_id, now_text
 from staffstream.errors import Conflict, NotFound, UnknownBefore
-from staffstream.storage.database import Connection, Row
-from staffstream.storage.memory_search import (
-    EmbedNow,
-    get_number_range,
-    index_memory,
-    split_words,
-    unindex_memory,
-    write_query,
-)
-
-MemoryKind = Literal["fact", "episode"]
+from staffstream.storage.database import IN_LIST, Connection, Row, pack_list
+from staffstream.storage.memory_search import index_memory, split_words, unindex_memory
+from staffstream.storage.numbers import take_number
+from staffstream.storage.vectors import EmbedNow
 
 EPISODE_CHARS = 1500  # a longer message becomes several episodes, cut between paragraphs or sentences
 _MOST_EPISODES = 50
@@ -107,7 +99,7 @@ def add_memory(tx: Connection, scope: Scope, new: NewMemory, embed: EmbedNow | N
         " importance, speaker, conversation_id, source_message_id, occurred_at, valid_from, embedded, created_at)"
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING *",
         (
-            _take_number(tx, scope), make_id(), scope.id, new.kind, new.text, new.subject, new.predicate, new.object,
+            take_number(tx, scope), make_id(), scope.id, new.kind, new.text, new.subject, new.predicate, new.object,
             new.category, new.quote, new.importance, new.speaker, new.conversation_id, new.source_message_id,
             occurred_at, occurred_at, int(embed is not None), now,
         ),
@@ -228,7 +220,7 @@ def delete_memory(tx: Connection, scope: Scope, memory_id: str) -> Memory:
     """Make it a tombstone: no search finds it any more. Idempotent. Raises NotFound."""
     memory = get_memory(tx, scope, memory_id)
     if memory.deleted_at is None:
-        _unindex(tx, scope, [memory])
+        _unindex(tx, [memory])
         tx.execute(
             "UPDATE memories SET deleted_at = ?, embedded = 0 WHERE id = ? AND scope_id = ?",
             (now_text(), memory_id, scope.id),
@@ -269,18 +261,17 @@ def purge_memories(
     """
     condition, values = "1", []
     if message_ids is not None:
-        condition = f"source_message_id IN ({', '.join('?' * len(message_ids))})"
-        values = list(message_ids)
+        condition, values = f"source_message_id {IN_LIST}", [pack_list(message_ids)]
     elif conversation_id is not None:
         condition, values = "conversation_id = ?", [conversation_id]
     rows = tx.execute(f"SELECT * FROM memories WHERE scope_id = ? AND {condition}", (scope.id, *values)).fetchall()
     doomed = [_read_memory(row) for row in rows]
-    _unindex(tx, scope, [memory for memory in doomed if memory.deleted_at is None])
+    _unindex(tx, [memory for memory in doomed if memory.deleted_at is None])
     tx.executemany("DELETE FROM memories WHERE number = ?", [(memory.number,) for memory in doomed])
     revived = tx.execute(
-        "UPDATE memories SET superseded_by = NULL, valid_to = NULL WHERE scope_id = ? AND superseded_by IN"
-        " (SELECT value FROM json_each(?)) RETURNING id",
-        (scope.id, json.dumps([memory.id for memory in doomed])),
+        f"UPDATE memories SET superseded_by = NULL, valid_to = NULL WHERE scope_id = ? AND superseded_by {IN_LIST}"
+        " RETURNING id",
+        (scope.id, pack_list(memory.id for memory in doomed)),
     ).fetchall()
     return Purged([memory.text for memory in doomed], [row["id"] for row in revived])
 
@@ -334,12 +325,7 @@ def find_related_facts(conn: Connection, scope: Scope, text: str, *, limit: int)
 
     A move from one town to another shares no word with what it makes untrue, so words alone would miss it.
     """
-    query = write_query(split_words(text)[:200])
-    near = conn.execute(
-        "SELECT memories.* FROM memory_words JOIN memories ON number = memory_words.rowid WHERE memory_words MATCH ?"
-        " AND memory_words.rowid BETWEEN ? AND ? AND kind = 'fact' AND valid_to IS NULL ORDER BY rank LIMIT +?",
-        (query or '""', *get_number_range(scope), limit // 2),
-    ).fetchall()
+    near = conn.search.find_facts(conn, scope, split_words(text)[:200], limit=limit // 2)
     latest = conn.execute(
         "SELECT * FROM memories WHERE scope_id = ? AND kind = 'fact' AND subject = 'user' AND valid_to IS NULL"
         " AND deleted_at IS NULL ORDER BY number DESC LIMIT +?",
@@ -363,9 +349,9 @@ STATEMENTS = (
 def list_forgotten_messages(conn: Connection, scope: Scope, message_ids: Sequence[str]) -> set[str]:
     """Those of some messages that the user had forgotten, by deleting what of them could be recalled."""
     rows = conn.execute(
-        "SELECT source_message_id FROM memories WHERE source_message_id IN (SELECT value FROM json_each(?))"
+        f"SELECT source_message_id FROM memories WHERE source_message_id {IN_LIST}"
         " AND +scope_id = ? AND kind = 'episode' AND deleted_at IS NOT NULL",
-        (json.dumps(list(message_ids)), scope.id),
+        (pack_list(message_ids), scope.id),
     )
     return {row["source_message_id"] for row in rows}
 
@@ -374,8 +360,8 @@ def load_memories(conn: Connection, scope: Scope, numbers: Iterable[int]) -> dic
     """Some memories by number; ones of another scope are not among them."""
     rows = conn.execute(
         # "+" keeps the planner from reading the whole scope by its index
-        "SELECT * FROM memories WHERE number IN (SELECT value FROM json_each(?)) AND +scope_id = ?",
-        (json.dumps(list(numbers)), scope.id),
+        f"SELECT * FROM memories WHERE number {IN_LIST} AND +scope_id = ?",
+        (pack_list(numbers), scope.id),
     )
     return {row["number"]: _read_memory(row) for row in rows}
 
@@ -383,20 +369,15 @@ def load_memories(conn: Connection, scope: Scope, numbers: Iterable[int]) -> dic
 def load_texts(conn: Connection, scope: Scope, ids: Sequence[str]) -> dict[str, str]:
     """The texts of some memories by id; erased and deleted ones are not among them."""
     rows = conn.execute(
-        "SELECT id, text FROM memories WHERE id IN (SELECT value FROM json_each(?)) AND +scope_id = ?"
-        " AND deleted_at IS NULL",
-        (json.dumps(list(ids)), scope.id),
+        f"SELECT id, text FROM memories WHERE id {IN_LIST} AND +scope_id = ? AND deleted_at IS NULL",
+        (pack_list(ids), scope.id),
     )
     return {row["id"]: row["text"] for row in rows}
 
 
 def is_mentioned(conn: Connection, scope: Scope, name: str) -> bool:
     """Whether a living memory has these words, one after the other."""
-    row = conn.execute(
-        "SELECT 1 FROM memory_words WHERE memory_words MATCH ? AND rowid BETWEEN ? AND ? LIMIT 1",
-        (write_query([name]), *get_number_range(scope)),
-    ).fetchone()
-    return row is not None
+    return conn.search.has_phrase(conn, scope, name)
 
 
 def load_history(conn: Connection, scope: Scope, memory: Memory) -> list[Memory]:
@@ -414,13 +395,6 @@ def load_history(conn: Connection, scope: Scope, memory: Memory) -> list[Memory]
 
 
 # ── rows ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _take_number(tx: Connection, scope: Scope) -> int:
-    row = tx.execute(
-        "UPDATE scopes SET last_memory = last_memory + 1 WHERE id = ? RETURNING last_memory", (scope.id,)
-    ).fetchone()
-    return scope.id << 32 | int(row["last_memory"])
 
 
 def _reinforce(tx: Connection, scope: Scope, memory: Memory, moment: str) -> None:
@@ -472,9 +446,9 @@ def _index(tx: Connection, scope: Scope, memory: Memory, embed: EmbedNow | None,
     )
 
 
-def _unindex(tx: Connection, scope: Scope, memories: Iterable[Memory]) -> None:
+def _unindex(tx: Connection, memories: Iterable[Memory]) -> None:
     for memory in memories:
-        unindex_memory(tx, scope, memory.number, text=memory.text, occurred_at=memory.occurred_at)
+        unindex_memory(tx, memory.number, text=memory.text, occurred_at=memory.occurred_at)
 
 
 def _read_memory(row: Row) -> Memory:

@@ -96,6 +96,12 @@ def is_any_due(conn: Connection) -> bool:
     return row is not None
 
 
+def find_last_start(conn: Connection) -> str | None:
+    """When the newest of all runs began."""
+    row = conn.execute("SELECT max(building_at) AS newest FROM runs").fetchone()
+    return str(row["newest"]) if row["newest"] else None
+
+
 def measure_queue(conn: Connection) -> tuple[int, str | None]:
     """How many queued runs could begin now, and since when the oldest of them has been waiting."""
     row = conn.execute(

@@ -9,7 +9,6 @@ import contextlib
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
@@ -173,11 +172,10 @@ class Metrics:
             self.jobs_due.labels(kind).set(due)
             self.jobs_dead.labels(kind).set(dead)
 
-    def note_files(self, db: Path) -> None:
-        """Set the sizes of the database's files."""
-        self.file.set(db.stat().st_size)
-        wal = db.with_name(db.name + "-wal")
-        self.wal.set(wal.stat().st_size if wal.exists() else 0)
+    def note_files(self, sizes: Mapping[str, int]) -> None:
+        """Set the sizes of the database's files in bytes: `file` and `wal`, 0 where there is none."""
+        self.file.set(sizes.get("file", 0))
+        self.wal.set(sizes.get("wal", 0))
 
     def export(self) -> bytes:
         """Everything in Prometheus's text format. Safe to call from any thread."""

@@ -14,7 +14,8 @@ from tqdm import tqdm
 
 from staffstream.errors import SetupError
 from staffstream.settings import Settings, name_variable
-from staffstream.storage.database import Connection, connect, prepare_file
+from staffstream.storage.database import Connection
+from staffstream.storage.engines import choose_engine
 
 
 def add_db_option(parser: argparse.ArgumentParser) -> None:
@@ -32,10 +33,11 @@ def add_db_option(parser: argparse.ArgumentParser) -> None:
 @contextlib.contextmanager
 def open_file(path: Path, *, make: bool = False) -> Iterator[Connection]:
     """A connection to the file, brought to today's tables; made only if `make` says so. Raises SetupError."""
-    if not make and not path.is_file():
-        raise SetupError(f"There is no database at {path}. Name it with --db or {name_variable('db')}.")
-    prepare_file(path)
-    with contextlib.closing(connect(path)) as connection:
+    engine = choose_engine(path)
+    if not make and not engine.exists():
+        raise SetupError(f"There is no database at {engine.place}. Name it with --db or {name_variable('db')}.")
+    engine.prepare()
+    with contextlib.closing(engine.connect()) as connection:
         yield connection
 
 

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from staffstream.cli.commands import add_db_option, show_progress
 from staffstream.domain import now_text
 from staffstream.errors import SetupError
-from staffstream.storage.backups import BackupFacts, Progress, Steps, compact_file, make_backup, restore_backup
+from staffstream.storage.sqlite.backups import BackupFacts, Progress, Steps, compact_file, make_backup, restore_backup
 
 _OURS = re.compile(r"staffstream-\d{8}T\d{9}Z\.db")
 

@@ -3,15 +3,11 @@
 import argparse
 import asyncio
 import contextlib
-import os
-import shutil
+import functools
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from staffstream.cli.commands import add_db_option
 from staffstream.domain import parse_time
@@ -19,24 +15,12 @@ from staffstream.errors import SetupError, StaffstreamError
 from staffstream.models.embeddings import make_embedder
 from staffstream.settings import Settings, name_variable, read_settings
 from staffstream.storage import jobs, keys, runs
-from staffstream.storage.backups import check_backup
-from staffstream.storage.database import SQLITE_VERSION, DriverError, Presence, connect
-from staffstream.storage.memory_search import count_unembedded, holds_vectors_of
+from staffstream.storage.database import Connection, Engine
+from staffstream.storage.engines import choose_engine
+from staffstream.storage.findings import Finding
+from staffstream.storage.vectors import count_unembedded, find_stored_embedder, holds_vectors_of
 
-_LEAST_FREE_BYTES = 200 * 1024 * 1024
-_MOST_WAL_BYTES = 1024 * 1024 * 1024
 _EARLIEST = datetime(2026, 1, 1, tzinfo=UTC)
-
-Verdict = Literal["ok", "note", "wrong"]
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What one check found. `note` is worth knowing, `wrong` keeps the server from working as it should."""
-
-    verdict: Verdict
-    subject: str
-    text: str
 
 
 def add_commands(commands: Any) -> None:
@@ -60,36 +44,42 @@ def _run(args: argparse.Namespace) -> int:
 
 def examine(settings: Settings, *, ask: bool) -> Iterator[Finding]:
     """Every check, in the order in which things would fail."""
-    checks: list[Callable[[Settings], Iterator[Finding]]] = [
-        _check_programs, _check_clock, _check_disk, _check_file, _check_data, _check_embedder, _check_keys
+    engine = choose_engine(settings.db)
+    own: list[Callable[[Settings, Engine], Iterator[Finding]]] = [
+        _check_clock, _check_data, _check_embedder, _check_keys
     ]  # fmt: skip
     if ask:
-        checks.append(_try_embedder)
-    for check in checks:
-        yield from _protect(check, settings)
+        own.append(_try_embedder)
+    yield Finding("ok", "Python", sys.version.split()[0])
+    for of_place in engine.check():
+        yield from _protect(of_place, engine)
+    for check in own:
+        yield from _protect(functools.partial(check, settings, engine), engine)
     yield from _check_claude(settings, ask=ask)
 
 
-def _protect(check: Callable[[Settings], Iterator[Finding]], settings: Settings) -> Iterator[Finding]:
-    """What a check stumbles over is a finding too."""
+def _protect(check: Callable[[], Iterator[Finding]], engine: Engine) -> Iterator[Finding]:
+    """What a check fails at is a finding too, in our words: an error's own text may hold what nobody should see."""
+    subject = getattr(check, "func", check).__name__.removeprefix("_").removeprefix("check_")
     try:
-        yield from check(settings)
+        yield from check()
     except SetupError as error:
-        yield Finding("wrong", check.__name__.removeprefix("_check_"), error.detail)
-    except (DriverError, OSError) as error:
-        yield Finding("wrong", check.__name__.removeprefix("_check_"), f"{type(error).__name__}: {error}")
+        yield Finding("wrong", subject, error.detail)
+    except Exception as error:
+        yield Finding("wrong", subject, f"cannot be checked ({_name_error(error, engine)})")
 
 
-def _check_programs(settings: Settings) -> Iterator[Finding]:
-    with contextlib.closing(connect(":memory:")):  # loads what has to be loaded
-        pass
-    versions = f"SQLite {SQLITE_VERSION}, sqlite-vec {version('sqlite-vec')}"
-    yield Finding("ok", "programs", f"Python {sys.version.split()[0]}, {versions}")
+def _name_error(error: Exception, engine: Engine) -> str:
+    if name := engine.describe_error(error):
+        return name
+    return error.strerror or type(error).__name__ if isinstance(error, OSError) else type(error).__name__
 
 
-def _check_clock(settings: Settings) -> Iterator[Finding]:
+def _check_clock(settings: Settings, engine: Engine) -> Iterator[Finding]:
     now = datetime.now(UTC)
-    newest = _find_newest(settings.db)
+    with _reading(engine) as connection:
+        started = runs.find_last_start(connection) if connection else None
+    newest = parse_time(started) if started else None
     if now < _EARLIEST:
         yield Finding("wrong", "clock", f"It shows {now:%Y-%m-%d}, which is past. Set it, and have NTP keep it.")
     elif newest and (newest - now).total_seconds() > 60:
@@ -100,49 +90,20 @@ def _check_clock(settings: Settings) -> Iterator[Finding]:
         yield Finding("ok", "clock", f"{now:%Y-%m-%d %H:%M:%S} UTC")
 
 
-def _find_newest(db: Path) -> datetime | None:
-    if not db.is_file() or not db.stat().st_size:
-        return None
-    with contextlib.closing(connect(db, read_only=True)) as connection:
-        newest = connection.execute("SELECT max(building_at) FROM runs").fetchone()[0]
-    return parse_time(newest) if newest else None
-
-
-def _check_disk(settings: Settings) -> Iterator[Finding]:
-    free = shutil.disk_usage(settings.db.absolute().parent).free
-    size = settings.db.stat().st_size if settings.db.exists() else 0
-    text = f"{free / 1e9:.1f} GB free, the database has {size / 1e9:.3f} GB"
-    if free < _LEAST_FREE_BYTES:
-        yield Finding("wrong", "disk", f"{text}. Make room: nothing can be saved once it is full.")
-    elif free < size:
-        yield Finding("note", "disk", f"{text}. A backup here, or `staffstream compact`, needs as much again.")
-    else:
-        yield Finding("ok", "disk", text)
-
-
-def _check_file(settings: Settings) -> Iterator[Finding]:
-    db = settings.db
-    if not db.exists():
-        place = "will be made" if os.access(db.absolute().parent, os.W_OK) else "cannot be made by this user"
-        yield Finding("ok" if place == "will be made" else "wrong", "file", f"{db} is not there yet and {place}")
+@contextlib.contextmanager
+def _reading(engine: Engine) -> Iterator[Connection | None]:
+    """A connection that only reads; None where there is no database yet."""
+    if not engine.exists():
+        yield None
         return
-    if not os.access(db, os.W_OK):
-        yield Finding("wrong", "file", f"{db} cannot be written by this user. Give the server's user the right to.")
-        return
-    with contextlib.closing(Presence(db)) as presence:
-        running = "a server is running on it" if not presence.alone else "no server is running on it"
-    facts = check_backup(db)
-    counts = ", ".join(f"{count:,} {name}" for name, count in facts.counts.items())
-    yield Finding("ok", "file", f"{db} is whole; {counts}; {running}")
-    wal = Path(f"{db}-wal")
-    if wal.exists() and wal.stat().st_size > _MOST_WAL_BYTES:
-        yield Finding("note", "file", "its write-ahead log is large: another program may hold it open")
+    with contextlib.closing(engine.connect(read_only=True)) as connection:
+        yield connection
 
 
-def _check_data(settings: Settings) -> Iterator[Finding]:
-    if not settings.db.is_file():
-        return
-    with contextlib.closing(connect(settings.db, read_only=True)) as connection:
+def _check_data(settings: Settings, engine: Engine) -> Iterator[Finding]:
+    with _reading(engine) as connection:
+        if connection is None:
+            return
         dead = {count.kind: count.dead for count in jobs.measure_jobs(connection) if count.dead}
         queued, oldest = runs.measure_queue(connection)
     if dead:
@@ -152,19 +113,19 @@ def _check_data(settings: Settings) -> Iterator[Finding]:
         yield Finding("wrong", "queue", f"{queued} replies wait, the oldest since {oldest}. Is a server running?")
 
 
-def _check_embedder(settings: Settings) -> Iterator[Finding]:
+def _check_embedder(settings: Settings, engine: Engine) -> Iterator[Finding]:
     key = settings.embedder_key.get_secret_value() if settings.embedder_key else None
     embedder = make_embedder(
         settings.embedder, url=settings.embedder_url, key=key, dimensions=settings.embedder_dimensions
     )
     waiting = 0
-    if settings.db.is_file():
-        with contextlib.closing(connect(settings.db, read_only=True)) as connection:
-            stored = connection.execute("SELECT value FROM meta WHERE key = 'embedder'").fetchone()
+    with _reading(engine) as connection:
+        if connection is not None:
+            stored = find_stored_embedder(connection)
             if stored and not holds_vectors_of(connection, embedder.name, embedder.dimensions):
                 yield Finding(
                     "wrong", "embedder",
-                    f"{embedder.name} is set, the vectors are {stored[0]}'s. Set that one, or run: staffstream reembed",
+                    f"{embedder.name} is set, the vectors are {stored}'s. Set that one, or run: staffstream reembed",
                 )  # fmt: skip
                 return
             waiting = count_unembedded(connection)
@@ -173,7 +134,7 @@ def _check_embedder(settings: Settings) -> Iterator[Finding]:
     )
 
 
-def _try_embedder(settings: Settings) -> Iterator[Finding]:
+def _try_embedder(settings: Settings, engine: Engine) -> Iterator[Finding]:
     """Whether a far embedder answers; one that runs here has been loaded by now."""
     if settings.embedder.partition(":")[0] not in ("voyage", "openai"):
         return
@@ -193,19 +154,18 @@ async def _embed_word(settings: Settings) -> None:
         await embedder.embed(["Hi"], kind="query")
 
 
-def _check_keys(settings: Settings) -> Iterator[Finding]:
+def _check_keys(settings: Settings, engine: Engine) -> Iterator[Finding]:
     if not settings.uses_keys:
         if settings.on_loopback:
             yield Finding("ok", "keys", f"off: whoever can reach {settings.host} on this machine may do everything")
         else:
             yield Finding("wrong", "keys", f"off is refused on {settings.host}. Unset {name_variable('auth')}.")
         return
-    if settings.db.is_file():
-        with contextlib.closing(connect(settings.db, read_only=True)) as connection:
-            valid = sum(key.revoked_at is None for key in keys.list_keys(connection))
-        if valid:
-            yield Finding("ok", "keys", f"{valid} valid")
-            return
+    with _reading(engine) as connection:
+        valid = sum(key.revoked_at is None for key in keys.list_keys(connection)) if connection else 0
+    if valid:
+        yield Finding("ok", "keys", f"{valid} valid")
+        return
     yield Finding("wrong", "keys", "there is none. Make one with: staffstream keys create NAME")
 
 

@@ -1,5 +1,5 @@
 """`staffstream reembed`: make every memory's vector anew, after another embedder was set. Can be stopped and gone on
-with.
+with. No server may run meanwhile: it would compare questions of one embedder with vectors of another.
 """
 
 import argparse
@@ -12,7 +12,8 @@ from staffstream.cli.commands import add_db_option, open_file, show_progress
 from staffstream.models.embeddings import Embedder, make_embedder
 from staffstream.settings import Settings, name_variable, read_settings
 from staffstream.storage.database import Connection, transact
-from staffstream.storage.memory_search import (
+from staffstream.storage.engines import choose_engine, hold_alone
+from staffstream.storage.vectors import (
     count_unembedded,
     holds_vectors_of,
     load_any_unembedded,
@@ -41,7 +42,7 @@ def _reembed(args: argparse.Namespace) -> int:
     embedder = make_embedder(
         settings.embedder, url=settings.embedder_url, key=key, dimensions=settings.embedder_dimensions
     )
-    with open_file(args.db) as connection:
+    with hold_alone(choose_engine(args.db)), open_file(args.db) as connection:
         asyncio.run(_embed_all(connection, embedder))
     return 0
 

@@ -17,7 +17,7 @@ from staffstream.models.embeddings import make_embedder
 from staffstream.settings import read_settings
 from staffstream.storage import archive, conversations, jobs, staff
 from staffstream.storage.database import Connection, transact
-from staffstream.storage.memory_search import EmbedNow, find_local, prepare_index
+from staffstream.storage.vectors import EmbedNow, find_local, prepare_index
 
 _MOST_LINE_CHARACTERS = 64 * 1024 * 1024
 _TITLE_CHARACTERS = 200
@@ -46,8 +46,7 @@ def add_commands(commands: Any) -> None:
 
 
 def _export(args: argparse.Namespace) -> None:
-    with open_file(args.db) as connection:
-        connection.execute("BEGIN")  # one snapshot, though a server may be writing
+    with open_file(args.db) as connection, connection.snapshot():
         member = _find_staff(connection, args.staff)
         with _open_target(args.to) as file, show_progress(None, "rows") as progress:
             for line in archive.export_staff(connection, member.id):

@@ -14,15 +14,10 @@ import pysqlite3
 
 from staffstream.domain import now_text
 from staffstream.errors import SetupError
-from staffstream.storage.database import (
-    APPLICATION_ID,
-    Connection,
-    Presence,
-    connect,
-    make_private,
-    prepare_file,
-    read_version,
-)
+from staffstream.storage.schema import read_version
+from staffstream.storage.sqlite.connections import SqliteConnection, connect
+from staffstream.storage.sqlite.files import APPLICATION_ID, make_private, prepare_file
+from staffstream.storage.sqlite.presence import FilePresence
 
 Progress = Callable[[int, int], None]
 """Called with (pages copied, pages in all)."""
@@ -108,7 +103,7 @@ def compact_file(db: Path, *, on_step: Steps = lambda: None) -> tuple[int, int]:
 @contextlib.contextmanager
 def _hold_alone(db: Path) -> Iterator[None]:
     """No server may begin to use the file within the block. Raises SetupError when one does already."""
-    with contextlib.closing(Presence(db)) as presence:
+    with contextlib.closing(FilePresence(db)) as presence:
         if not presence.alone:
             raise SetupError(f"A server is running on {db}. Stop it first.")
         yield
@@ -125,9 +120,11 @@ def _tell_trouble(what: str) -> Iterator[None]:
         raise SetupError(f"{what}: {error.strerror}.") from error
 
 
-def _open_unchanged(path: Path) -> Connection:
+def _open_unchanged(path: Path) -> SqliteConnection:
     """A connection that only reads; what a write-ahead log holds beside the file is seen too."""
-    connection: Connection = pysqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+    connection: SqliteConnection = pysqlite3.connect(
+        f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, factory=SqliteConnection
+    )
     return connection
 
 
@@ -143,7 +140,7 @@ def _copy(db: Path, part: Path, on_progress: Progress) -> None:
             copy.execute("PRAGMA journal_mode = DELETE")  # a backup is one file
 
 
-def _look_through(connection: Connection, path: Path) -> dict[str, int]:
+def _look_through(connection: SqliteConnection, path: Path) -> dict[str, int]:
     if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
         raise SetupError(f"{path} is no database of staffstream.")
     version = connection.execute("PRAGMA user_version").fetchone()[0]

@@ -11,10 +11,12 @@ import pytest
 
 from staffstream.app import create_app
 from staffstream.errors import SetupError
-from staffstream.storage.backups import check_backup, compact_file, make_backup, restore_backup
-from staffstream.storage.database import Presence, connect, prepare_file, read_version, transact
+from staffstream.storage.schema import read_version
+from staffstream.storage.sqlite.backups import check_backup, compact_file, make_backup, restore_backup
+from staffstream.storage.sqlite.presence import FilePresence
 from staffstream.storage.staff import create_staff, list_staff
 from tests.tools.commands import run_command
+from tests.tools.databases import connect, prepare, transact
 from tests.tools.provider import ScriptedProvider
 from tests.tools.server import make_settings, serve_here, start_server
 
@@ -23,7 +25,7 @@ pytestmark = pytest.mark.anyio
 
 def fill(db: Path, names: int = 1, persona: str = "") -> None:
     """A database with some staff members."""
-    prepare_file(db)
+    prepare(db)
     with contextlib.closing(connect(db)) as connection, transact(connection):
         for number in range(names):
             create_staff(connection, {"name": f"staff {number}", "persona": persona})
@@ -332,10 +334,10 @@ async def test_a_server_that_starts_during_a_restore_gets_the_restored_file(
     fill(db, 1)
     backup = make_backup(db, tmp_path / "copy.db").path
     fill(db, 2)
-    app, waiting, share = create_app(make_settings(db)), asyncio.Event(), Presence.share
+    app, waiting, share = create_app(make_settings(db)), asyncio.Event(), FilePresence.share
     starting: list[asyncio.Task[None]] = []
 
-    async def share_late(presence: Presence) -> None:
+    async def share_late(presence: FilePresence) -> None:
         waiting.set()
         await share(presence)
 
@@ -347,7 +349,7 @@ async def test_a_server_that_starts_during_a_restore_gets_the_restored_file(
         if not starting:
             asyncio.run_coroutine_threadsafe(begin(), loop).result()
 
-    monkeypatch.setattr(Presence, "share", share_late)
+    monkeypatch.setattr(FilePresence, "share", share_late)
     loop = asyncio.get_running_loop()
     async with contextlib.AsyncExitStack() as running:
         await asyncio.to_thread(restore_backup, backup, db, on_progress=start_once)

@@ -1,0 +1,176 @@
+"""The open SQLite file: one writer whose transactions share commits, and a few readers.
+
+Work is handed in as plain functions over a connection and runs in one hop on a database thread. A write function is
+one transaction; those that wait together share one commit, a savepoint each, because with `synchronous=FULL` the fsync
+is the cost. Once handed in, a write runs whole or not at all, whether or not its caller still waits.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import aiosqlite
+import pysqlite3
+
+from staffstream.errors import StorageUnavailable
+from staffstream.storage.database import Connection
+from staffstream.storage.sqlite.connections import Group, SqliteConnection, connect, translate_error
+from staffstream.storage.sqlite.files import prepare_file
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+READERS = 4
+_MOST_PER_COMMIT = 256
+
+
+@dataclass(slots=True)
+class _Write:
+    function: Callable[[Connection], Any]
+    then: Callable[[Any], None] | None
+    future: asyncio.Future[Any]
+
+
+class SqliteDatabase:
+    """A `Database` over one file. Made by `open`, which also closes it."""
+
+    def __init__(self, path: Path, writer: aiosqlite.Connection, readers: list[aiosqlite.Connection]) -> None:
+        self._path = path
+        self._writer = writer
+        self._idle: asyncio.LifoQueue[aiosqlite.Connection] = asyncio.LifoQueue()
+        for reader in readers:
+            self._idle.put_nowait(reader)
+        self._queue: asyncio.Queue[_Write | None] = asyncio.Queue()
+        self._closed = False
+        self.on_commit: Callable[[int, float], None] | None = None
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def open(cls, path: Path, *, durability: str = "full") -> AsyncIterator["SqliteDatabase"]:
+        """An open database over a file that is made or migrated first. Raises SetupError."""
+        await asyncio.to_thread(prepare_file, path, durability=durability)
+        group = Group()
+        async with contextlib.AsyncExitStack() as stack:
+            writer = await stack.enter_async_context(
+                aiosqlite.Connection(lambda: connect(path, durability=durability), 64)
+            )
+            readers = [
+                await stack.enter_async_context(
+                    aiosqlite.Connection(lambda: connect(path, durability=durability, read_only=True, group=group), 64)
+                )
+                for _ in range(READERS)
+            ]
+            database = cls(path, writer, readers)
+            writing = asyncio.create_task(database._write_batches(), name="database writer")
+            try:
+                yield database
+            finally:
+                database._closed = True
+                database._queue.put_nowait(None)
+                await asyncio.shield(writing)
+
+    async def write(self, function: Callable[[Connection], T], *, then: Callable[[T], None] | None = None) -> T:
+        if self._closed:
+            raise StorageUnavailable
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._queue.put_nowait(_Write(function, then, future))
+        return await future
+
+    async def read(self, function: Callable[[Connection], T]) -> T:
+        reader = await self._idle.get()
+        work = asyncio.ensure_future(reader._execute(_read_snapshot, reader._conn, function))  # type: ignore[no-untyped-call]
+        work.add_done_callback(lambda done: self._give_back(reader, done))
+        try:
+            result: T = await asyncio.shield(work)
+        except pysqlite3.Error as error:
+            raise translate_error(error) from error
+        return result
+
+    def measure_bytes(self) -> dict[str, int]:
+        files = {"file": self._path, "wal": self._path.with_name(self._path.name + "-wal")}
+        return {name: path.stat().st_size for name, path in files.items() if path.exists()}
+
+    def _give_back(self, reader: aiosqlite.Connection, done: asyncio.Future[Any]) -> None:
+        self._idle.put_nowait(reader)
+        if not done.cancelled():
+            done.exception()  # heard, though whoever asked may have been cancelled meanwhile
+
+    async def _write_batches(self) -> None:
+        stopping = False
+        while not stopping:
+            batch, stopping = await self._next_batch()
+            if not batch:
+                continue
+            started = time.perf_counter()
+            # `_execute` runs a whole function on aiosqlite's thread: a hop a statement would cost 25 µs each.
+            outcomes = await self._writer._execute(_commit_batch, self._writer._conn, batch)  # type: ignore[no-untyped-call]
+            if self.on_commit:
+                self.on_commit(len(batch), time.perf_counter() - started)
+            for write, outcome in zip(batch, outcomes, strict=True):
+                _report(write, *outcome)
+
+    async def _next_batch(self) -> tuple[list[_Write], bool]:
+        first = await self._queue.get()
+        batch = [first]
+        while len(batch) < _MOST_PER_COMMIT and not self._queue.empty():
+            batch.append(self._queue.get_nowait())
+        return [write for write in batch if write], None in batch
+
+
+def _report(write: _Write, value: Any, error: BaseException | None) -> None:
+    if error is None and write.then:
+        try:
+            write.then(value)
+        except Exception as bug:  # the writer has to go on
+            log.exception("what follows a write failed")
+            error = bug
+    if write.future.done():  # its caller was cancelled; the write stands
+        return
+    if error is None:
+        write.future.set_result(value)
+    else:
+        write.future.set_exception(error)
+
+
+def _read_snapshot(connection: SqliteConnection, function: Callable[[Connection], T]) -> T:
+    with connection.snapshot():
+        return function(connection)
+
+
+Outcome = tuple[Any, BaseException | None]
+
+
+def _commit_batch(connection: SqliteConnection, batch: list[_Write]) -> list[Outcome]:
+    """Run each write behind a savepoint of its own and commit them together; every write gets its outcome."""
+    outcomes: list[Outcome] = []
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        for write in batch:
+            outcomes.append(_run_in_savepoint(connection, write.function))
+        connection.execute("COMMIT")
+    except BaseException as error:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        failure = translate_error(error)
+        return [(None, failure)] * len(batch)
+    return outcomes
+
+
+def _run_in_savepoint(connection: SqliteConnection, function: Callable[[Connection], Any]) -> Outcome:
+    connection.execute("SAVEPOINT one")
+    try:
+        value = function(connection)
+    except BaseException as error:
+        # A full disk rolls the whole transaction back by itself; going on would write in autocommit.
+        if not connection.in_transaction:
+            raise
+        connection.execute("ROLLBACK TO one")
+        connection.execute("RELEASE one")
+        return None, translate_error(error)
+    connection.execute("RELEASE one")
+    return value, None
