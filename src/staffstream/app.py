@@ -20,6 +20,7 @@ from staffstream.api.host_check import HostCheck
 from staffstream.api.key_ring import KeyRing, OpenStreams
 from staffstream.api.problems import RequestMiddleware, handle_own_error, handle_routing_error
 from staffstream.api.rate_limits import RateLimits
+from staffstream.api.request_body import BodyBudget
 from staffstream.api.routes import ROUTES
 from staffstream.background import maintenance
 from staffstream.background.follow import Subscriptions
@@ -159,6 +160,7 @@ class Staffstream(Starlette):
                 limits=RateLimits(settings),
                 worker=worker,
                 open_streams=open_streams,
+                bodies=BodyBudget(settings.max_bodies_bytes),
             )
             warming = asyncio.get_running_loop().call_later(WARM_UP_AFTER_S, chat_model.warm_up)
             try:

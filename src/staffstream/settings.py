@@ -104,6 +104,12 @@ class Settings(BaseModel):
     max_import_bytes: int = Field(
         32 * 1024 * 1024, ge=1024, description="Largest body of a conversation import or a list of memories."
     )
+    max_bodies_bytes: int = Field(
+        128 * 1024 * 1024,
+        ge=1024,
+        description="Most bytes of request bodies that are read at the same time, but for the first 64 KiB of each; one"
+        " key may take half of them.",
+    )
     body_timeout_s: float = Field(30, gt=0, description="Longest wait for a request's body.")
     allowed_hosts: Names = Field(
         (),

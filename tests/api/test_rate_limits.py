@@ -9,8 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from staffstream.api.json_body import parse_json
 from staffstream.api.rate_limits import RateLimits
-from staffstream.api.request_body import parse_json
 from staffstream.domain import parse_time
 from staffstream.errors import TooManyRequests, TooManyStreams
 from staffstream.settings import Settings, read_settings

@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import threading
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -11,9 +13,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from staffstream.api import request_body
+from staffstream.api.json_body import count_values
 from staffstream.domain import make_id
 from tests.tools.provider import DEADLINE_S, ScriptedProvider
-from tests.tools.server import Api, read_problem, serve_here
+from tests.tools.server import Api, make_keys, read_problem, serve_here
 
 pytestmark = pytest.mark.anyio
 
@@ -170,6 +174,72 @@ async def test_five_megabytes_are_too_large(api: Api, ada: str, provider: Script
     for _ in range(10):
         assert await _post(api, ada, _in_pieces(FIVE_MB) if chunked else FIVE_MB) == (413, "too_large")
     assert await _is_untouched(api, ada, provider)
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        (b"1", 0),
+        (b"[1,2,3]", 3),
+        (b'{"a": 1, "b": [2]}', 5),
+        (b'["a,b", "\\", "["{,", ","]', 4),
+        (b'["' + b"x" * 3_000_000 + b'", 1, "' + b"," * 3_000_000 + b'"]', 3),
+    ],
+    ids=["one", "list", "object", "escapes", "pieces"],
+)
+def test_values_are_counted_before_they_are_built(text: bytes, count: int) -> None:
+    """By what separates them, outside of strings; over several pieces."""
+    assert count_values(text) == count
+
+
+async def test_large_bodies_do_not_hold_up_the_loop(api: Api, ada: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are parsed and checked in a thread."""
+    threads: list[int] = []
+
+    def parse(data: bytes) -> Any:
+        threads.append(threading.get_ident())
+        return json.loads(data)
+
+    monkeypatch.setattr(request_body, "parse_json", parse)
+    message = {"message_type": "user", "content": "x" * 100_000, "created_at": "2026-01-01T00:00:00Z"}
+    await api.post(f"/staff/{ada}/conversations", {"messages": [message]}, 201)
+    await api.post(f"/staff/{ada}/conversations", {}, 201)
+    assert threads[0] != threading.get_ident() == threads[1]
+
+
+async def test_unfinished_bodies_share_a_budget(db: Path, provider: ScriptedProvider) -> None:
+    """What does not fit is 503 and free again when its client leaves; a message comes through all the time, and one
+    key cannot take it all.
+    """
+    keys = make_keys(db, ada="admin", bob="member")
+    async with serve_here(db, provider, auth="keys", max_bodies_bytes=1_000_000) as api:
+        api.http.headers.update(keys["ada"])
+        ada = await api.make_staff()
+        body = json.dumps([{"text": "x" * 1000}] * 400).encode()
+
+        async def fill(who: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+            host, port = api.url.removeprefix("http://").split(":")
+            reader, writer = await asyncio.open_connection(host, int(port))
+            headers = (f"Authorization: {keys[who]['Authorization']}", f"Content-Length: {len(body)}")
+            writer.write(_write_head(api, f"/staff/{ada}/memories", *headers) + body[:-1])
+            await writer.drain()
+            return reader, writer
+
+        first = await fill("ada")
+        second = await fill("ada")  # together more than her half
+        assert (await second[0].readline()).startswith(b"HTTP/1.1 503")
+        others = [await fill("bob")]
+        assert (await api.ask(ada, "Hi")).end["type"] == "done"
+        for _, writer in (first, second, *others):
+            writer.close()
+        assert len(await api.post(f"/staff/{ada}/memories", json.loads(body)[:300], 201)) == 300
+
+
+async def test_one_message_has_a_size(api: Api, ada: str) -> None:
+    """In an import too, where the body may be much larger: a message is saved and indexed in one piece."""
+    message = {"message_type": "user", "content": "x" * 1_000_001, "created_at": "2026-01-01T00:00:00Z"}
+    problem = await api.post(f"/staff/{ada}/conversations", {"messages": [message]}, 422)
+    assert problem["errors"][0]["pointer"] == "/messages/0/content"
 
 
 async def test_the_largest_body_is_taken(db: Any, provider: ScriptedProvider) -> None:

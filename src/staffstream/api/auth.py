@@ -8,6 +8,7 @@ from starlette.requests import Request
 
 from staffstream.api.key_ring import OpenStreams
 from staffstream.api.rate_limits import RateLimits
+from staffstream.api.request_body import BodyBudget
 from staffstream.background.follow import Subscriptions
 from staffstream.background.worker import Worker
 from staffstream.domain import Caller, Role
@@ -38,6 +39,7 @@ class Services:
     limits: RateLimits
     worker: Worker
     open_streams: OpenStreams
+    bodies: BodyBudget
 
 
 def get_services(request: Request) -> Services:

@@ -24,7 +24,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from staffstream.api.auth import Services, get_services, identify_caller
+from staffstream.api.auth import Services, get_services, identify_caller, name_limited
 from staffstream.api.json_responses import respond_fresh, respond_json
 from staffstream.api.request_body import read_body, read_query
 from staffstream.domain import Caller, Scope
@@ -145,9 +145,7 @@ class Endpoint(Route):
         if self.query is not None:
             given["query"] = read_query(request, self.query)
         if self.body is not None:
-            settings = get_services(request).settings
-            limit_bytes = settings.max_import_bytes if self._is_import else settings.max_body_bytes
-            given["body"] = await read_body(request, self.body, limit_bytes=limit_bytes, empty=self._no_body)
+            given["body"] = await self._read_body(request, first)
         result = await self.handler(first, **given)
         if self.status == 204:
             return Response(status_code=204)
@@ -158,6 +156,20 @@ class Endpoint(Route):
         if self.etag:
             return respond_fresh(request, answer.value, answer.headers)
         return respond_json(answer.value, self.status, answer.headers)
+
+    async def _read_body(self, request: Request, call: Call | Request) -> Any:
+        assert self.body is not None
+        services = get_services(request)
+        settings = services.settings
+        return await read_body(
+            request,
+            self.body,
+            budget=services.bodies,
+            name=name_limited(services, call.caller) if isinstance(call, Call) else None,
+            timeout_s=settings.body_timeout_s,
+            limit_bytes=settings.max_import_bytes if self._is_import else settings.max_body_bytes,
+            empty=self._no_body,
+        )
 
     async def _identify(self, request: Request) -> Call:
         caller = await identify_caller(request)

@@ -1,60 +1,103 @@
 """Request bodies and queries: read within limits, parsed as JSON, checked against a shape."""
 
 import asyncio
-import json
-from collections.abc import AsyncIterator, Callable, Mapping
+import contextlib
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
-import orjson
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from starlette.requests import ClientDisconnect, Request
 
-from staffstream.api.auth import get_services
+from staffstream.api.json_body import parse_json
 from staffstream.domain import clean_text
 from staffstream.errors import (
     BadRequest,
     Invalid,
-    NotJson,
     SlowRequest,
     StaffstreamError,
     TooLarge,
+    Unavailable,
     UnsupportedMediaType,
 )
 
 T = TypeVar("T")
 Q = TypeVar("Q", bound=BaseModel)
 
-_MOST_NESTED = 32
-_MOST_VALUES = 50_000  # the largest import of a conversation has 20,000
-_MOST_MEMBERS = 1000  # of one object: each that is not known would be a mistake to describe
-_MOST_BRACKETS = 1_000_000  # in text too, where there are never so many; each empty list or object takes 64 bytes
+FREE_BYTES = 64 * 1024  # of each body
 _MOST_DISCARDED_BYTES = 16 * 1024 * 1024
+_DISCARD_S = 2.0
 
 
-async def read_body(request: Request, shape: TypeAdapter[T], *, limit_bytes: int, empty: T | None = None) -> T:
+class BodyBudget:
+    """Limits the bytes of all bodies that are in flight: being read, parsed or checked. One caller may take half of
+    them. The first bytes of each body are free, so that no large one keeps a message out.
+    """
+
+    def __init__(self, total_bytes: int) -> None:
+        self._total_bytes = total_bytes
+        self._taken: Counter[str | None] = Counter()
+
+    @contextlib.contextmanager
+    def open(self, name: str | None) -> Iterator[Callable[[int], None]]:
+        """Gives what takes further bytes for a body of this caller, None for one whom nobody counts. It raises
+        Unavailable when they are not there.
+        """
+        size = taken = 0
+
+        def take(more_bytes: int) -> None:
+            nonlocal size, taken
+            size += more_bytes
+            counted = max(0, size - FREE_BYTES) - taken
+            limit = self._total_bytes - self._taken.total()
+            if name is not None:
+                limit = min(limit, self._total_bytes // 2 - self._taken[name])
+            if counted > limit:
+                raise Unavailable("The server is reading as many large bodies as it can. Try again soon.")
+            taken += counted
+            self._taken[name] += counted
+
+        try:
+            yield take
+        finally:
+            self._taken[name] -= taken
+
+
+async def read_body(
+    request: Request,
+    shape: TypeAdapter[T],
+    *,
+    budget: BodyBudget,
+    name: str | None,
+    timeout_s: float,
+    limit_bytes: int,
+    empty: T | None = None,
+) -> T:
     """The body as a value of the shape, `empty` for none. Raises a 4xx of our tree; an absent content type counts as
-    JSON.
+    JSON. `name` is under which name its bytes are counted.
     """
     chunks = request.stream()
-    try:
-        async with asyncio.timeout(get_services(request).settings.body_timeout_s):
-            try:
-                data = await _collect(request, chunks, limit_bytes)
-            except StaffstreamError:
-                await _discard_rest(request, chunks)
-                raise
-    except TimeoutError as error:
-        raise SlowRequest from error
-    except ClientDisconnect as error:
-        raise BadRequest("The body ended before it was complete.") from error
-    if empty is not None and not data:
-        return empty
-    _check_media_type(request)
-    if data.count(b"[") + data.count(b"{") > _MOST_BRACKETS:
-        raise TooLarge("The body holds too many lists and objects.")
-    value = parse_json(data)
-    _check_size(value)
-    return _validate(shape.validate_python, value)
+    with budget.open(name) as take:
+        try:
+            async with asyncio.timeout(timeout_s):
+                data = await _collect(request, chunks, limit_bytes, take)
+        except TimeoutError as error:
+            raise SlowRequest from error
+        except ClientDisconnect as error:
+            raise BadRequest("The body ended before it was complete.") from error
+        except StaffstreamError:
+            await _discard_rest(request, chunks)
+            raise
+        if empty is not None and not data:
+            return empty
+        _check_media_type(request)
+        if len(data) > FREE_BYTES:
+            return await asyncio.to_thread(_read_value, shape, data)
+        return _read_value(shape, data)
+
+
+def _read_value(shape: TypeAdapter[T], data: bytes) -> T:
+    return _validate(shape.validate_python, parse_json(data))
 
 
 def _check_media_type(request: Request) -> None:
@@ -66,7 +109,9 @@ def _check_media_type(request: Request) -> None:
         raise UnsupportedMediaType
 
 
-async def _collect(request: Request, chunks: AsyncIterator[bytes], limit_bytes: int) -> bytes:
+async def _collect(
+    request: Request, chunks: AsyncIterator[bytes], limit_bytes: int, take: Callable[[int], None]
+) -> bytes:
     too_large = TooLarge(f"The body is larger than {limit_bytes} bytes.", headers={"Connection": "close"})
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length) > limit_bytes:
@@ -77,6 +122,7 @@ async def _collect(request: Request, chunks: AsyncIterator[bytes], limit_bytes: 
         size += len(chunk)
         if size > limit_bytes:
             raise too_large
+        take(len(chunk))
         data.append(chunk)
     return b"".join(data)
 
@@ -85,55 +131,15 @@ async def _discard_rest(request: Request, chunks: AsyncIterator[bytes]) -> None:
     """Read on for a while: a client that is still sending when the connection closes is told of a reset, not of our
     answer. One that said `Expect: 100-continue` waits for the answer first.
     """
+    if "expect" in request.headers:
+        return
     size = 0
-    if "expect" not in request.headers:
-        async for chunk in chunks:
-            size += len(chunk)
-            if size > _MOST_DISCARDED_BYTES:
-                return
-
-
-def parse_json(data: bytes) -> Any:
-    """The JSON value with lone surrogates replaced. Raises NotJson."""
-    data = data.removeprefix(b"\xef\xbb\xbf")
-    try:
-        return orjson.loads(data)
-    except orjson.JSONDecodeError:
-        pass
-    try:  # orjson refuses lone surrogates, which JavaScript's JSON.stringify may send as escapes
-        return _clean(json.loads(data.decode("utf-8"), parse_constant=_refuse_constant))
-    except (ValueError, RecursionError) as error:
-        raise NotJson from error
-
-
-def _check_size(value: Any) -> None:
-    """Refuse what is so deep or has so many parts that checking it, and describing each mistake in it, would cost more
-    than it can be worth: a second for each half megabyte of `1,1,1,…`, during which nobody else is served.
-    """
-    level, seen = [value], 0
-    for _ in range(_MOST_NESTED):
-        containers = [item for item in level if isinstance(item, dict | list)]
-        if not containers:
-            return
-        seen += sum(map(len, containers))
-        if seen > _MOST_VALUES or any(isinstance(item, dict) and len(item) > _MOST_MEMBERS for item in containers):
-            raise TooLarge("The body holds too many values.")
-        level = [inner for outer in containers for inner in (outer.values() if isinstance(outer, dict) else outer)]
-    raise NotJson(f"The body is nested more than {_MOST_NESTED} levels deep.")
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(name)  # NaN and Infinity are no JSON
-
-
-def _clean(value: Any) -> Any:
-    if isinstance(value, str):
-        return clean_text(value)
-    if isinstance(value, dict):
-        return {clean_text(key): _clean(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_clean(item) for item in value]
-    return value
+    with contextlib.suppress(TimeoutError, ClientDisconnect):
+        async with asyncio.timeout(_DISCARD_S):
+            async for chunk in chunks:
+                size += len(chunk)
+                if size > _MOST_DISCARDED_BYTES:
+                    return
 
 
 def _validate(check: Callable[[Any], T], value: Any) -> T:

@@ -78,6 +78,8 @@ def _read_time(value: Any) -> Any:
         raise ValueError("must be RFC 3339 text, like 2026-11-23T08:00:00.000Z") from None
 
 
+MOST_MESSAGE_CHARACTERS = 1_000_000  # of one message, however it comes: as much as the largest budget holds
+
 Text = Annotated[StrictStr, AfterValidator(_check_not_blank)]
 ShortText = Annotated[StrictStr, Field(max_length=200)]
 Name = Annotated[StrictStr, Field(min_length=1, max_length=200), AfterValidator(_check_not_blank)]
@@ -143,7 +145,7 @@ class NewStaff(StaffChanges):
 class NewMessage(Body):
     """A question to a staff member."""
 
-    content: Text
+    content: Annotated[Text, Field(max_length=MOST_MESSAGE_CHARACTERS)]
     conversation_id: Id | None = None
     multitask_strategy: MultitaskStrategy | None = None
 
@@ -206,7 +208,7 @@ class PastMessage(Body):
     """A message of a conversation to import."""
 
     message_type: Literal["user", "assistant"]
-    content: StrictStr
+    content: Annotated[StrictStr, Field(max_length=MOST_MESSAGE_CHARACTERS)]
     created_at: Time
 
 
