@@ -1,4 +1,4 @@
-"""The stand-in for Claude, seen through the real SDK: its wire, its refusals, its answers."""
+"""The stand-in for Claude, seen through the real SDK: its wire and its answers."""
 
 import asyncio
 import json
@@ -13,13 +13,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from staffstream.memory import extraction
-from staffstream.models.offline import MODEL, StandIn, refuse
+from staffstream.models.offline import StandIn
 from staffstream.models.offline.answers import PromptCache, split_pieces, write_answer
-from staffstream.models.offline.facts import find_facts
 from staffstream.models.offline.replies import NOTICE
-from staffstream.models.offline.structured import fill_schema
+from staffstream.models.offline.wire import MODEL
+from tests.tools.refusals import refuse
 
 pytestmark = pytest.mark.anyio
+TEXT = {"type": "text", "text": "x"}
 Json = dict[str, Any]
 
 
@@ -115,26 +116,6 @@ async def test_may_be_left_at_any_point(claude: anthropic.AsyncAnthropic) -> Non
     assert (await claude.messages.create(**_ask("Hi"))).stop_reason == "end_turn"
 
 
-@pytest.mark.parametrize(
-    ("method", "path", "content", "status", "error_type"),
-    [
-        ("POST", "/v1/messages", b"{", 400, "invalid_request_error"),
-        ("POST", "/v1/messages", b"\xff", 400, "invalid_request_error"),
-        ("POST", "/v1/messages", b"[" * 200_000, 400, "invalid_request_error"),
-        ("POST", "/v1/complete", b"{}", 404, "not_found_error"),
-        ("GET", "/v1/messages", b"", 405, "invalid_request_error"),
-    ],
-)
-async def test_errors_are_the_apis(method: str, path: str, content: bytes, status: int, error_type: str) -> None:
-    """What cannot be read or found gets the API's JSON error."""
-    async with httpx2.AsyncClient(transport=StandIn(pace_s=0)) as client:
-        response = await client.request(method, f"https://stand-in{path}", content=content)
-    assert response.status_code == status
-    assert response.json()["type"] == "error"
-    assert response.json()["error"]["type"] == error_type
-    assert response.json()["request_id"] == response.headers["request-id"]
-
-
 async def test_the_prompt_cache_shows_in_the_usage(claude: anthropic.AsyncAnthropic) -> None:
     """A marked beginning is written once and read when it comes again; changed, it is not found."""
     system = [{"type": "text", "text": "You are Ada. " * 50, "cache_control": {"type": "ephemeral"}}]
@@ -153,185 +134,6 @@ async def test_the_prompt_cache_shows_in_the_usage(claude: anthropic.AsyncAnthro
 def test_pieces_are_the_text(text: str) -> None:
     """Nothing is lost or changed on the way into pieces."""
     assert "".join(split_pieces(text)) == text
-
-
-# What it refuses
-
-
-def _schema(**given: Any) -> Json:
-    return {"output_config": {"format": {"type": "json_schema", "schema": given}}}
-
-
-def _object(**properties: Any) -> Json:
-    return {"type": "object", "properties": properties, "additionalProperties": False}
-
-
-MARK = {"cache_control": {"type": "ephemeral"}}
-TEXT = {"type": "text", "text": "x"}
-NODE = {"type": "object", "properties": {"next": {"$ref": "#/$defs/node"}}, "additionalProperties": False}
-REFUSED: dict[str, Json] = {
-    "temperature": {"temperature": 1},
-    "top_p": {"top_p": 0.9},
-    "top_k": {"top_k": 5},
-    "unknown field": {"prompt": "x"},
-    "no model": {"model": None},
-    "empty model": {"model": ""},
-    "max_tokens as text": {"max_tokens": "5"},
-    "max_tokens as truth": {"max_tokens": True},
-    "negative max_tokens": {"max_tokens": -1},
-    "messages not a list": {"messages": {"role": "user", "content": "x"}},
-    "no messages": {"messages": []},
-    "message not an object": {"messages": ["x"]},
-    "unknown role": {"messages": [{"role": "bot", "content": "x"}]},
-    "role not a text": {"messages": [{"role": ["user"], "content": "x"}]},
-    "extra field in a message": {"messages": [{"role": "user", "content": "x", "name": "Anna"}]},
-    "no content": {"messages": [{"role": "user"}]},
-    "null content": {"messages": [{"role": "user", "content": None}]},
-    "empty content": {"messages": [{"role": "user", "content": []}]},
-    "empty text": {"messages": [{"role": "user", "content": ""}]},
-    "blank text": {"messages": [{"role": "user", "content": " \n\t"}]},
-    "blank block": {"messages": [{"role": "user", "content": [TEXT, {"type": "text", "text": " "}]}]},
-    "blank old reply": {
-        "messages": [
-            {"role": "user", "content": "x"},
-            {"role": "assistant", "content": ""},
-            {"role": "user", "content": "y"},
-        ]
-    },
-    "blank system block": {"system": [{"type": "text", "text": ""}]},
-    "cache mark on a blank block": {"system": [{"type": "text", "text": "", **MARK}]},
-    "null text": {"messages": [{"role": "user", "content": [{"type": "text", "text": None}]}]},
-    "block not an object": {"messages": [{"role": "user", "content": ["x"]}]},
-    "unknown block": {"messages": [{"role": "user", "content": [{"type": "smell"}]}]},
-    "extra field in a block": {"messages": [{"role": "user", "content": [{**TEXT, "id": 1}]}]},
-    "image in the system": {"system": [{"type": "image", "source": {}}]},
-    "five cache marks": {
-        "system": [{**TEXT, **MARK}] * 2,
-        "messages": [{"role": "user", "content": [{**TEXT, **MARK}] * 3}],
-    },
-    "five with the top-level one": {
-        "messages": [{"role": "user", "content": [{**TEXT, **MARK}] * 4}],
-        **MARK,
-    },
-    "unknown cache mark": {"system": [{**TEXT, "cache_control": {"type": "eternal"}}]},
-    "unknown ttl": {"system": [{**TEXT, "cache_control": {"type": "ephemeral", "ttl": "9d"}}]},
-    "first is the assistant's": {"messages": [{"role": "assistant", "content": "x"}, {"role": "user", "content": "y"}]},
-    "last is the assistant's": {"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]},
-    "lone surrogate": {"messages": [{"role": "user", "content": "a\ud800b"}]},
-    "blank stop sequence": {"stop_sequences": [" "]},
-    "stream as text": {"stream": "yes"},
-    "unknown effort": {"output_config": {"effort": "heroic"}},
-    "unknown format": {"output_config": {"format": {"type": "xml"}}},
-    "format without schema": {"output_config": {"format": {"type": "json_schema"}}},
-    "small thinking budget": {"thinking": {"type": "enabled", "budget_tokens": 10}},
-    "thinking above max_tokens": {"thinking": {"type": "enabled", "budget_tokens": 2_000}},
-    "metadata with names": {"metadata": {"name": "Anna"}},
-    "object left open": _schema(type="object", properties={}),
-    "free-form object": _schema(type="object", additionalProperties=True),
-    "open object inside": _schema(**_object(a={"type": "array", "items": {"type": "object"}})),
-    "numeric limit": _schema(**_object(a={"type": "integer", "minimum": 1})),
-    "length limit": _schema(**_object(a={"type": "string", "maxLength": 9})),
-    "array limit": _schema(**_object(a={"type": "array", "maxItems": 9, "items": {"type": "string"}})),
-    "minItems above 1": _schema(**_object(a={"type": "array", "minItems": 2, "items": {"type": "string"}})),
-    "recursion": _schema(**_object(a={"$ref": "#/$defs/node"}), **{"$defs": {"node": NODE}}),
-    "unknown reference": _schema(**_object(a={"$ref": "https://example.com/x"})),
-    "no type": _schema(**_object(a={"description": "anything"})),
-    "oneOf": _schema(**_object(a={"oneOf": [{"type": "string"}]})),
-    "unknown string format": _schema(**_object(a={"type": "string", "format": "phone"})),
-}
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_refuses(name: str) -> None:
-    """Each of these the API answers with 400."""
-    refusal = refuse({**_ask("Hi"), **REFUSED[name]})
-    assert refusal is not None
-    status, error_type, message = refusal
-    assert (status, error_type) == (400, "invalid_request_error")
-    assert message
-
-
-@pytest.mark.parametrize("field", ["model", "max_tokens", "messages"])
-def test_refuses_what_lacks_a_field(field: str) -> None:
-    """The three required fields are required."""
-    body = {name: value for name, value in _ask("Hi").items() if name != field}
-    assert refuse(body) == (400, "invalid_request_error", f"{field}: Field required")
-
-
-ACCEPTED: dict[str, Json] = {
-    "system as text": {"system": "You are Ada."},
-    "four cache marks": {
-        "system": [{**TEXT, **MARK}] * 2,
-        "messages": [{"role": "user", "content": [{**TEXT, **MARK}, {**TEXT, **MARK}, TEXT]}],
-    },
-    "two of the user's in a row": {"messages": [{"role": "user", "content": "x"}] * 2},
-    "content as text": {"messages": [{"role": "user", "content": "x"}]},
-    "every option": {
-        "stop_sequences": ["###"],
-        "metadata": {"user_id": "u1"},
-        "service_tier": "auto",
-        "thinking": {"type": "disabled"},
-        "stream": True,
-        **MARK,
-    },
-    "a schema with a shared part": _schema(
-        **_object(a={"$ref": "#/$defs/part"}, b={"type": "array", "items": {"$ref": "#/$defs/part"}}),
-        **{"$defs": {"part": _object(kind={"enum": ["x", "y"]}, day={"type": "string", "format": "date"})}},
-    ),
-    "alternatives": _schema(**_object(a={"anyOf": [{"type": "string"}, {"type": "null"}]})),
-}
-
-
-@pytest.mark.parametrize("name", ACCEPTED)
-def test_takes(name: str) -> None:
-    """What the API takes is let through."""
-    assert refuse({**_ask("Hi"), **ACCEPTED[name]}) is None
-
-
-async def test_takes_what_the_sdk_makes_of_a_schema() -> None:
-    """A schema that the API would refuse passes once `transform_schema` has been over it."""
-    rough = {"type": "object", "properties": {"n": {"type": "integer", "minimum": 1}}, "required": ["n"]}
-    assert refuse({**_ask("Hi"), **_schema(**rough)}) is not None
-    assert refuse({**_ask("Hi"), **_schema(**anthropic.transform_schema(rough))}) is None
-
-
-JSON_VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
-    max_leaves=10,
-)
-FIELDS = [*_ask("Hi"), "system", "output_config", "thinking", "tools", "metadata", "stop_sequences"]
-
-
-@given(JSON_VALUES, st.dictionaries(st.sampled_from(FIELDS), JSON_VALUES))
-def test_no_body_is_too_strange_to_refuse(body: Any, fields: Json) -> None:
-    """Any JSON gets a verdict, never an exception."""
-    assert refuse(body) is not None
-    refuse({**_ask("Hi"), **fields})
-
-
-SCHEMA_VALUES = st.recursive(
-    st.sampled_from(["object", "array", "string", 1, None, False, "#/$defs/a"]),
-    lambda inner: (
-        st.lists(inner, max_size=2)
-        | st.dictionaries(
-            st.sampled_from(
-                ["type", "properties", "items", "anyOf", "allOf", "enum", "$ref", "$defs", "required", "a"]
-            ),
-            inner,
-            max_size=4,
-        )
-    ),
-    max_leaves=12,
-)
-
-
-@given(SCHEMA_VALUES)
-def test_no_schema_is_too_strange(schema: Any) -> None:
-    """Any schema gets a verdict, and one that is taken can be filled."""
-    body = {**_ask("Hi"), "output_config": {"format": {"type": "json_schema", "schema": schema}}}
-    if refuse(body) is None:
-        json.dumps(fill_schema(schema, "Hi"))
 
 
 # What it says
@@ -364,16 +166,14 @@ def test_answers_from_what_was_recalled(question: str, answer: str) -> None:
 
 
 def test_does_not_quote_itself() -> None:
-    """Its own replies are remembered as all are, but there is nothing in them to quote."""
-    own = [
-        *(_reply("Hi"), _reply("x", "y", "I live in Oslo."), _reply("I live in Oslo.", "ok", "Where do I live?")),
-        *(_reply("x", "y", said) for said in ("Hi", "Where is it?", "Nice.", "Can you help?", "What do you know?")),
-        *(_reply("x", "y", said, notes=[RECALLED]) for said in ("Kari?", "Where is Bergen?", "Is it raining?")),
-        *(_reply(said, notes=["<summary>I like tea.</summary>"]) for said in ("What do I like?", "tell a long story")),
-    ]
-    memories = "".join(f"<memory>{escape(said)}</memory>" for said in own)
-    said = _reply("What do you know about me?", notes=[f"<recalled>{memories}</recalled>"])
-    assert said == f"{NOTICE} Nothing comes to my mind. Ask me about one thing that you told me."
+    """Replies are remembered as all messages are. Who spoke is an attribute: the same words count if the user's."""
+    own = _reply("x", "y", "I live in Oslo.")
+    memories = [f'<memory from="{who}">{escape(own)}</memory>' for who in ("Ada", "Kim")]
+    ask = ("What do you know about me?",)
+    assert "Nothing comes to my mind" in _reply(
+        *ask, notes=[f"<recalled>{memories[0]}</recalled>"], system="You are Ada."
+    )
+    assert "Oslo" in _reply(*ask, notes=[f"<recalled>{memories[1]}</recalled>"], system="You are Ada.")
 
 
 def test_answers_from_the_summary() -> None:
@@ -444,67 +244,9 @@ async def test_structured_output_arrives_as_json(claude: anthropic.AsyncAnthropi
     """Through the SDK too: the text of the reply is the instance, and even a full batch fits."""
     schema = anthropic.transform_schema(extraction.SCHEMA)
     config: Any = {"format": {"type": "json_schema", "schema": schema}}
-    said = " ".join(f"My favourite thing{n} is the number {n}. I work at Company{n}." for n in range(100))
+    said = " ".join(f"Anna{n} works at Company{n}." for n in range(100))
     batch = f'<messages><message n="1" from="user" name="A" date="">{said}</message></messages>'
     message = await claude.messages.create(output_config=config, **_ask(batch, max_tokens=extraction.MAX_OUTPUT_TOKENS))
     assert message.content[0].type == "text"
     assert message.stop_reason == "end_turn"
     assert len(json.loads(message.content[0].text)["facts"]) > 20
-
-
-# A newcomer's walk
-
-
-TOLD = (
-    "My name is Robin Vega and I live in Porto.",
-    "My daughter Mia is seven and she loves dinosaurs.",
-    "We've got two cats, Biscuit and Pepper.",
-    "My wife's name is Elena, she teaches maths.",
-    "I'm learning to play the cello.",
-    "My favorite movie is Amélie.",
-    "I drive an old red Volvo.",
-    "Next month we're flying to Japan for two weeks.",
-    "My brother Tomas lives in Berlin and works for Siemens.",
-    "I grew up in Salamanca.",
-    "The wifi password is gullible-otter-42.",
-    "My boss is called Frida.",
-    "I run five kilometres every morning.",
-)
-
-
-@pytest.mark.parametrize(
-    ("question", "word"),
-    [
-        ("What's my name?", "Robin"), ("How old is my kid?", "seven"), ("Do I have any pets?", "cats"),
-        ("Who am I married to?", "Elena"), ("Which instrument am I learning?", "cello"),
-        ("What film do I like best?", "Amélie"), ("What car do I have?", "Volvo"),
-        ("Where are we going on holiday?", "Japan"), ("Where did I grow up?", "Salamanca"),
-        ("Who's my manager?", "Frida"), ("Do I do any sport?", "kilometres"), ("Tell me about my family.", "Tomas"),
-        ("What's the wifi password?", "otter"), ("What do you know about me?", "Robin"),
-    ],
-)  # fmt: skip
-def test_a_newcomers_questions_find_what_was_told(question: str, word: str) -> None:
-    """In other words than it was told in; earlier questions of the same words are never the answer."""
-    told = [f'<memory date="2026-03-01" kind="episode">{escape(text)}</memory>' for text in TOLD]
-    asked = f'<memory date="2026-03-02" kind="episode">{escape(question)}</memory>'
-    notes = ["<recalled>\n" + "\n".join([asked, *told]) + "\n</recalled>"]
-    reply = _reply(question, notes=notes)
-    assert word in reply
-    assert question not in reply
-
-
-@pytest.mark.parametrize(
-    ("text", "statements"),
-    [
-        (TOLD[1], {("user", "has_daughter", "Mia"), ("Mia", "age", "seven"), ("Mia", "likes", "dinosaurs")}),
-        (TOLD[3], {("user", "has_wife", "Elena"), ("Elena", "teaches", "maths")}),
-        (TOLD[7], {("user", "goes_to", "Japan")}),
-        (TOLD[10], {("user", "wifi_password", "gullible-otter-42")}),
-        ("I love Kari, but she hates fish.", {("user", "likes", "Kari")}),
-        ("I'm going to cook dinner.", set()),
-        ("The key is to be patient.", set()),
-    ],
-)
-def test_a_newcomers_sentences_are_understood_or_passed_over(text: str, statements: set[tuple[str, str, str]]) -> None:
-    """Who "she" is, what is a plan and what a secret; what is not understood is not guessed at."""
-    assert {(fact.subject, fact.predicate, fact.object) for fact in find_facts(text)} == statements

@@ -1,47 +1,31 @@
 """What the stand-in for Claude learns from what is said: facts, entities, relations and summaries."""
 
-from typing import Any
-
 import pytest
 
 from staffstream.memory import extraction, summaries
 from staffstream.models.offline.facts import find_facts
 from staffstream.models.offline.structured import SUMMARY_CHARS, fill_schema
 
-Json = dict[str, Any]
-
-
-def _object(**properties: Any) -> Json:
-    return {"type": "object", "properties": properties, "additionalProperties": False}
-
 
 @pytest.mark.parametrize(
     ("said", "expected"),
     [
-        ("I live in Bergen.", [("user", "lives_in", "Bergen")]),
-        ("I just moved to Oslo last week, finally", [("user", "lives_in", "Oslo")]),
+        ("Hello! My name is Kim and I live in Bergen.", [("user", "name", "Kim"), ("user", "lives_in", "Bergen")]),
+        (
+            "I am learning the cello, and my sister Anna plays the piano.",
+            [("user", "has_sister", "Anna"), ("user", "learns", "cello"), ("Anna", "plays", "piano")],
+        ),
         ("I’m living in St Gallen now", [("user", "lives_in", "St Gallen")]),
-        ("I work as a nurse at Haukeland.", [("user", "works_at", "Haukeland"), ("user", "works_as", "nurse")]),
+        ("I moved to Oslo last week, finally", [("user", "lives_in", "Oslo")]),
         ("I live in Bergen and work at Equinor.", [("user", "lives_in", "Bergen"), ("user", "works_at", "Equinor")]),
         ("My favorite color is dark blue.", [("user", "favourite_colour", "dark blue")]),
-        ("My name is Anna", [("user", "name", "Anna")]),
         ("Please call me Bob.", [("user", "name", "Bob")]),
-        ("Hi, I'm Anna!", [("user", "name", "Anna")]),
-        ("I'm a teacher.", [("user", "is_a", "teacher")]),
         ("I really love hiking.", [("user", "likes", "hiking")]),
-        ("I don't like coffee, sorry", [("user", "dislikes", "coffee")]),
-        ("I prefer tea over coffee.", [("user", "prefers", "tea over coffee")]),
-        ("I was born in Trondheim.", [("user", "born_in", "Trondheim")]),
-        ("I was born on 3 May 1990.", [("user", "born_on", "3 May 1990")]),
         ("I have a dog called Rex.", [("user", "has_dog", "Rex")]),
-        ("I have two cats", [("user", "has", "two cats")]),
-        ("Kari's birthday is on 3 May.", [("Kari", "birthday", "3 May")]),
         ("Kari works at Statoil.", [("Kari", "works_at", "Statoil")]),
-        ("Kari is Anna's sister.", [("Anna", "has_sister", "Kari")]),
-        ("Ola is my boss.", [("user", "has_boss", "Ola")]),
         ("My sister lives in Oslo.", [("user's sister", "lives_in", "Oslo")]),
         (
-            "My sister Kari lives in Bergen and works at NRK.",
+            "My sister Kari lives in Bergen and she works at NRK.",
             [("user", "has_sister", "Kari"), ("Kari", "lives_in", "Bergen"), ("Kari", "works_at", "NRK")],
         ),
     ],
@@ -56,8 +40,7 @@ def test_learns(said: str, expected: list[tuple[str, str, str]]) -> None:
     [
         *("Do I live in Oslo?", "do I live in Oslo", "If I live in Oslo, I can ski.", "I used to live in Paris."),
         *("I don't live in Oslo.", "I no longer work at Google.", "Maybe I live in a dream.", "I'm a bit tired."),
-        *("She lives in Rome.", "Suppose my name is Bob.", "I have a question.", "I'm Norwegian.", "Nice weather!"),
-        *("My problem is that I can't sleep.", "Olives in Greece are good.", "Kari said I live in Oslo.", "", "…"),
+        *("She lives in Rome.", "I have a question.", "Nice weather!", "Kari said I live in Oslo.", "", "…"),
     ],
 )
 def test_learns_nothing_from(said: str) -> None:
@@ -127,16 +110,6 @@ def test_extracts_entities_and_relations() -> None:
     }
 
 
-def test_keeps_to_the_words_of_the_schema() -> None:
-    """Kinds that the schema names are used, whole numbers where it wants them, and nothing else is sent."""
-    fact = _object(kind={"enum": ["fact", "plan"]}, importance={"type": "integer"})
-    items = {"type": "array", "items": {**fact, "required": ["kind", "importance"]}}
-    schema = _object(facts=items, entities=items, relations=items)
-    found = fill_schema(schema, BATCH)["facts"]
-    assert {each["kind"] for each in found} == {"fact"}
-    assert all(1 <= each["importance"] <= 10 and each.keys() == {"kind", "importance"} for each in found)
-
-
 def _batch(*said: str, earlier: str = "") -> str:
     messages = "".join(f'<message n="{n}" from="user" name="Anna">{text}</message>\n' for n, text in enumerate(said))
     return f"<summary>\n{earlier}\n</summary>\n<messages>\n{messages}</messages>"
@@ -165,28 +138,3 @@ def test_summaries_converge() -> None:
 def test_a_batch_of_small_talk_still_gets_a_summary() -> None:
     """Never an empty one, which could not go into a prompt."""
     assert fill_schema(summaries.SCHEMA, _batch("How are you?"))["summary"] == "Nothing of note was said."
-
-
-def test_any_other_schema_gets_its_smallest_instance() -> None:
-    """Required parts only, each of the right type."""
-    schema = {
-        **_object(
-            yes={"type": "boolean"},
-            kind={"enum": ["a", "b"]},
-            one={"const": 7},
-            when={"type": "string", "format": "date-time"},
-            some={"type": "array", "items": {"$ref": "#/$defs/part"}, "minItems": 1},
-            maybe={"anyOf": [{"type": "null"}, {"type": "number"}]},
-            left_out={"type": "string"},
-        ),
-        "required": ["yes", "kind", "one", "when", "some", "maybe"],
-        "$defs": {"part": {**_object(n={"type": "integer"}), "required": ["n"]}},
-    }
-    assert fill_schema(schema, "anything") == {
-        "yes": False,
-        "kind": "a",
-        "one": 7,
-        "when": "1970-01-01T00:00:00Z",
-        "some": [{"n": 0}],
-        "maybe": 0.0,
-    }

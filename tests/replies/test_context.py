@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from staffstream.domain import Message, Staff
 from staffstream.models.anthropic_sdk import write_request
 from staffstream.models.chat import Prompt, PromptMessage
-from staffstream.models.offline import refuse
 from staffstream.replies.context import UNKNOWN_RATIO, Context, describe_persona, fit_context
 from staffstream.replies.context_sources import Evidence, Sources
 from staffstream.support.tokens import count_tokens
+from tests.tools.refusals import refuse
 
 NOW = "2026-11-23T08:00:00.000Z"
 _FIELDS: dict[str, Any] = {field.name: None for field in fields(Staff)}

@@ -29,7 +29,6 @@ from typing import Any, cast
 
 import uvloop
 
-from staffstream.models.offline import refuse
 from staffstream.models.offline.answers import PromptCache, write_answer
 from staffstream.models.offline.wire import (
     PING,
@@ -45,6 +44,7 @@ from staffstream.models.offline.wire import (
     start_message,
     stop_block,
 )
+from tests.tools.refusals import refuse
 
 DEADLINE_S = 20.0
 """How long a test waits for a state before it fails: far more than any machine needs."""

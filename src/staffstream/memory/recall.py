@@ -119,6 +119,8 @@ def recall_memories(
         return []
     score = found.relevance * _weigh_traits(asked, found.memories) * _weigh_age(asked, found.memories, half_lives, now)
     relevant = (found.relevance >= FLOOR) & (found.evidence.max() >= FLOOR_OF_BEST)
+    if asked.asks_about_user:  # no fact is known yet, so what the user told stands for them
+        relevant = np.array([each.speaker != staff_name and not is_question(each.text) for each in found.memories])
     order = np.argsort(-score, kind="stable").tolist()
     best = [i for i in order if kind is None or found.memories[i].kind == kind][:limit]
     return [Recalled(found.memories[i], float(score[i]), bool(relevant[i])) for i in best]

@@ -1,6 +1,6 @@
-"""The stand-in for Claude: a transport under the real SDK, so that all of the product but the model itself
-runs with no key and no network. It answers from the context it was given, by rules and always alike: memory
-that works can be seen to work, and what it cannot know it says it does not know.
+"""The stand-in for Claude: a transport under the real SDK, so that all of the product but the model itself runs with
+no key and no network. It answers from the context it was given, by rules and always alike: memory that works can be
+seen to work, and what it cannot know it says it does not know.
 """
 
 import asyncio
@@ -8,21 +8,17 @@ import hashlib
 import json
 from collections.abc import AsyncIterator
 from itertools import count
-from typing import Any
 
 import httpx2
 
 from staffstream.models.offline.answers import PromptCache, write_answer
-from staffstream.models.offline.refusals import refuse
 from staffstream.models.offline.wire import (
-    MODEL,
     PING,
     STOP_MESSAGE,
     STREAM_TYPE,
     Answer,
     add_text,
     encode_event,
-    error_body,
     finish_message,
     message_body,
     start_block,
@@ -30,11 +26,11 @@ from staffstream.models.offline.wire import (
     stop_block,
 )
 
-__all__ = ["MODEL", "StandIn", "refuse"]
-
 
 class StandIn(httpx2.AsyncBaseTransport):
-    """Speaks `POST /v1/messages`, streamed or whole. `pace_s` is the time between two streamed words."""
+    """Answers every request as `POST /v1/messages`, streamed or whole. `pace_s` is the time between two streamed
+    words.
+    """
 
     def __init__(self, *, pace_s: float = 0.025) -> None:
         self._pace_s = pace_s
@@ -42,20 +38,16 @@ class StandIn(httpx2.AsyncBaseTransport):
         self._cache = PromptCache()
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        """The reply, or the error the API would give. Raises nothing of its own."""
+        """The reply to a request that our own SDK made."""
         raw = await request.aread()
         serial = _make_serial(next(self._numbers), raw)
-        headers = {"request-id": f"req_{serial}"}
-        error = _find_error(request, raw)
-        if error is not None:
-            status, error_type, message = error
-            return _respond(status, headers, error_body(error_type, message, headers["request-id"]))
         prompt = json.loads(raw)
         answer = await asyncio.to_thread(write_answer, prompt, f"msg_{serial}", self._cache)
-        if not prompt.get("stream"):
-            return _respond(200, headers, message_body(answer))
-        stream = _PacedStream(answer, self._pace_s)
-        return httpx2.Response(200, headers=headers | {"content-type": STREAM_TYPE}, stream=stream)
+        headers = {"request-id": f"req_{serial}"}
+        if prompt.get("stream"):
+            stream = _PacedStream(answer, self._pace_s)
+            return httpx2.Response(200, headers=headers | {"content-type": STREAM_TYPE}, stream=stream)
+        return httpx2.Response(200, headers=headers, json=message_body(answer))
 
 
 class _PacedStream(httpx2.AsyncByteStream):
@@ -73,23 +65,6 @@ class _PacedStream(httpx2.AsyncByteStream):
             yield encode_event(add_text(piece))
         yield encode_event(stop_block()) + encode_event(finish_message(self._answer))
         yield encode_event(STOP_MESSAGE)
-
-
-def _respond(status: int, headers: dict[str, str], body: dict[str, Any]) -> httpx2.Response:
-    headers = headers | {"content-type": "application/json"}
-    return httpx2.Response(status, headers=headers, content=json.dumps(body).encode())
-
-
-def _find_error(request: httpx2.Request, raw: bytes) -> tuple[int, str, str] | None:
-    if request.url.path != "/v1/messages":
-        return 404, "not_found_error", "Not found"
-    if request.method != "POST":
-        return 405, "invalid_request_error", "Method Not Allowed"
-    try:
-        prompt: Any = json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        return 400, "invalid_request_error", f"The request body is not valid JSON: {error}"
-    return refuse(prompt)
 
 
 def _make_serial(number: int, raw: bytes) -> str:

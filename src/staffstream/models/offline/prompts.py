@@ -62,11 +62,12 @@ def read_chat(prompt: Json) -> Chat:
     past = [text for message in messages[:-1] if message["role"] == "user" for text in _list_texts(message)]
     noted = [text for text in [*past[:1], *before] if _is_note(text)]
     turns = [text for text in [*past, *before] if text not in noted]
+    staff_name = _find_name(prompt.get("system", ""))
     return Chat(
-        staff_name=_find_name(prompt.get("system", "")),
+        staff_name=staff_name,
         said=said.strip(),
         is_first=all(message["role"] == "user" for message in messages) and not any(map(_find_summary, noted)),
-        evidence=(*_quote_turns(turns), *(each for text in noted for each in _read_note(text))),
+        evidence=(*_quote_turns(turns), *(each for text in noted for each in _read_note(text, staff_name))),
     )
 
 
@@ -100,8 +101,8 @@ def split_sentences(text: str) -> Iterator[str]:
             yield part.strip()
 
 
-def is_question(sentence: str) -> bool:
-    """Whether a sentence asks rather than tells."""
+def asks(sentence: str) -> bool:
+    """Whether a sentence asks, or asks for something, rather than tells."""
     return sentence.rstrip(" \"'”’)").endswith(("?", "？")) or bool(_ASKING.match(sentence))
 
 
@@ -137,31 +138,23 @@ def _find_name(system: str | Sequence[Json]) -> str:
 def _quote_turns(turns: Sequence[str]) -> Iterator[Evidence]:
     for text in reversed(turns):
         for sentence in split_sentences(text):
-            if not is_question(sentence):
+            if not asks(sentence):
                 yield Evidence(sentence, "turn")
 
 
-def _read_note(text: str) -> Iterator[Evidence]:
-    """What a summary or a recalled block says."""
+def _read_note(text: str, staff_name: str) -> Iterator[Evidence]:
+    """What a summary or a recalled block says, without what the staff member said itself."""
     for tag in ("memory", "relation"):
         for attributes, body in re.findall(rf"<{tag}\b([^>]*)>(.*?)</{tag}>", text, re.DOTALL):
-            if _OWN_WORDS.match(unescape(body)):
+            known = _read_attributes(attributes)
+            if staff_name and known.get("from") == staff_name:
                 continue
-            day = _write_day(_read_attributes(attributes).get("date", ""))
+            day = _write_day(known.get("date", ""))
             for sentence in split_sentences(unescape(body)):
-                if not is_question(sentence):  # what was asked before answers nothing
+                if not asks(sentence):  # what was asked before answers nothing
                     yield Evidence(sentence, "memory" if tag == "memory" else "relation", day)
     for sentence in split_sentences(read_summary(text)):
         yield Evidence(sentence.removeprefix("- "), "summary")
-
-
-_OWN_WORDS = re.compile(
-    r"\s*(?:\(This is the offline stand-in|Hello! |Thank you for telling me\.|You told me(?: on \d+ \w+ \d+)?: “"
-    r"|Earlier you said: “|From earlier in our talk: “|I also know: |I am not sure\. The nearest"
-    r"|I will remember that\.|I know nothing about that|That takes the real Claude|Nothing comes to my mind"
-    r"|\d+\. This is sentence)"
-)
-"""How the stand-in's own replies begin: they are remembered like all others, but hold nothing to quote."""
 
 
 def _read_attributes(text: str) -> dict[str, str]:

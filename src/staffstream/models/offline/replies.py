@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from staffstream.models.offline.facts import find_facts
-from staffstream.models.offline.prompts import Chat, Evidence, is_question, read_chat, read_text, split_sentences
+from staffstream.models.offline.prompts import Chat, Evidence, asks, read_chat, read_text, split_sentences
 from staffstream.models.offline.structured import fill_schema
 
 NOTICE = "(This is the offline stand-in, not Claude: it can only repeat what it was told.)"
@@ -67,22 +67,22 @@ def _introduce(chat: Chat) -> str:
 
 def _answer(chat: Chat, said: str) -> str:
     """To a question, quotes or an honest no; to a statement, that it was heard."""
-    asks = any(is_question(sentence) for sentence in split_sentences(said))
-    if asks and not _list_terms(said):
+    is_asking = any(asks(sentence) for sentence in split_sentences(said))
+    if is_asking and not _list_terms(said):
         return _recite(chat.evidence) if _REMEMBER.search(said) else _IGNORANCE
     quotes = _find_quotes(said, chat.evidence)
     facts = find_facts(said)
-    if facts and not asks:
+    if facts and not is_asking:
         told = " ".join(dict.fromkeys(f"“{_shorten(fact.quote)}”" for fact in facts))
         return f"Thank you for telling me. I have noted: {told}"
     if quotes:
         return " ".join(_quote(evidence) for evidence in quotes)
     nearest = next((each for each in chat.evidence if each.source == "memory"), None)
-    if asks and nearest:
+    if is_asking and nearest:
         return f"I am not sure. The nearest that I remember: {_quote(nearest)}"
     if _ERRAND.match(said):
         return _INABILITY
-    return _IGNORANCE if asks else _HEARD
+    return _IGNORANCE if is_asking else _HEARD
 
 
 _REMEMBER = re.compile(r"\b(?:know|remember|recall|told|learn(?:ed|t)|say|said)\b", re.IGNORECASE)
@@ -94,8 +94,8 @@ _HEARD = "I will remember that. Ask me about it whenever you like."
 
 
 def _recite(evidence: tuple[Evidence, ...]) -> str:
-    """Asked what it knows: what states something before the rest, each once."""
-    once = {each.text.casefold(): each for each in evidence}
+    """Asked what it knows: what states something before the rest, each once, without greetings."""
+    once = {each.text.casefold(): each for each in evidence if not _GREETING.fullmatch(each.text)}
     known = sorted(once.values(), key=lambda each: not find_facts(each.text))
     return " ".join(_quote(each) for each in known[:MOST_MEMORIES]) or _BLANK
 
@@ -185,6 +185,7 @@ _ALIKE = {
 
 _PLAINLY = {
     "for a living": "job",
+    "who am i": "name",
     "how old": "age",
     "years old": "age",
     "year old": "age",

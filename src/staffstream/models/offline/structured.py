@@ -1,17 +1,16 @@
-"""Structured output by rules. The schema tells the purpose: facts with entities and relations are extracted,
-a summary is digested, and any other schema gets its smallest instance. What is found is then fitted to the
-schema, whatever it names and limits.
+"""Structured output by rules. The schema tells the purpose: facts with entities and relations are extracted, or a
+summary is written.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from staffstream.models.offline.facts import USER, Fact, find_facts
 from staffstream.models.offline.prompts import (
     Known,
     Spoken,
-    is_question,
+    asks,
     read_batch,
     read_known,
     read_summary,
@@ -26,15 +25,11 @@ MOST_FACTS = 40
 """In one answer, the most important first: more might not fit into the tokens that are asked for."""
 
 
-def fill_schema(schema: Json, text: str) -> Any:
-    """An instance of the schema, made from the text of the request."""
-    properties = resolve_schema(schema, schema).get("properties", {})
-    found: Any = None
-    if {"facts", "entities", "relations"} <= set(properties):
-        found = extract_batch(read_batch(text), read_known(text))
-    elif "summary" in properties:
-        found = {"summary": digest_batch(read_summary(text), read_batch(text))}
-    return fit_value(found, schema, schema)
+def fill_schema(schema: Json, text: str) -> dict[str, Any]:
+    """The answer to a background request: what its schema asks for, made from its text."""
+    if "facts" in schema["properties"]:
+        return extract_batch(read_batch(text), read_known(text))
+    return {"summary": digest_batch(read_summary(text), read_batch(text))}
 
 
 def extract_batch(batch: list[Spoken], known: list[Known]) -> dict[str, list[dict[str, Any]]]:
@@ -67,73 +62,6 @@ def digest_batch(earlier: str, batch: list[Spoken]) -> str:
     return "\n".join(lines[n] for n in sorted(kept)) or "Nothing of note was said."
 
 
-def resolve_schema(schema: Json, root: Json) -> Json:
-    """The schema that a reference leads to, or the schema itself; the first of alternatives."""
-    while "$ref" in schema or schema.get("anyOf"):
-        if "$ref" in schema:
-            schema = root["$defs"][schema["$ref"].removeprefix("#/$defs/")]
-        else:
-            schema = next((each for each in schema["anyOf"] if each.get("type") != "null"), schema["anyOf"][0])
-    return schema
-
-
-def fit_value(value: Any, schema: Json, root: Json) -> Any:
-    """The value as the schema wants it, or the schema's smallest instance where there is none."""
-    schema = resolve_schema(schema, root)
-    if "const" in schema:
-        return schema["const"]
-    if schema.get("enum"):
-        return value if value in schema["enum"] else schema["enum"][0]
-    for part in schema.get("allOf", ()):
-        schema = {**schema, **resolve_schema(part, root)}
-    return _FITTERS[schema.get("type", "null")](value, schema, root)
-
-
-def _fit_object(value: Any, schema: Json, root: Json) -> dict[str, Any]:
-    given = value if isinstance(value, Mapping) else {}
-    wanted = [name for name in schema.get("properties", {}) if name in given or name in schema.get("required", ())]
-    return {name: fit_value(given.get(name), schema["properties"][name], root) for name in wanted}
-
-
-def _fit_array(value: Any, schema: Json, root: Json) -> list[Any]:
-    items = value if isinstance(value, list) else [None] * schema.get("minItems", 0)
-    return [fit_value(item, schema.get("items", {"type": "null"}), root) for item in items]
-
-
-def _fit_integer(value: Any, schema: Json, root: Json) -> int:
-    """Importance is a share of 1; as a whole number it is one of 10."""
-    if isinstance(value, str):
-        return int(value) if value.isdecimal() else 0
-    return round(value * 10) if isinstance(value, float) else int(value or 0)
-
-
-def _fit_string(value: Any, schema: Json, root: Json) -> str:
-    return _EXAMPLES.get(schema.get("format", ""), "") if value is None else str(value)
-
-
-_FITTERS: dict[str, Callable[[Any, Json, Json], Any]] = {
-    "object": _fit_object,
-    "array": _fit_array,
-    "string": _fit_string,
-    "integer": _fit_integer,
-    "number": lambda value, schema, root: float(value or 0),
-    "boolean": lambda value, schema, root: bool(value),
-    "null": lambda value, schema, root: None,
-}
-_EXAMPLES = {
-    "date-time": "1970-01-01T00:00:00Z",
-    "date": "1970-01-01",
-    "time": "00:00:00Z",
-    "duration": "PT0S",
-    "email": "nobody@example.com",
-    "hostname": "example.com",
-    "uri": "https://example.com/",
-    "ipv4": "192.0.2.1",
-    "ipv6": "2001:db8::1",
-    "uuid": "00000000-0000-4000-8000-000000000000",
-}
-
-
 def _write_fact(fact: Fact, spoken: Spoken) -> dict[str, Any]:
     subject = re.sub(rf"^{USER}\b", lambda _: spoken.name or "The user", fact.subject)
     joint = "" if fact.phrase.startswith("'s") else " "
@@ -145,7 +73,7 @@ def _write_fact(fact: Fact, spoken: Spoken) -> dict[str, Any]:
         "kind": fact.category,
         "importance": fact.importance,
         "quote": fact.quote,
-        "message": spoken.number,
+        "message": int(spoken.number),
     }
 
 
@@ -154,13 +82,13 @@ def _write_relation(fact: Fact, spoken: Spoken) -> dict[str, Any]:
     return {key: written[key] for key in ("subject", "predicate", "object", "quote", "message")}
 
 
-def _find_replaced(fact: Fact, known: list[Known]) -> str:
-    """The number of the known fact of this single kind that says otherwise, "0" if there is none."""
+def _find_replaced(fact: Fact, known: list[Known]) -> int:
+    """The number of the known fact of this single kind that says otherwise, 0 if there is none."""
     for each in known:
         same = (each.subject.casefold(), each.predicate) == (fact.subject.casefold(), fact.predicate)
         if fact.single and same and each.object.casefold() != fact.object.casefold():
-            return each.number
-    return "0"
+            return int(each.number)
+    return 0
 
 
 def _names_thing(fact: Fact) -> bool:
@@ -203,7 +131,7 @@ def _list_lines(batch: list[Spoken]) -> Iterator[str]:
 def _weigh_line(line: str) -> int:
     """Statements first, then what names something, then the rest; nothing for questions and very short lines."""
     said = line.partition(": ")[2] or line
-    if is_question(said) or len(said.split()) < 3:
+    if asks(said) or len(said.split()) < 3:
         return 0
     if find_facts(said):
         return 3
