@@ -27,6 +27,7 @@ from staffstream.background.follow import Subscriptions
 from staffstream.background.recovery import Recovery
 from staffstream.background.webhooks import Webhooks
 from staffstream.background.worker import Lane, Worker
+from staffstream.background.write_probe import WriteProbe
 from staffstream.domain import Owner, make_id
 from staffstream.errors import SetupError, StaffstreamError
 from staffstream.memory.learning import Learning
@@ -161,6 +162,7 @@ class Staffstream(Starlette):
                 worker=worker,
                 open_streams=open_streams,
                 bodies=BodyBudget(settings.max_bodies_bytes),
+                write_probe=WriteProbe(database),
             )
             warming = asyncio.get_running_loop().call_later(WARM_UP_AFTER_S, chat_model.warm_up)
             try:

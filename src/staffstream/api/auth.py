@@ -11,6 +11,7 @@ from staffstream.api.rate_limits import RateLimits
 from staffstream.api.request_body import BodyBudget
 from staffstream.background.follow import Subscriptions
 from staffstream.background.worker import Worker
+from staffstream.background.write_probe import WriteProbe
 from staffstream.domain import Caller, Role
 from staffstream.errors import NotStarted, Unauthorized
 from staffstream.memory.learning import Learning
@@ -40,6 +41,7 @@ class Services:
     worker: Worker
     open_streams: OpenStreams
     bodies: BodyBudget
+    write_probe: WriteProbe
 
 
 def get_services(request: Request) -> Services:
