@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from staffstream.errors import SetupError
 from staffstream.memory import chat_import
+from staffstream.memory.chat_import import json_stream
 from tests.tools.commands import run_command
 from tests.tools.provider import ScriptedProvider
 from tests.tools.server import serve_here
@@ -62,8 +63,8 @@ def make_claude() -> list[Any]:
     ]
 
 
-def read_all(path: Path, **options: int) -> list[chat_import.PastChat]:
-    return list(chat_import.read_past_chats(path, **options))
+def read_all(path: Path, **options: int) -> list[Any]:
+    return list(chat_import.read_export(path, **options))
 
 
 def make_zip(path: Path, **files: Any) -> Path:
@@ -81,7 +82,8 @@ def test_chatgpt_chats_are_read_as_their_user_saw_them(tmp_path: Path, zipped: b
         make_zip(path, conversations__json=make_chatgpt(), user__json={"email": "x"})
     else:
         path.write_text(json.dumps(make_chatgpt()))
-    (chat,) = chat_import.read_past_chats(path)
+    memory, chat = chat_import.read_export(path)
+    assert memory == chat_import.PastMemory("User has an aunt.", "2023-11-14T22:13:22.500Z")
     assert chat.title == "Goats"
     assert [(message.message_type, message.content) for message in chat.messages] == [
         ("user", "My aunt Solveig breeds goats in Hemsedal."),
@@ -93,7 +95,7 @@ def test_chatgpt_chats_are_read_as_their_user_saw_them(tmp_path: Path, zipped: b
 
 def test_claude_chats_are_read(tmp_path: Path) -> None:
     """Blocks of text go before the old text field; conversations without any text are left out."""
-    (chat,) = chat_import.read_past_chats(make_zip(tmp_path / "e.zip", conversations__json=make_claude()))
+    (chat,) = chat_import.read_export(make_zip(tmp_path / "e.zip", conversations__json=make_claude()))
     assert [(message.message_type, message.content, message.created_at) for message in chat.messages] == [
         ("user", "My boat is called Tone.", "2025-03-01T10:00:00.123Z"),
         ("assistant", "A fine name.", "2025-03-01T10:00:05.000Z"),
@@ -226,10 +228,11 @@ def test_chats_are_read_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     for text in (json.dumps(chats), json.dumps(chats, indent=4), json.dumps(chats, ensure_ascii=False)):
         path.write_text("\ufeff " + text + "\n\n", "utf-8")
         for piece in (1, 2, 7, 1000, 10**6):
-            monkeypatch.setattr(chat_import, "_PIECE_CHARACTERS", piece)
-            assert [chat.title for chat in read_all(path)] == ["Goats", "Boats"]
+            monkeypatch.setattr(json_stream, "PIECE_CHARACTERS", piece)
+            assert [chat.title for chat in read_all(path)[1:]] == ["Goats", "Boats"]
     path.write_text(json.dumps(chats)[:-1] + ", 7]")
-    reading = chat_import.read_past_chats(path)
+    reading = chat_import.read_export(path)
+    next(reading)
     assert next(reading).title == "Goats"
     with pytest.raises(SetupError):
         list(reading)
@@ -237,14 +240,14 @@ def test_chats_are_read_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_a_large_export_takes_little_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Much less than its size: it may be larger than the machine's memory."""
-    monkeypatch.setattr(chat_import, "_PIECE_CHARACTERS", 10_000)
+    monkeypatch.setattr(json_stream, "PIECE_CHARACTERS", 10_000)
     one = json.dumps(make_claude()[0])
     path = make_zip(tmp_path / "e.zip")
     with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("conversations.json", "[" + ",".join([one] * 2000) + "]")
         size = archive.infolist()[0].file_size
     tracemalloc.start()
-    assert sum(1 for _ in chat_import.read_past_chats(path)) == 2000
+    assert sum(1 for _ in chat_import.read_export(path)) == 2000
     assert tracemalloc.get_traced_memory()[1] < size / 3
     tracemalloc.stop()
 
@@ -273,5 +276,7 @@ def test_strange_exports_are_read_or_refused(tmp_path: Path, chats: list[Any]) -
     path = tmp_path / "strange.json"
     path.write_text(json.dumps(chats))
     with contextlib.suppress(SetupError):
-        for chat in chat_import.read_past_chats(path):
-            assert all(message.content.strip() for message in chat.messages)
+        for item in chat_import.read_export(path):
+            texts = [item.text] if isinstance(item, chat_import.PastMemory) else [m.content for m in item.messages]
+            assert texts
+            assert all(text.strip() for text in texts)

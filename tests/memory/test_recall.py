@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from staffstream.domain import Scope
+from staffstream.memory.fact_changes import learn_fact
 from staffstream.memory.recall import HalfLives, Recalled, recall_memories
 from staffstream.models.embeddings import load_static_embedder
 from staffstream.storage import memories, staff
@@ -217,7 +218,7 @@ def test_being_said_again_makes_a_memory_young(tx: Connection, scope: Scope) -> 
     old = keep(tx, scope, "Kim goes sailing with Tom.", "2024-01-01", **statement)
     before = ask(tx, scope, "Who does Kim go sailing with?")[0].score
     again = NewMemory(text=old.text, occurred_at="2026-10-30T00:00:00.000Z", **statement)
-    learnt = memories.learn_fact(tx, scope, again, replaces=None, reinforce=True, embed=EMBED)
+    learnt = learn_fact(tx, scope, again, replaces=None, by_user=True, embed=EMBED)
     assert learnt
     assert learnt.memory.id == old.id
     assert ask(tx, scope, "Who does Kim go sailing with?")[0].score > before

@@ -25,7 +25,7 @@ async def create(call: Call, body: NewConversation) -> Answer:
         made = conversations.create_conversation(tx, scope, title=body.title or "", user_name=body.user_name or "")
         imported = conversations.import_messages(tx, scope, made, past)
         call.services.learning.index_import(tx, scope, made, imported)
-        return made, imported
+        return conversations.get_conversation(tx, scope, made.id), imported
 
     made, imported = await call.services.database.write(make)
     return Answer(

@@ -1,9 +1,11 @@
 """Messages → a question to the background model, which answers with facts, entities and relations.
 
-One question a batch, with a JSON schema for the answer. extraction_answers.py checks the answer, fact_writer.py saves
-what is right in it.
+One question a batch, with a JSON schema for the answer. A user's message that is too long for one question is asked
+about in parts, so that nothing of it is passed over. extraction_answers.py checks the answers, fact_writer.py saves
+what is right in them.
 """
 
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,17 +13,24 @@ from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
 from staffstream.domain import Conversation, Message, Scope
-from staffstream.storage import conversations, memories
+from staffstream.memory.known_facts import find_known_facts
+from staffstream.memory.recall import HalfLives
+from staffstream.storage import conversations
 from staffstream.storage.database import Connection
 from staffstream.storage.memories import Memory
+from staffstream.storage.vectors import EmbedNow
 from staffstream.support.tokens import count_tokens, trim_to_tokens
 
-BATCH_TOKENS = 6000  # of messages in one call; what is beyond waits for the next
-MESSAGE_TOKENS = 1500  # of one message: the beginning of a longer one is enough to learn from
+log = logging.getLogger(__name__)
+
+BATCH_TOKENS = 6000  # of messages in one question; the messages beyond wait for the next
+REPLY_TOKENS = 1500  # of one reply: what an assistant writes at length is seldom about the user
+MOST_PARTS = 16  # of one message; a longer one is learned from up to there
+MOST_MESSAGES = 60
 KNOWN_FACTS = 30
 KNOWN_TOKENS = 60  # of the text of one known fact, and of each of its parts half as many
 MAX_OUTPUT_TOKENS = 4000
-_MOST_MESSAGES = 60
+_SMALLEST_PART_TOKENS = 500
 
 INSTRUCTIONS = """\
 You keep the long-term memory of an assistant. From the <messages> of a conversation, write down what will still
@@ -29,7 +38,9 @@ matter in later conversations: who the user is, the people, places and things in
 own, do and did, and what was agreed. Leave out small talk, questions, guesses, what is only true at this moment, and
 anything the assistant merely offered or repeated.
 
-Each fact is one statement that can be understood on its own, with the names and dates that it needs.
+Each fact is one statement that can be understood on its own, with the names and dates that it needs. Each message has
+the local date, weekday and time at which it was written: from them make every relative date absolute. "Next Friday" or
+"in two weeks" becomes the date, "last summer" the year.
 - subject: "user" for the user, else a name, such as "Anna" or "user's sister".
 - predicate: a short snake_case word, the same one for the same kind of statement, such as lives_in, works_at, likes,
   has_pet.
@@ -39,8 +50,9 @@ Each fact is one statement that can be understood on its own, with the names and
 - importance: 0 to 1; 0.9 for what must never be forgotten (health, safety, names), 0.2 for trifles.
 - quote: the exact words of one message that say it, copied letter by letter.
 - message: the number of that message.
-- replaces: the number of a known fact that this one makes untrue, if it has the same subject and predicate; else 0.
-  Someone who moves no longer lives where they did; someone who likes tea may still like coffee.
+- replaces: the number of the known fact about the same subject that this one makes untrue or says to have ended,
+  whatever its predicate; else 0. Someone who moves no longer lives where they did; someone who likes tea may still like
+  coffee. What merely ended is a fact too: its text names what ended, such as "Anna no longer works at Acme".
 Do not repeat a known fact unless a message says it again.
 
 entities are the people, places, organisations and things that the facts name, each with all the names it went by;
@@ -87,8 +99,9 @@ SCHEMA = _object(
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one call learns from: messages in order, the nearest known facts, and whether more messages wait. `after` is
-    the watermark that the messages follow.
+    """What is learned from together: messages in order, the known facts to compare with, and whether more messages
+    wait. `after` is the watermark that the messages follow. A batch of one long message is asked about in parts of
+    `part_tokens`.
     """
 
     scope: Scope
@@ -97,70 +110,114 @@ class Batch:
     known: Sequence[Memory]
     more: bool
     after: tuple[int, str]
+    part_tokens: int = BATCH_TOKENS
 
-    def halve(self) -> "Batch":
-        """Its first half, with the rest left to another."""
-        return replace(self, messages=self.messages[: len(self.messages) // 2], more=True)
+    def halve(self) -> "Batch | None":
+        """The first half of the messages, or the same message in smaller parts; None if it cannot be made smaller."""
+        if len(self.messages) > 1:
+            return replace(self, messages=self.messages[: len(self.messages) // 2], more=True)
+        smaller = self.part_tokens // 2
+        splits = _count_read(self.messages[0]) > smaller >= _SMALLEST_PART_TOKENS
+        return replace(self, part_tokens=smaller) if splits else None
 
 
 # ── the question ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def collect_batch(conn: Connection, scope: Scope, conversation_id: str) -> Batch | None:
-    """The conversation's messages that nothing was learned from yet, as many as one call takes; None if there are none.
+def collect_batch(
+    conn: Connection, scope: Scope, conversation_id: str, *, embed: EmbedNow | None, half_lives: HalfLives
+) -> Batch | None:
+    """The conversation's messages that nothing was learned from yet, as many as one question takes, or one message that
+    is too long for one; None if there are none.
 
     Turns that are still being answered wait, so that the watermark never passes a reply that is yet to come.
     """
     conversation = conversations.get_conversation(conn, scope, conversation_id)
-    unread = conversations.load_unlearned(conn, scope, conversation_id, limit=_MOST_MESSAGES + 1)
+    unread = conversations.load_unlearned(conn, scope, conversation_id, limit=MOST_MESSAGES + 1)
     taken: list[Message] = []
     tokens = 0
-    for message in unread[:_MOST_MESSAGES]:
-        tokens += count_tokens(cut_text(message.content, MESSAGE_TOKENS))
+    for message in unread[:MOST_MESSAGES]:
+        tokens += _count_read(message)
         if taken and tokens > BATCH_TOKENS:
             break
         taken.append(message)
     if not taken:
         return None
-    text = " ".join(message.content[:1000] for message in taken)
-    known = memories.find_related_facts(conn, scope, text, limit=KNOWN_FACTS)
+    known = find_known_facts(conn, scope, taken, embed=embed, half_lives=half_lives, limit=KNOWN_FACTS)
     after = conversations.load_watermark(conn, scope, conversation_id)
     return Batch(scope, conversation, taken, known, more=len(taken) < len(unread), after=after)
 
 
-def write_question(batch: Batch, *, staff_name: str) -> str:
-    """The batch as the background model reads it."""
+def _count_read(message: Message) -> int:
+    """How many tokens of a message are read."""
+    tokens = count_tokens(escape(message.content))
+    return tokens if message.message_type == "user" else min(tokens, REPLY_TOKENS)
+
+
+def write_questions(batch: Batch, *, staff_name: str) -> list[str]:
+    """The batch as the background model reads it: one question, or one for each part of a long message."""
     known = "\n".join(_write_known(number, fact) for number, fact in enumerate(batch.known, 1))
-    messages = "\n".join(
-        _write_message(number, message, batch.conversation.user_name, staff_name)
-        for number, message in enumerate(batch.messages, 1)
-    )
-    return f"<known_facts>\n{known}\n</known_facts>\n\n<messages>\n{messages}\n</messages>"
+    if len(batch.messages) == 1:
+        parts = [_write_message(1, part, batch, staff_name) for part in _split_message(batch)]
+    else:
+        pairs = [(message, _read_message(message)) for message in batch.messages]
+        parts = ["\n".join(_write_message(n, pair, batch, staff_name) for n, pair in enumerate(pairs, 1))]
+    return [f"<known_facts>\n{known}\n</known_facts>\n\n<messages>\n{part}\n</messages>" for part in parts]
+
+
+def _read_message(message: Message) -> str:
+    limit = BATCH_TOKENS if message.message_type == "user" else REPLY_TOKENS
+    return cut_text(message.content, limit)
+
+
+def _split_message(batch: Batch) -> list[tuple[Message, str]]:
+    """The only message of a batch in parts; a reply is cut instead."""
+    [message] = batch.messages
+    if message.message_type != "user":
+        return [(message, _read_message(message))]
+    rest = escape(message.content)
+    parts: list[tuple[Message, str]] = []
+    while rest.strip() and len(parts) < MOST_PARTS:
+        part = _take_part(rest, batch.part_tokens)
+        parts.append((message, part))
+        rest = rest[len(part) :]
+    if rest.strip():
+        log.warning("message %s is learned from up to its %d. token", message.id, MOST_PARTS * batch.part_tokens)
+    return parts or [(message, "")]
+
+
+def _take_part(text: str, limit_tokens: int) -> str:
+    """The beginning of an escaped text, cut where a word ends if one ends near."""
+    part = trim_to_tokens(text[: limit_tokens * 16], limit_tokens)
+    if len(part) == len(text):
+        return part
+    part = re.sub(r"&\w{0,3}$", "", part) or text[:8]
+    end = max(part.rfind("\n"), part.rfind(" ")) + 1
+    return part[:end] if end > len(part) // 2 else part
 
 
 def _write_known(number: int, fact: Memory) -> str:
     subject, predicate, object = (
-        _quote(trim_to_tokens(part or "", KNOWN_TOKENS // 2)) for part in (fact.subject, fact.predicate, fact.object)
+        quoteattr(trim_to_tokens(part or "", KNOWN_TOKENS // 2))
+        for part in (fact.subject or "user", fact.predicate, fact.object)
     )
     return (
         f'<fact n="{number}" subject={subject} predicate={predicate} object={object}'
-        f" since={_quote(fact.valid_from[:10])}>{cut_text(fact.text, KNOWN_TOKENS)}</fact>"
+        f" since={quoteattr(fact.valid_from[:10])}>{cut_text(fact.text, KNOWN_TOKENS)}</fact>"
     )
 
 
-def _write_message(number: int, message: Message, user_name: str, staff_name: str) -> str:
-    name = user_name if message.message_type == "user" else staff_name
+def _write_message(number: int, read: tuple[Message, str], batch: Batch, staff_name: str) -> str:
+    message, text = read
+    name = batch.conversation.user_name if message.message_type == "user" else staff_name
     return (
-        f'<message n="{number}" from="{message.message_type}" name={_quote(name)}'
-        f" date={_quote(message.created_at[:10])}>{cut_text(message.content, MESSAGE_TOKENS)}</message>"
+        f'<message n="{number}" from="{message.message_type}" name={quoteattr(name)}'
+        f" date={quoteattr(message.created_at[:10])}>{text}</message>"
     )
 
 
 def cut_text(text: str, limit_tokens: int) -> str:
-    """The beginning of a text, escaped, that counts at most so many tokens as it is sent."""
+    """The beginning of a text, escaped, that counts at most so many tokens as it is sent; "…" tells of a cut."""
     escaped = escape(text[: limit_tokens * 16])
-    return re.sub(r"&\w{0,3}$", "", trim_to_tokens(escaped, limit_tokens))
-
-
-def _quote(text: str | None) -> str:
-    return quoteattr(text or "")
+    kept = trim_to_tokens(escaped, limit_tokens)
+    return kept if len(kept) == len(escape(text)) else re.sub(r"&\w{0,3}$", "", kept) + " …"

@@ -11,7 +11,8 @@ from typing import Any
 
 from staffstream.domain import Message, Staff
 from staffstream.memory.extraction import Batch
-from staffstream.storage import graph, memories
+from staffstream.memory.fact_changes import fold
+from staffstream.storage import graph
 from staffstream.storage.memories import Memory, NewMemory
 
 _MOST_FACTS = 60
@@ -20,7 +21,7 @@ _USER_TOO = frozenset({"i", "me", "myself", "the user"})
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """A fact that holds up, and the known one it makes untrue. `by_user` tells whose words say it."""
+    """An accepted fact, and the known one that it makes untrue. `by_user` says whether the user wrote its quote."""
 
     fact: NewMemory
     replaces: Memory | None
@@ -29,7 +30,7 @@ class Statement:
 
 @dataclass(frozen=True, slots=True)
 class Extraction:
-    """What of an answer holds, in the terms of the batch, and how many statements were rejected."""
+    """What is accepted of the answers about a batch, and how many statements were rejected."""
 
     facts: Sequence[Statement]
     entities: Sequence[dict[str, Any]]
@@ -37,8 +38,18 @@ class Extraction:
     rejected: int
 
 
-def check_answer(batch: Batch, answer: object, *, staff: Staff) -> Extraction:
-    """What of the model's answer holds; whatever its shape, nothing is raised."""
+def check_answers(batch: Batch, answers: Sequence[object], *, staff: Staff) -> Extraction:
+    """What is accepted of the model's answers, one for each question about the batch."""
+    checked = [_check_answer(batch, answer, staff) for answer in answers]
+    return Extraction(
+        facts=[fact for each in checked for fact in each.facts],
+        entities=[entity for each in checked for entity in each.entities],
+        relations=[relation for each in checked for relation in each.relations],
+        rejected=sum(each.rejected for each in checked),
+    )
+
+
+def _check_answer(batch: Batch, answer: object, staff: Staff) -> Extraction:
     parts = answer if isinstance(answer, dict) else {}
     facts: list[Statement] = []
     rejected = 0
@@ -82,13 +93,13 @@ def _check_fact(batch: Batch, statement: dict[str, Any], staff: Staff) -> Statem
         source_message_id=source.id,
         occurred_at=source.created_at,
     )
-    return Statement(fact, _find_known(batch, statement) if by_user else None, by_user)
+    return Statement(fact, _find_replaced(batch, statement) if by_user else None, by_user)
 
 
 def _is_of_persona(staff: Staff, subject: str, object: str) -> bool:
     """Whether a statement of the staff member says of itself what it was told to be."""
-    told = memories.fold(f"{staff.role} {staff.persona}")
-    return memories.fold(subject) == memories.fold(staff.name) and memories.fold(object) in told
+    told = fold(f"{staff.role} {staff.persona}")
+    return fold(subject) == fold(staff.name) and fold(object) in told
 
 
 def _find_source(batch: Batch, statement: dict[str, Any]) -> Message | None:
@@ -101,8 +112,8 @@ def _find_source(batch: Batch, statement: dict[str, Any]) -> Message | None:
     return next((message for message in (*named, *batch.messages) if quote in _squeeze(message.content)), None)
 
 
-def _find_known(batch: Batch, statement: dict[str, Any]) -> Memory | None:
-    """The known fact that a statement says it makes untrue; whether it may, memories.py judges."""
+def _find_replaced(batch: Batch, statement: dict[str, Any]) -> Memory | None:
+    """The known fact that a statement says it makes untrue; fact_changes.py decides whether it may."""
     number = statement.get("replaces")
     return batch.known[number - 1] if isinstance(number, int) and 1 <= number <= len(batch.known) else None
 

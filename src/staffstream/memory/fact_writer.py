@@ -10,9 +10,10 @@ from typing import Any
 from staffstream.domain import Message, Scope
 from staffstream.memory.extraction import Batch
 from staffstream.memory.extraction_answers import Extraction, Statement, read_text
+from staffstream.memory.fact_changes import LearnedFact, learn_fact
 from staffstream.storage import conversations, graph, memories
 from staffstream.storage.database import Connection
-from staffstream.storage.memories import LearnedFact, Memory, NewMemory
+from staffstream.storage.memories import Memory, NewMemory
 from staffstream.storage.vectors import EmbedNow
 
 _NO_NAMES = frozenset({"he", "her", "him", "his", "i", "it", "me", "my", "she", "that", "the", "them", "they", "this"})
@@ -73,8 +74,8 @@ class _FactWriter:
         """Save a fact and link it to its entities; the relation of a fact that it replaces ends too."""
         subject = self._find(statement.fact.subject)
         fact = replace(statement.fact, subject=subject.name) if subject else statement.fact
-        saved = memories.learn_fact(
-            self._tx, self._scope, fact, replaces=statement.replaces, reinforce=statement.by_user, embed=self._embed
+        saved = learn_fact(
+            self._tx, self._scope, fact, replaces=statement.replaces, by_user=statement.by_user, embed=self._embed
         )
         if saved is None:
             self._refused.append(fact)
@@ -82,8 +83,8 @@ class _FactWriter:
         self.saved.append(saved)
         ends = [subject, self._find(fact.object, only_known=True)]
         graph.link_memory(self._tx, saved.memory.id, [entity for entity in ends if entity])
-        if statement.replaces and (ended := memories.find_end(self._tx, self._scope, statement.replaces.id)):
-            graph.end_relations(self._tx, self._scope, statement.replaces.id, ended)
+        for closed in saved.closed:
+            graph.end_relations(self._tx, self._scope, closed.id, closed.valid_to or saved.memory.valid_from)
 
     def relate(self, statement: dict[str, Any], source: Message) -> None:
         """Save a relation and link it to the fact that states it; not when the user deleted that fact."""
@@ -102,6 +103,8 @@ class _FactWriter:
             self._tx, self._scope, subject, predicate, object,
             valid_from=source.created_at, memory_id=origin.id if origin else None, source_message_id=source.id,
         )  # fmt: skip
+        if origin and origin.valid_to:
+            graph.end_relations(self._tx, self._scope, origin.id, origin.valid_to)
 
     def _find_ends(self, fact: Memory | NewMemory) -> set[str]:
         ends = (graph.find_entities_named(self._tx, self._scope, name or "") for name in (fact.subject, fact.object))

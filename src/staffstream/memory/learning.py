@@ -109,14 +109,24 @@ class Learning:
 
 
 def index_past_conversation(
-    tx: Connection, scope: Scope, conversation: Conversation, messages: list[Message], embed: EmbedNow | None
+    tx: Connection,
+    scope: Scope,
+    conversation: Conversation,
+    messages: list[Message],
+    embed: EmbedNow | None,
+    *,
+    learn: bool = False,
 ) -> None:
-    """Make a past conversation searchable, and set its watermark of extraction after its last message."""
+    """Make a past conversation searchable. With `learn` facts are extracted from it by the next server's jobs; without,
+    only from the messages that come after it.
+    """
     member = staff.get_staff(tx, scope.staff_id)
     for message in messages if member.memory_enabled else []:
         speaker = conversation.user_name if message.message_type == "user" else member.name
         memories.add_episode(tx, scope, message, speaker=speaker, embed=embed)
-    if messages:
+    if messages and learn and member.memory_enabled:
+        jobs.enqueue_job(tx, "extract", conversation.id, scope_id=scope.id)
+    elif messages:
         conversations.set_learned(tx, scope, conversation.id, messages[-1])
 
 

@@ -11,9 +11,10 @@ from typing import cast
 from staffstream.domain import Scope, Staff, now_text
 from staffstream.errors import UpstreamUnfinished
 from staffstream.memory import extraction, summaries
-from staffstream.memory.extraction_answers import check_answer
+from staffstream.memory.extraction_answers import check_answers
 from staffstream.memory.fact_writer import save_extraction
 from staffstream.memory.learning import Learning
+from staffstream.memory.recall import HalfLives
 from staffstream.models.chat import ChatModel, JsonAnswer
 from staffstream.models.embeddings import Embedder, EmbedderUnavailable
 from staffstream.settings import Settings
@@ -53,56 +54,72 @@ class LearningJobs:
         self._learning = learning
         self._metrics = metrics
         self._ledger = ledger
+        self._half_lives = HalfLives(settings.memory_half_life_days, settings.latest_half_life_days)
 
     async def extract(self, job: jobs.Job) -> Commit:
         """Learn facts, entities and relations from a conversation's new messages: one call to the background model."""
 
         def collect(conn: Connection) -> tuple[extraction.Batch | None, Staff]:
             scope = _load_scope(conn, job)
-            return extraction.collect_batch(conn, scope, job.subject), staff.get_staff(conn, scope.staff_id)
+            batch = extraction.collect_batch(
+                conn, scope, job.subject, embed=self._learning.embed_now, half_lives=self._half_lives
+            )
+            return batch, staff.get_staff(conn, scope.staff_id)
 
         batch, member = await self._database.read(collect)
         if batch is None or not member.memory_enabled:
             return _do_nothing
         if self._comes_too_soon(batch):
             return lambda tx: self._learning.schedule_extraction(tx, batch.scope, job.subject)
-        taken, answer = await self._ask_facts(batch, member)
-        extracted = check_answer(taken, answer and answer.value, staff=member)
+        taken, answers, paid = await self._ask_facts(batch, member)
+        extracted = check_answers(taken, [answer.value for answer in answers], staff=member)
 
         def commit(tx: Connection) -> Callable[[], None]:
-            count = self._ledger.record(tx, taken.scope, answer.model, answer.usage) if answer else _do_nothing
+            counts = [self._ledger.record(tx, taken.scope, answer.model, answer.usage) for answer in paid]
             added = save_extraction(tx, taken, extracted, embed=self._learning.embed_now)
             self._learning.request_vectors(tx, taken.scope)
             if taken.more or added is None:
                 jobs.enqueue_job(tx, "extract", job.subject, scope_id=taken.scope.id)
 
             def follow_up() -> None:
-                count()
+                for count in counts:
+                    count()
                 self._metrics.note_learned(added or 0, extracted.rejected)
 
             return follow_up
 
         return commit
 
-    async def _ask_facts(self, batch: extraction.Batch, member: Staff) -> tuple[extraction.Batch, JsonAnswer | None]:
-        """The model's answer about the batch, or about the largest beginning of it that the model finishes.
+    async def _ask_facts(
+        self, batch: extraction.Batch, member: Staff
+    ) -> tuple[extraction.Batch, list[JsonAnswer], list[JsonAnswer]]:
+        """The batch, or the largest beginning of it that the model finishes; the answers about it; all paid answers.
 
-        No answer for a single message that the model does not finish: it would be asked about it for ever.
+        Of a single message that the model does not finish, even in small parts, only the parts before that count:
+        otherwise it would be asked about for ever.
         """
+        paid: list[JsonAnswer] = []
         while True:
+            answers: list[JsonAnswer] = []
             try:
-                return batch, await self._chat_model.ask_json(
-                    model=self._settings.background_model,
-                    system=extraction.INSTRUCTIONS,
-                    question=extraction.write_question(batch, staff_name=member.name),
-                    schema=extraction.SCHEMA,
-                    max_tokens=extraction.MAX_OUTPUT_TOKENS,
-                )
+                for question in extraction.write_questions(batch, staff_name=member.name):
+                    answers.append(await self._ask(question))
+                    paid.append(answers[-1])
+                return batch, answers, paid
             except UpstreamUnfinished:
-                if len(batch.messages) == 1:
-                    log.warning("nothing is learned from message %s: no answer came to its end", batch.messages[0].id)
-                    return batch, None
-                batch = batch.halve()
+                if (smaller := batch.halve()) is None:
+                    log.warning("message %s is not learned from whole: no answer ended", batch.messages[0].id)
+                    return batch, answers, paid
+                batch = smaller
+
+    async def _ask(self, question: str) -> JsonAnswer:
+        return await self._chat_model.ask_json(
+            model=self._settings.background_model,
+            system=extraction.INSTRUCTIONS,
+            question=question,
+            schema=extraction.SCHEMA,
+            max_tokens=extraction.MAX_OUTPUT_TOKENS,
+        )
 
     def _comes_too_soon(self, batch: extraction.Batch) -> bool:
         """Whether the job was enqueued again while it ran and finds only a few recent messages: they wait for more."""

@@ -181,8 +181,8 @@ def draft_question(conn: Connection, scope: Scope, conversation_id: str | None, 
 def import_messages(
     tx: Connection, scope: Scope, conversation: Conversation, messages: Sequence[ImportedMessage]
 ) -> list[Message]:
-    """Save a past conversation's messages in order. Each question opens a turn, and each answer with no question of
-    its own.
+    """Save a past conversation's messages in order, and give the conversation their dates. Each question opens a turn,
+    and each answer with no question of its own.
     """
     saved: list[Message] = []
     turn = _take_turns(tx, conversation.id, 0, now_text())
@@ -206,7 +206,10 @@ def import_messages(
             )
         )
         question = saved[-1].id if message.message_type == "user" else None
-    _take_turns(tx, conversation.id, turn - saved[0].turn + 1 if saved else 0, now_text())
+    if saved:
+        times = [message.created_at for message in saved]
+        _take_turns(tx, conversation.id, turn - saved[0].turn + 1, max(times))
+        tx.execute("UPDATE conversations SET created_at = ? WHERE id = ?", (min(times), conversation.id))
     return saved
 
 

@@ -7,7 +7,6 @@ again. Words go into the full-text index and vectors beside it in the transactio
 memory_index.py).
 """
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -15,12 +14,10 @@ from typing import Any, NamedTuple
 from staffstream.domain import MemoryKind, Message, Scope, make_id, now_text
 from staffstream.errors import Conflict, NotFound, UnknownBefore
 from staffstream.storage.database import IN_LIST, Connection, Row, pack_list
-from staffstream.storage.memory_search import index_memory, split_words, unindex_memory
+from staffstream.storage.memory_search import index_memory, unindex_memory
 from staffstream.storage.numbers import take_number
+from staffstream.storage.passages import split_passages
 from staffstream.storage.vectors import EmbedNow
-
-EPISODE_CHARS = 1500  # a longer message becomes several episodes, cut between paragraphs or sentences
-_MOST_EPISODES = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +69,6 @@ class Memory(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class LearnedFact:
-    """The memory that a learned statement is kept as, and whether it is new."""
-
-    memory: Memory
-    is_new: bool
-
-
-@dataclass(frozen=True, slots=True)
 class Purged:
     """What an erasure took, and the ids of the memories that hold again since."""
 
@@ -104,14 +93,14 @@ def add_memory(tx: Connection, scope: Scope, new: NewMemory, embed: EmbedNow | N
             occurred_at, occurred_at, int(embed is not None), now,
         ),
     ).fetchone()  # fmt: skip
-    memory = _read_memory(row)
+    memory = read_memory(row)
     _index(tx, scope, memory, embed, is_new=True)
     return memory
 
 
 def add_episode(tx: Connection, scope: Scope, message: Message, *, speaker: str, embed: EmbedNow | None) -> None:
     """Make a message searchable; a blank one holds nothing to find."""
-    for part in split_text(message.content):
+    for part in split_passages(message.content):
         new = NewMemory(
             text=part,
             kind="episode",
@@ -121,59 +110,6 @@ def add_episode(tx: Connection, scope: Scope, message: Message, *, speaker: str,
             source_message_id=message.id,
         )
         add_memory(tx, scope, new, embed)
-
-
-def learn_fact(
-    tx: Connection, scope: Scope, new: NewMemory, *, replaces: Memory | None, reinforce: bool, embed: EmbedNow | None
-) -> LearnedFact | None:
-    """Keep what was learned, if it is new; None when the user has deleted it. With `reinforce` a known one becomes
-    younger.
-
-    `replaces` is closed when it still holds and says something else of the same subject and predicate.
-    """
-    same = [known for known in find_statements(tx, scope, new) if _says_the_same(known, new)]
-    if any(known.deleted_at for known in same):
-        return None
-    current = next((known for known in same if known.valid_to is None), None)
-    if current and reinforce:
-        _reinforce(tx, scope, current, new.occurred_at or now_text())
-    memory = current or add_memory(tx, scope, new, embed)
-    if replaces is not None and replaces.id != memory.id and is_same_statement(replaces, new):
-        _close(tx, scope, replaces.id, memory)
-    return LearnedFact(memory, is_new=current is None)
-
-
-def _says_the_same(known: Memory, new: NewMemory) -> bool:
-    return fold(known.object) == fold(new.object) or fold(known.text) == fold(new.text)
-
-
-def is_same_statement(known: Memory, new: NewMemory) -> bool:
-    """Whether both say something of the same subject and predicate: only then can one take the other's place."""
-    return (
-        known.kind == new.kind == "fact"
-        and bool(known.subject and known.predicate)
-        and fold(known.subject) == fold(new.subject)
-        and fold(known.predicate) == fold(new.predicate)
-    )
-
-
-def fold(text: str | None) -> str:
-    """A text as statements are compared: white space, case and a final stop do not count."""
-    return " ".join((text or "").casefold().split()).rstrip(".")
-
-
-def split_text(text: str) -> list[str]:
-    """The text in parts of at most EPISODE_CHARS, cut where a paragraph, a sentence or at least a word ends."""
-    parts: list[str] = []
-    rest = text.strip()
-    while len(rest) > EPISODE_CHARS and len(parts) < _MOST_EPISODES - 1:
-        window = rest[:EPISODE_CHARS]
-        ends = (window.rfind("\n\n"), window.rfind("\n"), *(m.end() for m in re.finditer(r"[.!?。！？]\s", window)))
-        cut = max((end for end in ends if end > EPISODE_CHARS // 3), default=window.rfind(" "))
-        cut = cut if cut > 0 else EPISODE_CHARS
-        parts.append(rest[:cut].strip())
-        rest = rest[cut:].strip()
-    return [part for part in (*parts, rest) if part]
 
 
 def note_relation(tx: Connection, scope: Scope, memory_id: str) -> None:
@@ -212,8 +148,26 @@ def change_memory(
     )
     memory = add_memory(tx, scope, new, embed)
     tx.execute("UPDATE memories SET pinned = ? WHERE id = ?", (int(kept.pinned), memory.id))
-    _close(tx, scope, kept.id, memory)
+    close_memory(tx, scope, kept.id, valid_to=memory.valid_from, superseded_by=memory.id)
     return get_memory(tx, scope, memory.id)
+
+
+def close_memory(tx: Connection, scope: Scope, memory_id: str, *, valid_to: str, superseded_by: str) -> None:
+    """End a memory that still holds: another one took its place."""
+    tx.execute(
+        "UPDATE memories SET valid_to = max(valid_from, ?), superseded_by = ? WHERE id = ? AND scope_id = ?"
+        " AND valid_to IS NULL",
+        (valid_to, superseded_by, memory_id, scope.id),
+    )
+
+
+def reinforce_memory(tx: Connection, scope: Scope, memory_id: str, moment: str) -> None:
+    """The user said it again at a moment: its age counts from there."""
+    tx.execute(
+        "UPDATE memories SET reinforced_at = max(coalesce(reinforced_at, ''), ?), reinforcements = reinforcements + 1"
+        " WHERE id = ? AND scope_id = ?",
+        (moment, memory_id, scope.id),
+    )
 
 
 def delete_memory(tx: Connection, scope: Scope, memory_id: str) -> Memory:
@@ -244,7 +198,7 @@ def restore_memory(tx: Connection, scope: Scope, memory_id: str, embed: EmbedNow
             (memory_id, scope.id),
         )
         if latest is not None:
-            _mark_closed(tx, scope, latest, memory_id)
+            close_memory(tx, scope, latest, valid_to=now_text(), superseded_by=memory_id)
     return get_memory(tx, scope, memory_id)
 
 
@@ -265,7 +219,7 @@ def purge_memories(
     elif conversation_id is not None:
         condition, values = "conversation_id = ?", [conversation_id]
     rows = tx.execute(f"SELECT * FROM memories WHERE scope_id = ? AND {condition}", (scope.id, *values)).fetchall()
-    doomed = [_read_memory(row) for row in rows]
+    doomed = [read_memory(row) for row in rows]
     _unindex(tx, [memory for memory in doomed if memory.deleted_at is None])
     tx.executemany("DELETE FROM memories WHERE number = ?", [(memory.number,) for memory in doomed])
     revived = tx.execute(
@@ -284,7 +238,7 @@ def get_memory(conn: Connection, scope: Scope, memory_id: str) -> Memory:
     row = conn.execute("SELECT * FROM memories WHERE id = ? AND scope_id = ?", (memory_id, scope.id)).fetchone()
     if row is None:
         raise NotFound("There is no memory with this id.")
-    return _read_memory(row)
+    return read_memory(row)
 
 
 def find_end(conn: Connection, scope: Scope, memory_id: str) -> str | None:
@@ -317,33 +271,7 @@ def list_memories(
         f" AND deleted_at IS {'NOT' if deleted else ''} NULL ORDER BY occurred_at DESC, number DESC LIMIT +?",
         (scope.id, *edge, kind, kind, limit),
     )
-    return [_read_memory(row) for row in rows]
-
-
-def find_related_facts(conn: Connection, scope: Scope, text: str, *, limit: int) -> list[Memory]:
-    """The current facts that a text may repeat or make untrue: the nearest in words, then the latest about the user.
-
-    A move from one town to another shares no word with what it makes untrue, so words alone would miss it.
-    """
-    near = conn.search.find_facts(conn, scope, split_words(text)[:200], limit=limit // 2)
-    latest = conn.execute(
-        "SELECT * FROM memories WHERE scope_id = ? AND kind = 'fact' AND subject = 'user' AND valid_to IS NULL"
-        " AND deleted_at IS NULL ORDER BY number DESC LIMIT +?",
-        (scope.id, limit),
-    ).fetchall()
-    found = {row["number"]: _read_memory(row) for row in (*near, *latest)}
-    return list(found.values())[:limit]
-
-
-def find_statements(conn: Connection, scope: Scope, new: NewMemory) -> list[Memory]:
-    """Every fact of the same subject and predicate, tombstones and closed ones included, newest first."""
-    rows = conn.execute(STATEMENTS, (scope.id, new.subject, new.predicate))
-    return [_read_memory(row) for row in rows]
-
-
-STATEMENTS = (
-    "SELECT * FROM memories WHERE scope_id = ? AND kind = 'fact' AND subject = ? AND predicate = ? ORDER BY number DESC"
-)
+    return [read_memory(row) for row in rows]
 
 
 def list_forgotten_messages(conn: Connection, scope: Scope, message_ids: Sequence[str]) -> set[str]:
@@ -363,7 +291,7 @@ def load_memories(conn: Connection, scope: Scope, numbers: Iterable[int]) -> dic
         f"SELECT * FROM memories WHERE number {IN_LIST} AND +scope_id = ?",
         (pack_list(numbers), scope.id),
     )
-    return {row["number"]: _read_memory(row) for row in rows}
+    return {row["number"]: read_memory(row) for row in rows}
 
 
 def load_texts(conn: Connection, scope: Scope, ids: Sequence[str]) -> dict[str, str]:
@@ -391,28 +319,10 @@ def load_history(conn: Connection, scope: Scope, memory: Memory) -> list[Memory]
         " ORDER BY number",
         (memory.id, scope.id),
     )
-    return [_read_memory(row) for row in rows]
+    return [read_memory(row) for row in rows]
 
 
 # ── rows ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _reinforce(tx: Connection, scope: Scope, memory: Memory, moment: str) -> None:
-    """It was said again: its age counts from now."""
-    tx.execute(
-        "UPDATE memories SET reinforced_at = max(coalesce(reinforced_at, ''), ?), reinforcements = reinforcements + 1"
-        " WHERE id = ? AND scope_id = ?",
-        (moment, memory.id, scope.id),
-    )
-
-
-def _close(tx: Connection, scope: Scope, memory_id: str, successor: Memory) -> None:
-    """It was true until its successor was."""
-    tx.execute(
-        "UPDATE memories SET valid_to = max(valid_from, ?), superseded_by = ? WHERE id = ? AND scope_id = ?"
-        " AND valid_to IS NULL",
-        (successor.valid_from, successor.id, memory_id, scope.id),
-    )
 
 
 def _find_latest(conn: Connection, scope: Scope, memory: Memory) -> str | None:
@@ -424,13 +334,6 @@ def _find_latest(conn: Connection, scope: Scope, memory: Memory) -> str | None:
         (memory.superseded_by, scope.id),
     ).fetchone()
     return row["id"] if row else None
-
-
-def _mark_closed(tx: Connection, scope: Scope, memory_id: str, successor_id: str) -> None:
-    tx.execute(
-        "UPDATE memories SET valid_to = ?, superseded_by = ? WHERE id = ? AND scope_id = ? AND valid_to IS NULL",
-        (now_text(), successor_id, memory_id, scope.id),
-    )
 
 
 def _index(tx: Connection, scope: Scope, memory: Memory, embed: EmbedNow | None, *, is_new: bool = False) -> None:
@@ -451,7 +354,7 @@ def _unindex(tx: Connection, memories: Iterable[Memory]) -> None:
         unindex_memory(tx, memory.number, text=memory.text, occurred_at=memory.occurred_at)
 
 
-def _read_memory(row: Row) -> Memory:
+def read_memory(row: Row) -> Memory:
     values = list(map(row.__getitem__, Memory._fields))
     for flag in _FLAGS:
         values[flag] = bool(values[flag])

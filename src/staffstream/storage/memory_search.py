@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from staffstream.domain import MemoryKind, Scope
-from staffstream.storage.database import Connection, Row
+from staffstream.storage.database import Connection
 from staffstream.storage.vectors import EmbedNow, VectorRow, add_vector, drop_vector
 
 Numbers = np.ndarray[Any, np.dtype[np.int64]]
@@ -57,10 +57,6 @@ class MemorySearch(Protocol):
 
     def has_phrase(self, conn: Connection, scope: Scope, phrase: str) -> bool:
         """Whether a memory has these words, one after the other."""
-        ...
-
-    def find_facts(self, conn: Connection, scope: Scope, words: Sequence[str], *, limit: int) -> list[Row]:
-        """The rows of the current facts that share most with the words, best first."""
         ...
 
     def load_candidates(

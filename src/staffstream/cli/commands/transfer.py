@@ -9,18 +9,16 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from staffstream.cli.commands import add_db_option, open_file, show_progress
-from staffstream.domain import Scope, Staff, clean_text
+from staffstream.cli.commands.past_chats import import_past
+from staffstream.domain import Scope, Staff
 from staffstream.errors import SetupError
-from staffstream.memory.chat_import import PastChat, read_past_chats
-from staffstream.memory.learning import index_past_conversation
 from staffstream.models.embeddings import make_embedder
 from staffstream.settings import read_settings
-from staffstream.storage import archive, conversations, jobs, staff
+from staffstream.storage import archive, jobs, staff
 from staffstream.storage.database import Connection, transact
 from staffstream.storage.vectors import EmbedNow, find_local, prepare_index
 
 _MOST_LINE_CHARACTERS = 64 * 1024 * 1024
-_TITLE_CHARACTERS = 200
 
 
 def add_commands(commands: Any) -> None:
@@ -30,13 +28,17 @@ def add_commands(commands: Any) -> None:
     export.add_argument("--to", type=Path, metavar="FILE", help="a new file; by default standard output")
     export.set_defaults(run=_export)
     importing = commands.add_parser(
-        "import", help="read such a file back; or, with --staff, conversations exported from ChatGPT or Claude.ai"
+        "import", help="read such a file back; or, with --staff, an export of ChatGPT, Claude.ai, Letta or mem0"
     )
-    importing.add_argument(
-        "file", type=Path, help="a file of `export`, or the ZIP (or conversations.json) of the others"
-    )
+    importing.add_argument("file", type=Path, help="a file of `export`, or the others' ZIP, JSON or .af file")
     importing.add_argument("--staff", help="the staff member, by id or name, who is to know those conversations")
     importing.add_argument("--user", default="local", help="the user whose conversations they are [local]")
+    importing.add_argument(
+        "--learn", action="store_true", help="have the server learn facts from them; --dry-run tells the price first"
+    )
+    importing.add_argument(
+        "--dry-run", action="store_true", help="save nothing, and tell what is in the file and what learning would cost"
+    )
     importing.set_defaults(run=_import)
     for parser in (export, importing):
         add_db_option(parser)
@@ -78,9 +80,11 @@ def _import(args: argparse.Namespace) -> None:
     with open_file(args.db, make=True) as connection:
         embed = _find_embedder(connection)
         if args.staff is None:
+            if args.learn or args.dry_run:
+                raise SetupError("--learn and --dry-run are for exports of other services, which need --staff.")
             _import_staff(connection, args.file, embed)
         else:
-            _import_chats(connection, args, embed)
+            import_past(connection, args, _find_staff(connection, args.staff), embed)
 
 
 def _import_staff(connection: Connection, path: Path, embed: EmbedNow | None) -> None:
@@ -103,27 +107,6 @@ def _read_lines(file: TextIO, progress: Any) -> Iterator[str]:
             raise SetupError("The file has a line longer than any that was exported.")
         progress.update(len(line.encode()))
         yield line
-
-
-def _import_chats(connection: Connection, args: argparse.Namespace, embed: EmbedNow | None) -> None:
-    """A transaction a conversation, so that a running server need not wait for all of them."""
-    member = _find_staff(connection, args.staff)
-    number = sum(1 for _ in read_past_chats(args.file))  # the whole file has been looked through before any is kept
-    messages = 0
-    with show_progress(number, "conversations") as progress:
-        for chat in read_past_chats(args.file):
-            with transact(connection):
-                scope = staff.ensure_scope(connection, member.id, clean_text(args.user))
-                _save_chat(connection, scope, chat, embed)
-                _request_vectors(connection, scope, embed)
-            messages += len(chat.messages)
-            progress.update()
-    print(f"imported {number} conversations with {messages} messages for {args.user} and {member.name}")
-
-
-def _save_chat(tx: Connection, scope: Scope, chat: PastChat, embed: EmbedNow | None) -> None:
-    made = conversations.create_conversation(tx, scope, title=chat.title[:_TITLE_CHARACTERS])
-    index_past_conversation(tx, scope, made, conversations.import_messages(tx, scope, made, chat.messages), embed)
 
 
 def _request_vectors(tx: Connection, scope: Scope, embed: EmbedNow | None) -> None:

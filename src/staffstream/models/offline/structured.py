@@ -83,12 +83,21 @@ def _write_relation(fact: Fact, spoken: Spoken) -> dict[str, Any]:
 
 
 def _find_replaced(fact: Fact, known: list[Known]) -> int:
-    """The number of the known fact of this single kind that says otherwise, 0 if there is none."""
+    """The number of the known fact that a fact makes untrue, 0 if there is none: another value of a single kind, or the
+    opposite taste.
+    """
     for each in known:
-        same = (each.subject.casefold(), each.predicate) == (fact.subject.casefold(), fact.predicate)
-        if fact.single and same and each.object.casefold() != fact.object.casefold():
+        if each.subject.casefold() != fact.subject.casefold():
+            continue
+        same_object = each.object.casefold() == fact.object.casefold()
+        if same_object and _OPPOSITES.get(fact.predicate) == each.predicate:
+            return int(each.number)
+        if fact.single and each.predicate == fact.predicate and not same_object:
             return int(each.number)
     return 0
+
+
+_OPPOSITES = {"dislikes": "likes", "likes": "dislikes"}
 
 
 def _names_thing(fact: Fact) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from staffstream.domain import Scope
-from staffstream.storage.database import Connection, Row
+from staffstream.storage.database import Connection
 from staffstream.storage.memory_search import CANDIDATE_COLUMNS, Candidate, Numbers
 from staffstream.storage.numbers import get_number_range
 from staffstream.storage.vectors import VectorRow
@@ -49,14 +49,6 @@ class SqliteSearch:
             (_write_query([phrase]), *get_number_range(scope)),
         ).fetchone()
         return row is not None
-
-    def find_facts(self, conn: Connection, scope: Scope, words: Sequence[str], *, limit: int) -> list[Row]:
-        return conn.execute(
-            "SELECT memories.* FROM memory_words JOIN memories ON number = memory_words.rowid"
-            " WHERE memory_words MATCH ? AND memory_words.rowid BETWEEN ? AND ?"
-            " AND kind = 'fact' AND valid_to IS NULL ORDER BY rank LIMIT +?",
-            (_write_query(words) or '""', *get_number_range(scope), limit),
-        ).fetchall()
 
     # ── vectors ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
