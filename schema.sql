@@ -89,7 +89,6 @@ CREATE TABLE runs (
     turn             INTEGER NOT NULL,
     mode             TEXT NOT NULL CHECK (mode IN ('stream', 'async')),
     state            TEXT NOT NULL CHECK (state IN ('queued', 'building', 'streaming', 'done', 'failed', 'cancelled')),
-    partial_text     TEXT NOT NULL DEFAULT '',  -- moves to the message when the run ends
     message_id       TEXT,                      -- the saved reply, null if nothing was said
     error            TEXT,                      -- JSON {code, detail, retryable}
     model            TEXT,
@@ -107,6 +106,7 @@ CREATE TABLE runs (
     streaming_at     TEXT,
     first_token_at   TEXT,
     finished_at      TEXT,
+    followed_until   TEXT,                      -- another process sends its text to somebody: it is saved more often
     CHECK ((state IN ('done', 'failed', 'cancelled')) = (finished_at IS NOT NULL)),
     CHECK ((state = 'failed') = (error IS NOT NULL))
 ) STRICT;
@@ -115,8 +115,18 @@ CREATE INDEX runs_queued ON runs (id) WHERE state = 'queued';
 CREATE INDEX runs_of_conversation ON runs (conversation_id, finished_at, turn, id); -- its active ones lie together
 CREATE INDEX runs_of_message ON runs (user_message_id);
 CREATE INDEX runs_of_scope ON runs (scope_id);
+CREATE INDEX runs_followed ON runs (followed_until) WHERE followed_until IS NOT NULL;
 
--- What a run sent to Claude and why: apart from runs, whose rows are rewritten twice a second.
+-- The text of replies that are being made: what was new each time, under the number of characters before it. A run's
+-- pieces become its message when it ends.
+CREATE TABLE run_pieces (
+    run_id TEXT NOT NULL REFERENCES runs ON DELETE CASCADE,
+    start  INTEGER NOT NULL,
+    text   TEXT NOT NULL,
+    PRIMARY KEY (run_id, start)
+) STRICT, WITHOUT ROWID;
+
+-- What a run sent to the provider and why: apart from runs, whose rows are rewritten as they go on.
 CREATE TABLE run_contexts (
     run_id TEXT PRIMARY KEY REFERENCES runs ON DELETE CASCADE,
     record TEXT NOT NULL
@@ -310,4 +320,4 @@ CREATE UNIQUE INDEX spending_days_of_user ON spending_days (user_id, day) WHERE 
 CREATE UNIQUE INDEX spending_days_of_staff ON spending_days (staff_id, day) WHERE staff_id IS NOT NULL;
 
 PRAGMA application_id = 0x53544653;
-PRAGMA user_version = 3;
+PRAGMA user_version = 4;

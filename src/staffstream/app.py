@@ -24,10 +24,11 @@ from staffstream.api.request_body import BodyBudget
 from staffstream.api.routes import ROUTES
 from staffstream.background import maintenance
 from staffstream.background.follow import Subscriptions
+from staffstream.background.progress import ProgressWriter
 from staffstream.background.recovery import Recovery
+from staffstream.background.remote_runs import RemoteRuns
 from staffstream.background.webhooks import Webhooks
 from staffstream.background.worker import Lane, Worker
-from staffstream.background.write_probe import WriteProbe
 from staffstream.domain import Owner, make_id
 from staffstream.errors import SetupError, StaffstreamError
 from staffstream.memory.learning import Learning
@@ -43,6 +44,7 @@ from staffstream.storage.engines import choose_engine
 from staffstream.storage.jobs import JobKind
 from staffstream.storage.spending import Ledger
 from staffstream.storage.vectors import prepare_index
+from staffstream.storage.wakeups import PolledWakeups
 from staffstream.support import tokens
 from staffstream.support.metrics import Metrics
 
@@ -136,6 +138,14 @@ class Staffstream(Starlette):
                 metrics=self.metrics,
             )
             await stack.enter_async_context(worker.running(alone=presence.alone))
+            wakeups = PolledWakeups()
+            progress = ProgressWriter(
+                database=database,
+                owner=owner,
+                active_runs=pipeline.active_runs,
+                endings=pipeline.endings,
+                wakeups=wakeups,
+            )
             recovery = Recovery(
                 settings=settings,
                 database=database,
@@ -143,8 +153,11 @@ class Staffstream(Starlette):
                 chat_model=chat_model,
                 active_runs=pipeline.active_runs,
                 endings=pipeline.endings,
+                progress=progress,
             )
             await stack.enter_async_context(recovery.running(alone=presence.alone))
+            remote_runs = RemoteRuns(database=database, active_runs=pipeline.active_runs, wakeups=wakeups)
+            await stack.enter_async_context(remote_runs.running())
             await presence.share()
             key_ring = KeyRing(database)
             await stack.enter_async_context(maintenance.run_maintenance(settings, database, keys_used=key_ring.used))
@@ -155,14 +168,15 @@ class Staffstream(Starlette):
                 settings=settings,
                 database=database,
                 pipeline=pipeline,
-                subscriptions=Subscriptions(settings=settings, database=database, active_runs=pipeline.active_runs),
+                subscriptions=Subscriptions(
+                    settings=settings, database=database, active_runs=pipeline.active_runs, remote_runs=remote_runs
+                ),
                 learning=learning,
                 identify=identify,
                 limits=RateLimits(settings),
                 worker=worker,
                 open_streams=open_streams,
                 bodies=BodyBudget(settings.max_bodies_bytes),
-                write_probe=WriteProbe(database),
             )
             warming = asyncio.get_running_loop().call_later(WARM_UP_AFTER_S, chat_model.warm_up)
             try:

@@ -128,7 +128,6 @@ class Run:
     turn: int
     mode: Mode
     state: RunState
-    partial_text: str
     message_id: str | None
     error: RunFailure | None
     model: str | None

@@ -17,7 +17,8 @@ from tests.tools.frames import Frame, FrameReader
 
 pytestmark = pytest.mark.anyio
 
-DONE = RunEnd("m", stop_reason="end_turn")
+END = RunEnd("m", stop_reason="end_turn")
+DONE = RunEncoder("r").encode_end(END)
 LONG_S = 3600.0
 
 
@@ -42,7 +43,7 @@ def _make_log(*texts: str, closed: bool = True) -> RunLog:
     for text in texts:
         log.append(text)
     if closed:
-        log.close(DONE)
+        log.close(END)
     return log
 
 
@@ -94,7 +95,7 @@ async def _join(
     async with asyncio.TaskGroup() as group:
         for number, text in enumerate([*texts, ""]):
             if number in folds:
-                log.fold()
+                log.fold(log.cursor)
             if number == said_by_then:
                 group.create_task(follow())
                 await asyncio.sleep(0)
@@ -102,7 +103,7 @@ async def _join(
             if number % 2:  # else the next comes while the reader has not yet woken
                 await asyncio.sleep(0)
                 await asyncio.sleep(0)
-        log.close(DONE)
+        log.close(END)
     return _read(*writes)
 
 
@@ -121,7 +122,7 @@ async def test_a_reader_that_sleeps_is_sent_what_is_said_in_that_very_call() -> 
     log.append("c")
     assert [len(_read(data)) for data in pushed] == [2, 1]
     assert not waiting.done()
-    log.close(DONE)
+    log.close(END)
     assert await waiting == DONE
     assert await _collect(stream) == []
 
@@ -135,7 +136,7 @@ async def test_a_push_that_is_refused_goes_the_slow_way() -> None:
     log.append("a")
     log.append("b")
     assert _text(_read(await waiting)) == "ab"
-    log.close(DONE)
+    log.close(END)
     assert await _collect(stream) == [DONE]
 
 
@@ -146,12 +147,12 @@ async def test_what_all_have_been_sent_is_folded() -> None:
     await anext(lagging)
     log.append("c")
     log.append("d")
-    log.fold()
+    log.fold(log.cursor)
     late = log.follow(heartbeat_s=LONG_S)
     assert [frame.data["content"] for frame in _read(await anext(late), await anext(late))] == ["ab", "c", "d"]
     assert [frame.data["content"] for frame in _read(await anext(lagging))] == ["c", "d"]
-    log.fold()
-    log.close(DONE)
+    log.fold(log.cursor)
+    log.close(END)
     assert [frame.data.get("content") for frame in _read(*await _collect(log.follow(heartbeat_s=LONG_S)))] == [
         "abcd",
         None,
@@ -175,11 +176,11 @@ async def test_readers_are_woken_and_do_not_wait_for_each_other() -> None:
     for text in ("one", " two", " three"):
         log.append(text)
         received.append(await anext(quick))
-    assert log.reader_count == 1, "a reader counts from its first read on"
-    log.close(DONE)
+    assert log.subscriber_count == 1, "a reader counts from its first read on"
+    log.close(END)
     received += await _collect(quick)
     assert _text(_read(*received)) == _text(_read(*await _collect(lazy))) == "one two three"
-    assert log.reader_count == 0
+    assert log.subscriber_count == 0
 
 
 async def test_a_reader_that_leaves_is_forgotten() -> None:
@@ -192,7 +193,7 @@ async def test_a_reader_that_leaves_is_forgotten() -> None:
     waiting.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await waiting
-    assert log.reader_count == 0
+    assert log.subscriber_count == 0
 
 
 async def test_silence_is_filled_with_pings() -> None:
@@ -202,7 +203,7 @@ async def test_silence_is_filled_with_pings() -> None:
     assert await anext(stream) == await anext(stream) == sse.PING
     log.append("a")
     assert (await anext(stream)).startswith(b"id: r:1\n")
-    log.close(DONE)
+    log.close(END)
     assert (await _collect(stream))[-1] == DONE
 
 
@@ -222,16 +223,47 @@ async def test_status_tells_each_phase_once_and_beats_instead_of_pings() -> None
         frames = _read(await anext(stream))
     assert [frame.type for frame in frames] == ["status", "token"]
     assert frames[0].data["phase"] == "responding"
-    log.close(DONE)
+    log.close(END)
     assert (await _collect(stream))[-1] == DONE
+
+
+async def test_a_subscriber_may_be_ahead_of_the_log() -> None:
+    """It has read more elsewhere: it is sent what comes after its cursor, and the end."""
+    log = RunLog("r")
+    stream = asyncio.create_task(_collect(log.follow(5, heartbeat_s=LONG_S)))
+    await asyncio.sleep(0)
+    for text in ("abc", "def", "gh"):
+        log.append(text)
+        await asyncio.sleep(0)
+    log.close(END)
+    frames = _read(*await stream)
+    assert _text(frames) == "fgh"
+    assert [frame.cursor for frame in frames[:-1]] == [6, 8]
+
+
+async def test_a_slow_subscriber_does_not_keep_old_texts_apart() -> None:
+    """What is old is folded though it has not been sent to everybody; nothing is lost."""
+    log = RunLog("r")
+    stream = log.follow(heartbeat_s=LONG_S)
+    log.append("0")
+    assert _text(_read(await anext(stream))) == "0"
+    texts = [str(number % 10) for number in range(3000)]
+    for text in texts:
+        log.append(text)
+    log.fold(log.cursor)
+    log.close(END)
+    frames = _read(*await _collect(stream))
+    assert _text(frames) == "".join(texts)
+    assert len(frames) < 1500
+    assert log.read_after(log.cursor - 3) == "789"
 
 
 async def test_the_first_close_counts() -> None:
     """Exactly one terminal frame, whoever comes second."""
     log = _make_log("a", closed=False)
-    log.close(DONE)
+    log.close(END)
     log.close(RunEnd("other"))
-    assert (await _collect(log.follow(heartbeat_s=LONG_S)))[-1].endswith(RunEncoder("r").encode_end(DONE))
+    assert (await _collect(log.follow(heartbeat_s=LONG_S)))[-1].endswith(RunEncoder("r").encode_end(END))
 
 
 async def test_a_log_closed_without_an_end_ends_its_readers() -> None:
@@ -254,7 +286,7 @@ async def test_text_and_cursor_count_characters() -> None:
 def test_an_ended_run_reads_the_same(text: str, data: st.DataObject) -> None:
     """From the saved text, at every cursor."""
     after = data.draw(st.integers(0, len(text)))
-    frames = _read(encode_ended_run(RunEncoder("r"), text, after, DONE))
+    frames = _read(encode_ended_run(RunEncoder("r"), text, after, END))
     assert _text(frames) == text[after:]
     assert frames[-1].type == "done"
 
@@ -263,4 +295,4 @@ def test_an_ended_run_reads_the_same(text: str, data: st.DataObject) -> None:
 def test_a_cursor_beyond_an_ended_run_is_refused(after: int) -> None:
     """It is another run's, or made up."""
     with pytest.raises(BadCursor):
-        encode_ended_run(RunEncoder("r"), "abc", after, DONE)
+        encode_ended_run(RunEncoder("r"), "abc", after, END)

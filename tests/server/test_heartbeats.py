@@ -109,6 +109,6 @@ async def test_a_reader_that_left_between_heartbeats_is_forgotten(db: Path, prov
             await _hear_pings(stream_reader, 1)
         log = api.app.state.services.pipeline.active_runs.by_id[stream_reader.run_id].log
         async with asyncio.timeout(20):
-            while log.reader_count:
+            while log.subscriber_count:
                 await asyncio.sleep(0.005)
         gate.open()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from staffstream.storage import run_pieces
 from tests.tools.databases import connect
 from tests.tools.provider import (
     DEADLINE_S,
@@ -250,7 +251,7 @@ async def _wait_written(db: Path, run_id: str, text: str) -> None:
     """Return once the run's partial text on disk is this."""
     connection = connect(db, read_only=True)
     async with asyncio.timeout(20):
-        while connection.execute("SELECT partial_text FROM runs WHERE id = ?", (run_id,)).fetchone()[0] != text:
+        while run_pieces.load_text(connection, run_id) != text:
             await asyncio.sleep(0.02)
     connection.close()
 

@@ -62,7 +62,7 @@ async def test_every_cursor_of_a_live_reply(api: Api, provider: ScriptedProvider
 async def _wait_for_readers(api: Api, run_id: str, count: int) -> None:
     log = api.app.state.services.pipeline.active_runs.by_id[run_id].log
     async with asyncio.timeout(DEADLINE_S):
-        while log.reader_count != count:
+        while log.subscriber_count != count:
             await asyncio.sleep(0.005)
 
 

@@ -130,9 +130,9 @@ async def test_a_reader_that_leaves_is_noticed(front: Api, api: Api, ada: str, p
         gate.release(1)
         await stream_reader.until("one")
         log = api.app.state.services.pipeline.active_runs.by_id[stream_reader.run_id].log
-        assert log.reader_count == 1
+        assert log.subscriber_count == 1
     async with asyncio.timeout(DEADLINE_S):
-        while log.reader_count:
+        while log.subscriber_count:
             await asyncio.sleep(0.01)
     gate.open()
     run = await api.ended_run(ada, stream_reader.run_id)

@@ -15,6 +15,7 @@ import pytest
 from staffstream.background.recovery import QUEUE_ROUND_S
 from staffstream.domain import now_text
 from staffstream.models.anthropic_sdk import Sdk
+from staffstream.storage import run_pieces
 from tests.tools.databases import connect
 from tests.tools.frames import StreamReader
 from tests.tools.provider import DEADLINE_S, PIECES, Gate, Reply, ScriptedProvider
@@ -31,7 +32,7 @@ async def _wait_written(db: Path, run_id: str, text: str) -> None:
     """Return once the run's partial text on disk is this."""
     with contextlib.closing(connect(db, read_only=True)) as connection:
         async with asyncio.timeout(DEADLINE_S):
-            while connection.execute("SELECT partial_text FROM runs WHERE id = ?", (run_id,)).fetchone()[0] != text:
+            while run_pieces.load_text(connection, run_id) != text:
                 await asyncio.sleep(0.02)
 
 

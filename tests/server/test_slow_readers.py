@@ -49,7 +49,7 @@ async def _drain_socket(slow: socket.socket) -> bytes:
 async def _wait_for_readers(api: Api, run_id: str, count: int) -> None:
     log = api.app.state.services.pipeline.active_runs.by_id[run_id].log
     async with asyncio.timeout(DEADLINE_S):
-        while log.reader_count != count:
+        while log.subscriber_count != count:
             await asyncio.sleep(0.005)
 
 

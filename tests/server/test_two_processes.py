@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from staffstream.domain import Owner
-from staffstream.storage import runs
+from staffstream.storage import run_pieces, runs
 from tests.tools.databases import connect, transact
 from tests.tools.provider import Gate, Reply, ScriptedProvider
 from tests.tools.receiver import Answer, Receiver
@@ -24,7 +24,7 @@ LEASE_S = "1"
 @contextlib.asynccontextmanager
 async def start(db: Path, provider: ScriptedProvider, **variables: str) -> AsyncIterator[ServerProcess]:
     """One of the processes; what it holds may be taken over a second after its last sign of life."""
-    given = {"STAFFSTREAM_LEASE_S": LEASE_S, "STAFFSTREAM_WEBHOOK_ALLOW_PRIVATE": "1", **variables}
+    given = {"STAFFSTREAM_LEASE_S": LEASE_S, "STAFFSTREAM_WEBHOOK_ALLOW_PRIVATE": "127.0.0.1", **variables}
     async with start_server(db, provider, variables=given) as server:
         try:
             yield server
@@ -138,9 +138,64 @@ async def test_a_stream_taken_over_ends_once_for_both_readers(db: Path, provider
                 assert await first.api.said(ada) == ["Hi", "Half"]
 
 
+async def test_a_live_reply_is_followed_from_the_other_process(db: Path, provider: ScriptedProvider) -> None:
+    """Token by token, from the first process's pieces, each of which is written once; the end takes them away."""
+    texts = ["One", " by", " one", "."]
+    gate = provider.hold(texts)
+    async with start(db, provider) as first, start(db, provider) as second:
+        ada = await first.api.make_staff()
+        async with first.api.stream(ada, "Hi") as here:
+            async with second.api.join(ada, here.run_id) as there:
+                for count in range(1, len(texts) + 1):
+                    gate.release(1)
+                    await there.until("".join(texts[:count]))
+                    await here.until("".join(texts[:count]))
+                assert [text for _, text in _read_pieces(db, here.run_id)] == texts
+                assert (await second.api.run(ada, here.run_id))["partial_text"] == "".join(texts)
+                gate.open()
+                assert (await here.rest()).end == (await there.rest()).end
+            assert _read_pieces(db, here.run_id) == []
+
+
+async def test_a_cursor_ahead_of_what_was_saved_waits_for_it(db: Path, provider: ScriptedProvider) -> None:
+    """Who has read more of the first process than that has saved goes on at the second without a gap or a repeat."""
+    gate = provider.hold(["Half", " of it"])
+    async with start(db, provider) as first, start(db, provider) as second:
+        ada = await first.api.make_staff()
+        async with first.api.stream(ada, "Hi") as here:
+            await provider.arrived(1)
+            await wait_for_state(second, ada, here.run_id, "streaming")
+            async with second.api.join(ada, here.run_id, 6) as there:
+                gate.open()
+                received = await there.rest()
+            assert received.text == "Half of it"[6:]
+            assert received.end == (await here.rest()).end
+
+
+async def test_a_run_that_waits_here_and_is_made_there_is_followed(db: Path, provider: ScriptedProvider) -> None:
+    """A queued run's stream goes on whichever process takes it up."""
+    gates = [provider.hold(["first"]), provider.hold(["second"])]
+    async with start(db, provider) as first, start(db, provider) as second:
+        ada = await first.api.make_staff()
+        async with first.api.stream(ada, "1") as made:
+            await provider.arrived(1)
+            waiting = await first.api.send(ada, "2")
+            async with second.api.join(ada, waiting["run_id"]) as there:
+                for gate in gates:
+                    gate.open()
+                assert (await there.rest()).text == "second"
+            await made.rest()
+
+
+def _read_pieces(db: Path, run_id: str) -> list[tuple[int, str]]:
+    with contextlib.closing(connect(db, read_only=True)) as connection:
+        rows = connection.execute("SELECT start, text FROM run_pieces WHERE run_id = ? ORDER BY start", (run_id,))
+        return [(row["start"], row["text"]) for row in rows]
+
+
 def _read_partial(db: Path, run_id: str) -> str:
     with contextlib.closing(connect(db, read_only=True)) as connection:
-        return str(connection.execute("SELECT partial_text FROM runs WHERE id = ?", (run_id,)).fetchone()[0])
+        return run_pieces.load_text(connection, run_id)
 
 
 async def test_a_delivery_taken_over_is_delivered_under_its_one_id(db: Path, provider: ScriptedProvider) -> None:

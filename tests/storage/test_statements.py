@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from staffstream.domain import Owner, Scope
-from staffstream.storage import conversations, jobs, memories, runs, staff
+from staffstream.storage import conversations, jobs, memories, run_pieces, runs, staff
 from staffstream.storage.database import Connection
 from tests.tools.databases import connect, prepare
 
@@ -61,6 +61,7 @@ def test_sqlite_compiles_no_statement_of_a_reply_twice(tx: Connection) -> None:
 
 def test_progress_is_found_by_the_runs_ids(tx: Connection) -> None:
     """A thousand runs are written down in one statement, which must not look through all that ever were."""
-    details = [row["detail"] for row in tx.execute("EXPLAIN QUERY PLAN " + runs.SAVE_PROGRESS, ("[]",))]
-    assert details[0].startswith("SCAN new ")
-    assert details[1].startswith("SEARCH runs USING INDEX")
+    for statement in (run_pieces.SAVE_PIECES, run_pieces.SAVE_STATES):
+        details = [row["detail"] for row in tx.execute("EXPLAIN QUERY PLAN " + statement, ("[]",))]
+        assert details[0].startswith("SCAN new ")
+        assert details[1].startswith("SEARCH runs USING INDEX")

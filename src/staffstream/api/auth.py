@@ -11,7 +11,6 @@ from staffstream.api.rate_limits import RateLimits
 from staffstream.api.request_body import BodyBudget
 from staffstream.background.follow import Subscriptions
 from staffstream.background.worker import Worker
-from staffstream.background.write_probe import WriteProbe
 from staffstream.domain import Caller, Role
 from staffstream.errors import NotStarted, Unauthorized
 from staffstream.memory.learning import Learning
@@ -41,7 +40,6 @@ class Services:
     worker: Worker
     open_streams: OpenStreams
     bodies: BodyBudget
-    write_probe: WriteProbe
 
 
 def get_services(request: Request) -> Services:

@@ -1,4 +1,4 @@
-"""Keeps runs honest: progress on disk, leases, the start-up sweep, the queue.
+"""Takes up what nobody makes: leases, the start-up sweep, the queue.
 
 A begun run that nobody makes any more is ended (`server_restart`) with its partial text saved, or, if it was
 asynchronous and nobody had been sent any of it, put back into the queue. On start-up that holds for every begun run
@@ -7,24 +7,19 @@ if this process is alone on the file, and always for those whose lease has run o
 
 import asyncio
 import contextlib
-import functools
-import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator
 
+from staffstream.background.progress import ProgressWriter
 from staffstream.domain import Owner
 from staffstream.errors import ServerRestart, Unavailable
 from staffstream.models.chat import ChatModel
-from staffstream.replies.active_runs import ActiveRun, ActiveRuns, describe_failure
+from staffstream.replies.active_runs import ActiveRuns, describe_failure
 from staffstream.replies.endings import Ended, Endings
 from staffstream.settings import Settings
 from staffstream.storage import runs
 from staffstream.storage.database import Connection, Database
+from staffstream.support.rounds import attempt
 
-log = logging.getLogger(__name__)
-Work = Callable[[], Awaitable[None]]
-
-SAVE_EVERY_S = 0.5  # how often partial text is written down,
-SAVED_AT_ONCE = 64  # so many runs in a transaction
 QUEUE_ROUND_S = 1.0  # how often the queue is looked at for what other processes left or what has fallen due
 CRASHED_ATTEMPTS = 25  # at a run whose making ends with its process every time: well over an hour
 _QUICK_ATTEMPTS = 3  # of these follow each other at once
@@ -43,6 +38,7 @@ class Recovery:
         chat_model: ChatModel,
         active_runs: ActiveRuns,
         endings: Endings,
+        progress: ProgressWriter,
     ) -> None:
         self._settings = settings
         self._database = database
@@ -50,6 +46,7 @@ class Recovery:
         self._chat_model = chat_model
         self._active_runs = active_runs
         self._endings = endings
+        self._progress = progress
 
     @contextlib.asynccontextmanager
     async def running(self, *, alone: bool) -> AsyncIterator[None]:
@@ -57,7 +54,12 @@ class Recovery:
         on the file.
         """
         await self._sweep(all_begun=alone)
-        rounds = (self._save_progress_forever(), self._keep_leases_forever(), self._take_up_queue_forever())
+        rounds = (
+            self._progress.save_all_forever(),
+            self._progress.save_followed_forever(),
+            self._keep_leases_forever(),
+            self._take_up_queue_forever(),
+        )
         tasks = [asyncio.create_task(work) for work in rounds]
         try:
             yield
@@ -71,29 +73,12 @@ class Recovery:
             await self._active_runs.drain(0)
             await self._active_runs.wait_idle()
 
-    # ── progress ─────────────────────────────────────────────────────────────────────────────────────────────────────
-
-    async def _save_progress_forever(self) -> None:
-        """Save every run twice a second, a few at a time: all at once would hold up what a thousand runs relay."""
-        while True:
-            due = list(self._active_runs.by_id.values())
-            parts = [due[start : start + SAVED_AT_ONCE] for start in range(0, len(due), SAVED_AT_ONCE)] or [due]
-            for part in parts:
-                await asyncio.sleep(SAVE_EVERY_S / len(parts))
-                await _attempt(functools.partial(self._save_progress, part))
-
-    async def _save_progress(self, part: Sequence[ActiveRun]) -> None:
-        await self._endings.save_unsaved()
-        changes = [change for active in part if (change := active.take_progress())]
-        if changes:
-            await self._database.write(lambda tx: runs.save_progress(tx, changes))
-
     # ── leases ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _keep_leases_forever(self) -> None:
         while True:
             await asyncio.sleep(self._owner.lease_s / 3)
-            await _attempt(self._keep_leases)
+            await attempt(self._keep_leases)
 
     async def _keep_leases(self) -> None:
         mine = list(self._active_runs.by_id.values())  # as of before: one that begins now may have missed the renewal
@@ -134,7 +119,7 @@ class Recovery:
                 async with asyncio.timeout(QUEUE_ROUND_S):
                     await queue_changed.wait()
             queue_changed.clear()
-            await _attempt(self._begin_due)
+            await attempt(self._begin_due)
 
     async def _begin_due(self) -> None:
         active_runs = self._active_runs
@@ -151,16 +136,6 @@ class Recovery:
                 lambda tx: runs.claim_due_runs(tx, owner=self._owner, limit=room), then=active_runs.begin
             )
             active_runs.queue_waits_for_room = len(claimed) == room
-
-
-async def _attempt(work: Work) -> None:
-    """One round; trouble with the disk passes, a bug is logged, neither ends the rounds."""
-    try:
-        await work()
-    except Unavailable as error:
-        log.warning("recovery has to wait: %s", error.code)
-    except Exception:
-        log.exception("recovery failed")
 
 
 def _wait_after_crash_s(attempts: int) -> float:

@@ -10,7 +10,7 @@ from staffstream.errors import ServerRestart, ServerShutdown, StaffstreamError
 from staffstream.models.chat import Accepted, Event, Finished
 from staffstream.replies.context import Context
 from staffstream.replies.run_log import RunLog
-from staffstream.storage.runs import Progress
+from staffstream.storage.run_pieces import Progress
 from staffstream.support.timers import SilenceWatch
 
 StopCause = Literal["user", "shutdown", "taken_over"]
@@ -39,7 +39,7 @@ class ActiveRun:
         self.first_token_at: str | None = None
         self.first_token_watch: SilenceWatch | None = None  # limits the wait for the first token
         self._task: asyncio.Task[None] | None = None  # set only while a cancellation does no harm
-        self._saved: tuple[RunState, int] = ("building", 0)
+        self._saved: tuple[RunState, int] = ("building", 0)  # its state and cursor as they were last written down
 
     @property
     def state(self) -> RunState:
@@ -72,14 +72,20 @@ class ActiveRun:
         if self.first_token_watch:
             self.first_token_watch.close()
 
-    def take_progress(self) -> Progress | None:
-        """What has to be written down since the last call, if anything."""
-        reached = (self.state, self.log.cursor)
-        if reached == self._saved:
+    def get_progress(self) -> Progress | None:
+        """What has to be written down, if anything is new since `mark_saved`."""
+        state, cursor = self._saved
+        if (self.state, self.log.cursor) == self._saved:
             return None
-        self._saved = reached
-        self.log.fold()
-        return Progress(self.run.id, self.run.fence, self.state, self.log.text, self.streaming_at, self.first_token_at)
+        return Progress(
+            self.run.id, self.run.fence, cursor, self.log.read_after(cursor), self.state != state, self.state,
+            self.streaming_at, self.first_token_at,
+        )  # fmt: skip
+
+    def mark_saved(self, progress: Progress) -> None:
+        """That was committed."""
+        self._saved = (progress.state, progress.start + len(progress.text))
+        self.log.fold(self._saved[1])
 
     def __enter__(self) -> None:
         """Within the block `stop` may cancel the current task; the cancellation ends with the block."""

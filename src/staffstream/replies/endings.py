@@ -18,7 +18,7 @@ from staffstream.errors import InternalError, NotFound, StaffstreamError, Unavai
 from staffstream.memory.learning import Learning
 from staffstream.replies.active_runs import ActiveRun, ActiveRuns, describe_failure
 from staffstream.replies.context import Context
-from staffstream.storage import contexts, conversations, deliveries, runs, staff
+from staffstream.storage import contexts, conversations, deliveries, run_pieces, runs, staff
 from staffstream.storage.database import Connection, Database
 from staffstream.storage.spending import Ledger
 from staffstream.support.metrics import Metrics
@@ -157,7 +157,7 @@ class Endings:
 
     def end_from_row(self, tx: Connection, run: Run, state: RunState, failure: RunFailure | None = None) -> Ended:
         """End a run from what its row holds, unless it was claimed meanwhile, and claim the next one."""
-        text = runs.get_run(tx, run.scope, run.id).partial_text
+        text = run_pieces.load_text(tx, run.id)
         ended = runs.end_run(tx, run, state, message_id=run.id if text else None, error=failure)
         if ended is None:
             return self._claim_next(tx, Ended(runs.get_run(tx, run.scope, run.id)))

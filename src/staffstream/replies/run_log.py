@@ -1,9 +1,9 @@
-"""The log of one active run: an append-only list of token frames that any number of readers follow.
+"""The log of one run that is being made: an append-only list of texts that any number of subscribers follow.
 
-A reader is a cursor, the number of characters it has been sent, so a slow one costs nothing and never holds Claude's
-stream back. A reader that sleeps has everything; when more is said it is woken, or, if it has offered a `push`, sent
-that in the very call in which Claude's bytes came, so that no task is woken for a token. Text that every reader has
-been sent is folded together: who joins later gets it in larger frames.
+A subscriber is a cursor, the number of characters it has been sent, so a slow one costs nothing and never holds the
+provider's stream back. One that sleeps has everything; when there is more it is woken, or, if it has offered a `push`,
+sent it in the very call in which the provider's bytes came, so that no task is woken for a token. Text that every
+subscriber has been sent is folded together, and so is old text: who comes to it later gets it in larger frames.
 """
 
 import asyncio
@@ -18,14 +18,15 @@ from staffstream.replies.encoders import Encoder, Phase, RunEncoder
 from staffstream.support.timers import SilenceWatch
 
 Push = Callable[[bytes], bool]
-"""Sends bytes to a reader at once; False if it could not, and nothing was sent."""
+"""Sends bytes to a subscriber at once; False if it could not, and nothing was sent."""
 
 _WRITE_CHARACTERS = 16_384  # about as much text as is joined into one write
+_MOST_UNFOLDED = 1_000  # texts, 100 bytes each beside their characters, that are kept apart for a slow subscriber
 
 
 @dataclass(slots=True, eq=False)
-class _Reader:
-    """A follower: what it has been sent, in whose words, its wake-up, and whether it was the heartbeat that woke it."""
+class _Subscriber:
+    """What one subscriber has been sent, in whose words, its wake-up, and whether the heartbeat woke it."""
 
     cursor: int
     encoder: Encoder
@@ -33,45 +34,43 @@ class _Reader:
     wake: asyncio.Future[None] | None = None
     idle: bool = False
 
-    def rouse(self, *, idle: bool = False) -> None:
+    def wake_up(self, *, idle: bool = False) -> None:
         if self.wake is not None and not self.wake.done():
             self.idle = idle
             self.wake.set_result(None)
 
 
 class RunLog:
-    """What one run has said and how it ended."""
+    """The text of one run so far, and how it ended."""
 
     def __init__(self, run_id: str) -> None:
         self.run_id = run_id
         self.cursor = 0
         self.phase: Phase = "building"
         self.closed = False
-        self.end: RunEnd | None = None  # none though closed: the run goes on elsewhere
+        self.end: RunEnd | None = None  # None though closed: the run goes on elsewhere
         self._folded: list[str] = []  # text in large pieces,
         self._fold = 0  # up to this cursor,
-        self._parts: list[str] = []  # and what was said since, a frame each
+        self._parts: list[str] = []  # and what came since, a frame each
         self._ends: list[int] = []  # the cursor after each of them
         self._count = 0  # of all frames
-        self._readers: dict[_Reader, SilenceWatch] = {}
+        self._subscribers: dict[_Subscriber, SilenceWatch] = {}
         self._encoder = RunEncoder(run_id)
         self._loop = asyncio.get_running_loop()
         self._started_at = self._loop.time()
 
     @property
     def text(self) -> str:
-        """Everything said so far."""
+        """The whole text so far."""
         return "".join((*self._folded, *self._parts))
 
     @property
-    def reader_count(self) -> int:
+    def subscriber_count(self) -> int:
         """How many follow the run right now."""
-        return len(self._readers)
+        return len(self._subscribers)
 
     def append(self, *texts: str) -> None:
-        """Add what Claude just said, a frame each; none for an empty text, since the cursor must grow with every
-        frame.
-        """
+        """Add what just came, a frame each; none for an empty text, since the cursor must grow with every frame."""
         before = self.cursor
         for text in texts:
             if text:
@@ -83,21 +82,31 @@ class RunLog:
             self._deliver(before)
 
     def enter_phase(self, phase: Phase) -> None:
-        """Note what the run is doing, for readers that asked for status events."""
+        """Record what the run is doing, for subscribers that asked for status events."""
         if phase != self.phase:
             self.phase = phase
-            self._rouse_readers()
+            self._wake_subscribers()
 
     def close(self, end: RunEnd | None) -> None:
         """End the log, or leave it without an end when the run goes on elsewhere. The first call counts."""
         if not self.closed:
             self.closed, self.end = True, end
-            self._rouse_readers()
+            self._wake_subscribers()
 
-    def fold(self) -> None:
-        """Keep the text that all readers have been sent as one piece, not as one a token."""
-        reached = min((reader.cursor for reader in self._readers), default=self.cursor)
-        if count := bisect_right(self._ends, reached):
+    def read_after(self, cursor: int) -> str:
+        """The text after a cursor at which a text began."""
+        if cursor < self._fold:
+            return self.text[cursor:]
+        return "".join(self._parts[bisect_right(self._ends, cursor) :])
+
+    def fold(self, limit: int) -> None:
+        """Keep as one piece, not as one a token, the text up to a cursor that all subscribers have been sent or that is
+        old.
+        """
+        reached = min((subscriber.cursor for subscriber in self._subscribers), default=limit)
+        foldable = bisect_right(self._ends, limit)
+        count = min(foldable, max(bisect_right(self._ends, reached), foldable - _MOST_UNFOLDED))
+        if count > 0:
             self._folded.append("".join(self._parts[:count]))
             self._fold = self._ends[count - 1]
             del self._parts[:count], self._ends[:count]
@@ -105,23 +114,24 @@ class RunLog:
     async def follow(
         self, after: int = 0, *, heartbeat_s: float, encoder: Encoder | None = None, push: Push | None = None
     ) -> AsyncGenerator[bytes, None]:
-        """The bytes to send to a reader that has everything up to cursor `after`, ending with the terminal frame.
+        """The bytes to send to a subscriber that has everything up to cursor `after` (which the log may yet have to
+        reach), ending with the terminal frame.
 
         The frames that wait are joined into one write; those that come while none does go by `push`, if it takes them.
         A ping is sent after `heartbeat_s` seconds of silence; to one that wants status, a status frame at each change
         of phase and instead of each ping.
         """
-        told: Phase | None = None
+        shown: Phase | None = None
         encoder = encoder or self._encoder
         status = encoder.wants_status
-        with self._attach(_Reader(after, encoder, push), heartbeat_s) as (reader, watch):
+        with self._attach(_Subscriber(after, encoder, push), heartbeat_s) as (subscriber, watch):
             while True:
                 data = b""
-                if status and self.phase != told:
-                    told = self.phase
+                if status and self.phase != shown:
+                    shown = self.phase
                     data = self._encode_status(encoder)
-                frames, reader.cursor = self._encode_after(reader.cursor, encoder)
-                over = self.closed and reader.cursor == self.cursor
+                frames, subscriber.cursor = self._encode_after(subscriber.cursor, encoder)
+                over = self.closed and subscriber.cursor >= self.cursor
                 ending = encoder.encode_end(self.end) if over and self.end else b""
                 data = b"".join((data, frames, ending))
                 if data:
@@ -129,27 +139,33 @@ class RunLog:
                     watch.note()
                 if over:
                     return
-                if reader.cursor < self.cursor or self.closed or (status and self.phase != told):
-                    continue  # more came while the reader was being sent this
-                if await self._wait(reader):
+                if subscriber.cursor < self.cursor or self.closed or (status and self.phase != shown):
+                    continue  # more came while the subscriber was being sent this
+                if await self._wait(subscriber):
                     yield self._encode_status(encoder) if status else encoder.ping
 
     def _deliver(self, before: int) -> None:
-        """Send what follows this cursor to the readers that sleep, in one write each, and wake those that need time."""
+        """Send what follows this cursor to the subscribers that sleep, in one write each; wake those that need time."""
         encoded: dict[Encoder, bytes] = {}  # those who read the same words share them
-        for reader, watch in self._readers.items():
-            if reader.push is not None and reader.wake is not None and not reader.wake.done():
-                if (frames := encoded.get(reader.encoder)) is None:
-                    frames = encoded[reader.encoder] = self._encode_after(before, reader.encoder, limited=False)[0]
-                if reader.push(frames):
-                    reader.cursor = self.cursor
+        for subscriber, watch in self._subscribers.items():
+            if subscriber.cursor > before:  # it has had some of this from another process
+                if subscriber.cursor < self.cursor:
+                    subscriber.wake_up()
+                continue
+            if subscriber.push is not None and subscriber.wake is not None and not subscriber.wake.done():
+                if (frames := encoded.get(subscriber.encoder)) is None:
+                    frames = encoded[subscriber.encoder] = self._encode_after(
+                        before, subscriber.encoder, limited=False
+                    )[0]
+                if subscriber.push(frames):
+                    subscriber.cursor = self.cursor
                     watch.note()
                     continue
-            reader.rouse()
+            subscriber.wake_up()
 
     def _encode_after(self, cursor: int, encoder: Encoder, *, limited: bool = True) -> tuple[bytes, int]:
-        """The frames after a cursor and the cursor after them. `limited`, since a reader that takes nothing holds one
-        write's bytes: to about _WRITE_CHARACTERS of text.
+        """The frames after a cursor and the cursor after them. `limited` to about _WRITE_CHARACTERS of text, since a
+        subscriber that takes nothing holds the bytes of one write.
         """
         if cursor < self._fold:
             end = min(cursor + _WRITE_CHARACTERS, self._fold)
@@ -170,30 +186,28 @@ class RunLog:
         return encoder.encode_status(self.phase, elapsed_ms=elapsed_ms, tokens=self._count)
 
     @contextlib.contextmanager
-    def _attach(self, reader: _Reader, heartbeat_s: float) -> Iterator[tuple[_Reader, SilenceWatch]]:
-        watch = self._readers[reader] = SilenceWatch(heartbeat_s, lambda: reader.rouse(idle=True))
+    def _attach(self, subscriber: _Subscriber, heartbeat_s: float) -> Iterator[tuple[_Subscriber, SilenceWatch]]:
+        watch = self._subscribers[subscriber] = SilenceWatch(heartbeat_s, lambda: subscriber.wake_up(idle=True))
         try:
-            yield reader, watch
+            yield subscriber, watch
         finally:
-            del self._readers[reader]
+            del self._subscribers[subscriber]
             watch.close()
 
-    async def _wait(self, reader: _Reader) -> bool:
+    async def _wait(self, subscriber: _Subscriber) -> bool:
         """Sleep until something is new (False) or it is time for a heartbeat (True)."""
-        reader.wake = self._loop.create_future()
-        reader.idle = False
-        await reader.wake
-        return reader.idle
+        subscriber.wake = self._loop.create_future()
+        subscriber.idle = False
+        await subscriber.wake
+        return subscriber.idle
 
-    def _rouse_readers(self) -> None:
-        for reader in self._readers:
-            reader.rouse()
+    def _wake_subscribers(self) -> None:
+        for subscriber in self._subscribers:
+            subscriber.wake_up()
 
 
 def encode_ended_run(encoder: Encoder, text: str, after: int, end: RunEnd) -> bytes:
-    """The same bytes for a run that is over: what was said after the cursor in one frame, then the end. Raises
-    BadCursor.
-    """
+    """The same bytes for a run that is over: the text after the cursor in one frame, then the end. Raises BadCursor."""
     if not 0 <= after <= len(text):
         raise BadCursor
     rest = text[after:]

@@ -6,11 +6,8 @@ may be taken over under a higher fence, after which the old holder's writes matc
 """
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from typing import Any
-
-import orjson
 
 from staffstream.domain import (
     Conversation,
@@ -26,6 +23,7 @@ from staffstream.domain import (
 )
 from staffstream.errors import IdempotencyMismatch, NotFound
 from staffstream.storage.database import Connection, Row
+from staffstream.storage.run_pieces import drop_pieces, load_text
 from staffstream.support.sse import encode_json
 
 IDEMPOTENCY_S = 24 * 3600.0
@@ -54,10 +52,10 @@ def get_run(conn: Connection, scope: Scope, run_id: str) -> Run:
 
 
 def load_run_text(conn: Connection, scope: Scope, run_id: str) -> tuple[Run, str]:
-    """The run and what it has said: its saved message's content, or the partial text so far. Raises NotFound."""
+    """The run and its text: its saved message's content, or what was saved of it so far. Raises NotFound."""
     run = get_run(conn, scope, run_id)
     if run.message_id is None:
-        return run, run.partial_text
+        return run, "" if run.ended else load_text(conn, run.id)
     row = conn.execute(
         "SELECT content FROM messages WHERE id = ? AND scope_id = ?", (run.message_id, scope.id)
     ).fetchone()
@@ -144,7 +142,7 @@ def claim_run(tx: Connection, run: Run, *, owner: Owner) -> Run | None:
     """Begin a queued run for `owner`; None when it is not its conversation's turn, or somebody else has it."""
     row = tx.execute(
         "UPDATE runs SET state = 'building', owner = ?, fence = fence + 1, attempts = attempts + 1,"
-        f" lease_expires_at = ?, building_at = ?, partial_text = '' WHERE id = ? AND {_IS_NEXT} RETURNING *",
+        f" lease_expires_at = ?, building_at = ? WHERE id = ? AND {_IS_NEXT} RETURNING *",
         (owner.id, now_text(owner.lease_s), now_text(), run.id),
     ).fetchone()
     return _read_run(row, run.scope) if row else None
@@ -172,35 +170,6 @@ def renew_leases(tx: Connection, *, owner: Owner) -> dict[str, int]:
 
 
 # ── progress and end ─────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """What a run has reached since it was last written down."""
-
-    run_id: str
-    fence: int
-    state: RunState
-    text: str
-    streaming_at: str | None
-    first_token_at: str | None
-
-
-def save_progress(tx: Connection, changes: Sequence[Progress]) -> None:
-    """Write down how far some runs have come; one that has ended or was taken over is left alone.
-
-    One statement for all: after each, the database's thread has to wait its turn at the interpreter's lock, up to 5 ms
-    while the event loop is busy.
-    """
-    tx.execute(SAVE_PROGRESS, (orjson.dumps(changes).decode(),))
-
-
-SAVE_PROGRESS = f"""
-UPDATE runs SET state = new.value ->> 'state', partial_text = new.value ->> 'text',
-    streaming_at = new.value ->> 'streaming_at', first_token_at = new.value ->> 'first_token_at'
-FROM json_each(?) AS new
-WHERE runs.id = new.value ->> 'run_id' AND runs.fence = new.value ->> 'fence' AND runs.state IN {_BEGUN}
-"""
 
 
 def mark_delivered(tx: Connection, run: Run) -> bool:
@@ -233,20 +202,24 @@ def end_run(
     streaming_at: str | None = None,
     first_token_at: str | None = None,
 ) -> Run | None:
-    """Give the run its terminal state and return it. None when it has one already or is held under another fence: then
-    nothing was changed.
+    """Give the run its terminal state, drop its pieces, and return it. None when it has ended already or is held under
+    another fence: then nothing was changed.
     """
     row = tx.execute(
         "UPDATE runs SET state = ?, message_id = ?, error = ?, model = ?, stop_reason = ?, usage = ?,"
-        " partial_text = '', streaming_at = coalesce(?, streaming_at), first_token_at = coalesce(?, first_token_at),"
-        f" finished_at = ?, lease_expires_at = NULL WHERE id = ? AND fence = ? AND state IN {_ACTIVE} RETURNING *",
+        " streaming_at = coalesce(?, streaming_at), first_token_at = coalesce(?, first_token_at), finished_at = ?,"
+        " lease_expires_at = NULL, followed_until = NULL"
+        f" WHERE id = ? AND fence = ? AND state IN {_ACTIVE} RETURNING *",
         (
             state, message_id, _dump_failure(error), model, stop_reason,
             json.dumps(usage) if usage is not None else None, streaming_at, first_token_at, now_text(), run.id,
             run.fence,
         ),
     ).fetchone()  # fmt: skip
-    return _read_run(row, run.scope) if row else None
+    if row is None:
+        return None
+    drop_pieces(tx, run.id)
+    return _read_run(row, run.scope)
 
 
 def requeue_run(tx: Connection, run: Run, *, wait_s: float = 0.0) -> bool:
@@ -254,12 +227,15 @@ def requeue_run(tx: Connection, run: Run, *, wait_s: float = 0.0) -> bool:
     which nobody holds from here on.
     """
     cursor = tx.execute(
-        "UPDATE runs SET state = 'queued', partial_text = '', owner = NULL, lease_expires_at = NULL, not_before = ?,"
-        " delivered = 0, fence = fence + 1"
+        "UPDATE runs SET state = 'queued', owner = NULL, lease_expires_at = NULL, not_before = ?, delivered = 0,"
+        " streaming_at = NULL, first_token_at = NULL, followed_until = NULL, fence = fence + 1"
         f" WHERE id = ? AND fence = ? AND state IN {_BEGUN}",
         (now_text(wait_s) if wait_s else None, run.id, run.fence),
     )
-    return cursor.rowcount == 1
+    if cursor.rowcount == 0:
+        return False
+    drop_pieces(tx, run.id)
+    return True
 
 
 def find_abandoned_runs(conn: Connection, *, owner: Owner, all_begun: bool) -> list[tuple[Run, bool]]:
@@ -394,7 +370,6 @@ def _read_run(row: Row, scope: Scope | None = None) -> Run:
         turn=row["turn"],
         mode=row["mode"],
         state=row["state"],
-        partial_text=row["partial_text"],
         message_id=row["message_id"],
         error=RunFailure(**json.loads(row["error"])) if row["error"] else None,
         model=row["model"],
