@@ -143,7 +143,7 @@ CREATE TABLE idempotency_keys (
 CREATE INDEX idempotency_keys_by_age ON idempotency_keys (created_at);
 CREATE INDEX idempotency_keys_of_run ON idempotency_keys (run_id);
 
--- How far Claude's own count is above ours, by model: learned from the usage of each reply.
+-- How far the provider's own count is above ours, by model: learned from the usage of each reply.
 CREATE TABLE token_ratios (
     model   TEXT PRIMARY KEY,
     ratio   REAL NOT NULL CHECK (ratio > 0),
@@ -319,5 +319,18 @@ CREATE TABLE spending_days (
 CREATE UNIQUE INDEX spending_days_of_user ON spending_days (user_id, day) WHERE user_id IS NOT NULL;
 CREATE UNIQUE INDEX spending_days_of_staff ON spending_days (staff_id, day) WHERE staff_id IS NOT NULL;
 
+-- What was used since the sums were last brought up to date. A reply's end appends here, so that ends do not wait for
+-- each other at a row of spending_days; both together are what was used.
+CREATE TABLE spending_entries (
+    id       TEXT PRIMARY KEY,
+    day      TEXT NOT NULL,
+    user_id  TEXT NOT NULL,
+    staff_id TEXT NOT NULL,
+    tokens   INTEGER NOT NULL,
+    cost_usd REAL NOT NULL
+) STRICT;
+CREATE INDEX spending_entries_of_user ON spending_entries (user_id, day);
+CREATE INDEX spending_entries_of_staff ON spending_entries (staff_id, day);
+
 PRAGMA application_id = 0x53544653;
-PRAGMA user_version = 4;
+PRAGMA user_version = 5;

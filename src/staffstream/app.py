@@ -23,6 +23,7 @@ from staffstream.api.rate_limits import RateLimits
 from staffstream.api.request_body import BodyBudget
 from staffstream.api.routes import ROUTES
 from staffstream.background import maintenance
+from staffstream.background.bookkeeping import run_bookkeeping
 from staffstream.background.follow import Subscriptions
 from staffstream.background.progress import ProgressWriter
 from staffstream.background.recovery import Recovery
@@ -37,8 +38,9 @@ from staffstream.models.chat import ChatModel, ProviderTimeouts
 from staffstream.models.claude import Claude
 from staffstream.models.embeddings import Embedder, make_embedder
 from staffstream.pipeline import Pipeline
+from staffstream.replies.token_ratios import TokenRatios
 from staffstream.settings import Settings
-from staffstream.storage import keys, runs, staff
+from staffstream.storage import keys, staff
 from staffstream.storage.database import Connection, Database
 from staffstream.storage.engines import choose_engine
 from staffstream.storage.jobs import JobKind
@@ -108,6 +110,9 @@ class Staffstream(Starlette):
             learning = Learning(settings=settings, embedder=embedder)
             await database.write(learning.resume_embedding)
             owner, ledger = Owner(make_id(), settings.lease_s), Ledger(settings, self.metrics)
+            ratios = TokenRatios()
+            await ratios.load(database)
+            await stack.enter_async_context(run_bookkeeping(database, ratios))
             pipeline = Pipeline(
                 settings=settings,
                 database=database,
@@ -115,9 +120,9 @@ class Staffstream(Starlette):
                 chat_model=chat_model,
                 learning=learning,
                 ledger=ledger,
+                ratios=ratios,
                 metrics=self.metrics,
             )
-            pipeline.builder.ratios.update(await database.read(runs.load_token_ratios))
             webhooks = await stack.enter_async_context(
                 Webhooks.open(database, private_hosts=settings.webhook_allow_private)
             )

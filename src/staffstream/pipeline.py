@@ -30,6 +30,7 @@ from staffstream.replies.context_builder import ContextBuilder
 from staffstream.replies.endings import Endings
 from staffstream.replies.report import report_reply
 from staffstream.replies.stopping import RunStopper
+from staffstream.replies.token_ratios import TokenRatios
 from staffstream.settings import Settings
 from staffstream.storage import conversations, runs, staff
 from staffstream.storage.database import Connection, Database
@@ -86,11 +87,14 @@ class Pipeline:
         chat_model: ChatModel,
         learning: Learning,
         ledger: Ledger,
+        ratios: TokenRatios,
         metrics: Metrics,
     ) -> None:
         self.metrics = metrics
         self.active_runs = ActiveRuns(self._make_reply)
-        self.builder = ContextBuilder(settings=settings, database=database, learning=learning, ledger=ledger)
+        self.builder = ContextBuilder(
+            settings=settings, database=database, learning=learning, ledger=ledger, ratios=ratios
+        )
         self.endings = Endings(
             database=database,
             owner=owner,
@@ -98,7 +102,7 @@ class Pipeline:
             ledger=ledger,
             metrics=metrics,
             active_runs=self.active_runs,
-            ratios=self.builder.ratios,
+            ratios=ratios,
         )
         self.stopper = RunStopper(database=database, endings=self.endings, active_runs=self.active_runs)
         self._settings = settings

@@ -311,6 +311,7 @@ async def test_what_was_spent_on_other_days_does_not_count(db: Path, provider: S
             with transact(connection):
                 scope = staff.ensure_scope(connection, grace, "local")
                 spending.add_spending(connection, scope, Spending(999, 0.0))
+                spending.sum_up_entries(connection)
                 connection.execute("UPDATE spending_days SET day = '2026-01-01'")
             assert spending.load_spending(connection, "user", "local") == Spending(0, 0.0)
         assert (await api.ask(grace, "hi")).status == 200

@@ -163,7 +163,7 @@ async def test_erasing_leaves_no_row_behind(api: Api, ada: str) -> None:
     after = await database.read(_count_rows)
     assert sum(before.values()) > 5
     kept = {table for table, count in after.items() if count}
-    assert kept <= {"meta", "token_ratios", "spending_days"}
+    assert kept <= {"meta", "token_ratios", "spending_days", "spending_entries"}
 
 
 def _count_rows(conn: Any) -> dict[str, int]:

@@ -18,7 +18,7 @@ from staffstream.memory.recall import HalfLives
 from staffstream.models.chat import ChatModel, JsonAnswer
 from staffstream.models.embeddings import Embedder, EmbedderUnavailable
 from staffstream.settings import Settings
-from staffstream.storage import jobs, runs, staff
+from staffstream.storage import jobs, ratios, staff
 from staffstream.storage.database import Connection, Database
 from staffstream.storage.spending import Ledger
 from staffstream.storage.vectors import load_unembedded, save_vectors
@@ -134,7 +134,8 @@ class LearningJobs:
             scope = _load_scope(conn, job)
             member = staff.get_staff(conn, scope.staff_id)
             budget = member.context_budget_tokens or self._settings.context_budget_tokens
-            ratio = runs.load_token_ratios(conn).get(member.model or self._settings.model, 1.2)
+            known = ratios.load_token_ratios(conn).get(member.model or self._settings.model)
+            ratio = known.ratio if known else 1.2
             budget -= min(budget * 3 // 4, int(count_tokens(member.persona) * ratio))  # what the persona leaves
             return summaries.plan_fold(conn, scope, job.subject, budget_tokens=budget, ratio=ratio), member
 

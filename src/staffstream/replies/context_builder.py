@@ -10,6 +10,7 @@ from staffstream.memory.recall import HalfLives, recall_memories
 from staffstream.replies.active_runs import ActiveRun
 from staffstream.replies.context import Context, fit_context, weigh_question
 from staffstream.replies.context_sources import gather_sources
+from staffstream.replies.token_ratios import TokenRatios
 from staffstream.settings import Settings
 from staffstream.storage import conversations, staff
 from staffstream.storage.database import Connection, Database
@@ -21,10 +22,12 @@ from staffstream.support.tokens import count_tokens
 
 
 class ContextBuilder:
-    """Reads what there is to say and fits it to a staff member's budget. `ratios` are the token ratios by model."""
+    """Reads what there is to say and fits it to a staff member's budget."""
 
-    def __init__(self, *, settings: Settings, database: Database, learning: Learning, ledger: Ledger) -> None:
-        self.ratios: dict[str, float] = {}
+    def __init__(
+        self, *, settings: Settings, database: Database, learning: Learning, ledger: Ledger, ratios: TokenRatios
+    ) -> None:
+        self._ratios = ratios
         self._settings = settings
         self._database = database
         self._learning = learning
@@ -34,7 +37,7 @@ class ContextBuilder:
     def check_length(self, member: Staff, tokens: int) -> None:
         """Raises MessageTooLong for a question that would not fit whole, by our own count of its tokens."""
         budget = self._budget_of(member)
-        needed = weigh_question(tokens, self.ratios.get(self._model_of(member)))
+        needed = weigh_question(tokens, self._ratios.get(self._model_of(member)))
         if needed > budget:
             raise MessageTooLong(
                 f"The message counts about {needed} tokens and the staff member's context budget is {budget}."
@@ -110,7 +113,7 @@ class ContextBuilder:
             model=model,
             budget_tokens=self._budget_of(member),
             max_output_tokens=member.max_output_tokens or self._settings.max_output_tokens,
-            ratio=self.ratios.get(model),
+            ratio=self._ratios.get(model),
         )
         return context, sources.stages
 

@@ -17,7 +17,7 @@ from staffstream.domain import MessageStatus, Owner, Run, RunEnd, RunFailure, Ru
 from staffstream.errors import InternalError, NotFound, StaffstreamError, Unavailable
 from staffstream.memory.learning import Learning
 from staffstream.replies.active_runs import ActiveRun, ActiveRuns, describe_failure
-from staffstream.replies.context import Context
+from staffstream.replies.token_ratios import TokenRatios
 from staffstream.storage import contexts, conversations, deliveries, run_pieces, runs, staff
 from staffstream.storage.database import Connection, Database
 from staffstream.storage.spending import Ledger
@@ -47,7 +47,7 @@ EndPlan = Callable[[Connection], Ended]
 
 
 class Endings:
-    """Ends runs. `ratios` are the token ratios by model, which the builder reads."""
+    """Ends runs."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class Endings:
         ledger: Ledger,
         metrics: Metrics,
         active_runs: ActiveRuns,
-        ratios: dict[str, float],
+        ratios: TokenRatios,
     ) -> None:
         self.unsaved: list[EndPlan] = []  # ends that the disk has not taken yet
         self._database = database
@@ -106,7 +106,7 @@ class Endings:
         return await self._database.write(plan, then=self._follow_up)
 
     def _plan_end(self, active: ActiveRun) -> EndPlan:
-        """Save the reply, end the run with its outcome, and learn from the provider's count."""
+        """Save the reply and end the run with its outcome."""
         run, text, finished = active.run, active.log.text, active.finished
         state, failure = active.get_outcome()
         usage = finished.usage if finished else None
@@ -126,12 +126,12 @@ class Endings:
             count_spending = self._ledger.record(tx, run.scope, active.model or "", usage or _estimate(active, text))
             if record:
                 contexts.save_record(tx, run.id, record)
-            ratios = _learn_ratio(tx, active.context, usage)
 
             def follow_up() -> None:
                 self._metrics.note_run(ended, active.requested_at)
                 count_spending()
-                self._ratios.update(ratios)
+                if active.context and usage:
+                    self._ratios.learn(active.context.prompt.model, active.context.counted_tokens, usage)
 
             return self._claim_next(tx, Ended(ended, by_us=True, follow_up=follow_up))
 
@@ -218,16 +218,6 @@ def is_made_again(active: ActiveRun) -> bool:
     if active.log.cursor or active.failure is None:
         return False
     return active.failure.retryable and active.run.attempts < ASYNC_ATTEMPTS
-
-
-def _learn_ratio(tx: Connection, context: Context | None, usage: dict[str, int] | None) -> dict[str, float]:
-    """Take what the provider counted for the prompt into the model's ratio; returns what changed."""
-    names = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
-    counted = sum((usage or {}).get(name, 0) for name in names)
-    if context is None or not counted or not context.counted_tokens:
-        return {}
-    model, ratio = context.prompt.model, min(3.0, max(0.5, counted / context.counted_tokens))
-    return {model: runs.learn_token_ratio(tx, model, ratio)}
 
 
 def _estimate(active: ActiveRun, text: str) -> dict[str, int]:

@@ -268,12 +268,24 @@ def find_run_by_key(conn: Connection, scope: Scope, key: str, request_hash: byte
 
 
 def save_idempotency_key(tx: Connection, scope: Scope, key: str, request_hash: bytes, run: Run) -> None:
-    """Remember which run a key started; keys past their day are dropped on the way."""
-    tx.execute("DELETE FROM idempotency_keys WHERE created_at <= ?", (now_text(-IDEMPOTENCY_S),))
+    """Remember which run a key started, in place of one that it started more than a day ago."""
     tx.execute(
-        "INSERT INTO idempotency_keys (scope_id, key, request_hash, run_id, created_at) VALUES (?, ?, ?, ?, ?)",
+        "INSERT INTO idempotency_keys (scope_id, key, request_hash, run_id, created_at) VALUES (?, ?, ?, ?, ?)"
+        " ON CONFLICT (scope_id, key) DO UPDATE SET request_hash = excluded.request_hash, run_id = excluded.run_id,"
+        " created_at = excluded.created_at",
         (scope.id, key, request_hash, run.id, now_text()),
     )
+
+
+def has_old_keys(conn: Connection) -> bool:
+    """Whether there are keys past their day."""
+    statement = "SELECT 1 FROM idempotency_keys WHERE created_at <= ? LIMIT 1"
+    return conn.execute(statement, (now_text(-IDEMPOTENCY_S),)).fetchone() is not None
+
+
+def drop_old_keys(tx: Connection) -> None:
+    """Erase those."""
+    tx.execute("DELETE FROM idempotency_keys WHERE created_at <= ?", (now_text(-IDEMPOTENCY_S),))
 
 
 # ── what a run was built from ────────────────────────────────────────────────────────────────────────────────────────
@@ -327,26 +339,6 @@ def list_old_contexts(conn: Connection, *, before: str, limit: int) -> list[str]
 def drop_contexts(tx: Connection, run_ids: Iterable[str]) -> None:
     """Erase the records of the contexts of some runs."""
     tx.executemany("DELETE FROM run_contexts WHERE run_id = ?", [(run_id,) for run_id in run_ids])
-
-
-# ── calibration ──────────────────────────────────────────────────────────────────────────────────────────────────────
-
-_RATIO_MEMORY = 20  # replies: how slowly an old ratio is forgotten
-
-
-def load_token_ratios(conn: Connection) -> dict[str, float]:
-    """How many tokens Claude counts for one of ours, by model."""
-    return {row["model"]: row["ratio"] for row in conn.execute("SELECT model, ratio FROM token_ratios")}
-
-
-def learn_token_ratio(tx: Connection, model: str, ratio: float) -> float:
-    """Take one reply's ratio into the model's running mean, and return that."""
-    row = tx.execute(
-        "INSERT INTO token_ratios (model, ratio, samples) VALUES (?1, ?2, 1) ON CONFLICT (model) DO UPDATE SET"
-        " ratio = ratio + (?2 - ratio) / min(samples + 1, ?3), samples = samples + 1 RETURNING ratio",
-        (model, ratio, _RATIO_MEMORY),
-    ).fetchone()
-    return float(row["ratio"])
 
 
 # ── rows ─────────────────────────────────────────────────────────────────────────────────────────────────────────────

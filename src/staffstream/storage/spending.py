@@ -1,6 +1,7 @@
 """What replies and background work cost, by day, user and staff member: rows in and out.
 
-Counted in the transaction that saves what was paid for, so that a crash loses no count and a restart forgives nothing.
+An entry is made in the transaction that saves what was paid for, so that a crash loses no count and a restart forgives
+nothing; entries are summed up by day every few seconds.
 Days are UTC. Prices are Anthropic's list prices of October 2026 in US dollars for a million tokens; the setting
 `prices` corrects them. What a reply costs is known when it ends: until then it counts with the most that it may take,
 so that asking many times at once does not get round a cap. Queued replies are looked at when their turn comes; those
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
-from staffstream.domain import Scope
+from staffstream.domain import Scope, make_id
 from staffstream.errors import StaffCapReached, UserCapReached
 from staffstream.settings import Settings
 from staffstream.storage.database import Connection
@@ -122,22 +123,46 @@ class Ledger:
 
 
 def add_spending(tx: Connection, scope: Scope, spent: Spending) -> None:
-    """Add to today's sums of the user and of the staff member."""
-    for kind, holder in (("user", scope.user_id), ("staff", scope.staff_id)):
-        tx.execute(
-            f"INSERT INTO spending_days (day, {kind}_id, tokens, cost_usd) VALUES (?, ?, ?, ?)"
-            f" ON CONFLICT ({kind}_id, day) WHERE {kind}_id IS NOT NULL DO UPDATE SET"
-            " tokens = tokens + excluded.tokens, cost_usd = cost_usd + excluded.cost_usd",
-            (_today(), holder, spent.tokens, spent.cost_usd),
-        )
+    """Add to what the user and the staff member have taken today."""
+    tx.execute(
+        "INSERT INTO spending_entries (id, day, user_id, staff_id, tokens, cost_usd) VALUES (?, ?, ?, ?, ?, ?)",
+        (make_id(), _today(), scope.user_id, scope.staff_id, spent.tokens, spent.cost_usd),
+    )
 
 
 def load_spending(conn: Connection, kind: Kind, holder: str) -> Spending:
     """What a user, or a staff member, has taken today."""
     row = conn.execute(
-        f"SELECT tokens, cost_usd FROM spending_days WHERE {kind}_id = ? AND day = ?", (holder, _today())
+        "SELECT coalesce(sum(tokens), 0) AS tokens, coalesce(sum(cost_usd), 0.0) AS cost_usd FROM"
+        f" (SELECT tokens, cost_usd FROM spending_days WHERE {kind}_id = ?1 AND day = ?2"
+        f" UNION ALL SELECT tokens, cost_usd FROM spending_entries WHERE {kind}_id = ?1 AND day = ?2) AS parts",
+        (holder, _today()),
     ).fetchone()
-    return Spending(row["tokens"], row["cost_usd"]) if row else Spending(0, 0.0)
+    return Spending(row["tokens"], row["cost_usd"])
+
+
+def has_entries(conn: Connection) -> bool:
+    """Whether something was taken that is not in the sums of the days yet."""
+    return conn.execute("SELECT 1 FROM spending_entries LIMIT 1").fetchone() is not None
+
+
+def sum_up_entries(tx: Connection) -> None:
+    """Move what was taken into the sums of the days."""
+    sums: dict[tuple[Kind, str, str], Spending] = {}
+    for row in tx.execute("DELETE FROM spending_entries RETURNING day, user_id, staff_id, tokens, cost_usd").fetchall():
+        holders: tuple[tuple[Kind, str], ...] = (("user", row["user_id"]), ("staff", row["staff_id"]))
+        for kind, holder in holders:
+            known = sums.get((kind, holder, row["day"]), Spending(0, 0.0))
+            spent = Spending(known.tokens + row["tokens"], known.cost_usd + row["cost_usd"])
+            sums[kind, holder, row["day"]] = spent
+    for (kind, holder, day), spent in sorted(sums.items(), key=lambda item: item[0]):
+        tx.execute(
+            f"INSERT INTO spending_days (day, {kind}_id, tokens, cost_usd) SELECT ?1, ?2, ?3, ?4"
+            " WHERE ?5 = 'user' OR EXISTS (SELECT 1 FROM staff WHERE id = ?2)"  # it may be erased by now
+            f" ON CONFLICT ({kind}_id, day) WHERE {kind}_id IS NOT NULL DO UPDATE SET"
+            " tokens = spending_days.tokens + excluded.tokens, cost_usd = spending_days.cost_usd + excluded.cost_usd",
+            (day, holder, spent.tokens, spent.cost_usd, kind),
+        )
 
 
 def has_old_days(conn: Connection) -> bool:

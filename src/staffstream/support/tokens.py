@@ -2,7 +2,7 @@
 
 Counted with tiktoken over Claude's published vocabulary, which is bundled: `tiktoken.get_encoding` would download
 one, with no timeout. The vocabulary is the one of 2023; how far a model's own count lies from it is learned from each
-reply's `usage` (see `runs.learn_token_ratio`). Text goes in as pieces of at most 64 Ki characters: a very long run of
+reply's `usage` (see `replies/token_ratios.py`). Text goes in as pieces of at most 64 Ki characters: a very long run of
 one kind of character overflows tiktoken's regex engine, which raises a BaseException.
 """
 

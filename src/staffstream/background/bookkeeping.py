@@ -1,0 +1,39 @@
+"""What replies leave to be tidied up, every few seconds: rows that would be changed by all of them are changed here."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+from staffstream.errors import Unavailable
+from staffstream.replies.token_ratios import TokenRatios
+from staffstream.storage import runs, spending
+from staffstream.storage.database import Database
+from staffstream.support.rounds import attempt
+
+EVERY_S = 5.0
+
+
+@contextlib.asynccontextmanager
+async def run_bookkeeping(database: Database, ratios: TokenRatios) -> AsyncIterator[None]:
+    """Tidy up until the block ends, and once more then."""
+
+    async def tidy_up() -> None:
+        await ratios.save(database)
+        if await database.read(spending.has_entries):
+            await database.write(spending.sum_up_entries)
+        if await database.read(runs.has_old_keys):
+            await database.write(runs.drop_old_keys)
+
+    async def tidy_up_forever() -> None:
+        while True:
+            await asyncio.sleep(EVERY_S)
+            await attempt(tidy_up)
+
+    tidying = asyncio.create_task(tidy_up_forever(), name="bookkeeping")
+    try:
+        yield
+    finally:
+        tidying.cancel()
+        await asyncio.gather(tidying, return_exceptions=True)
+        with contextlib.suppress(Unavailable):
+            await ratios.save(database)
