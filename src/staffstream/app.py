@@ -17,6 +17,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from staffstream.api.auth import Identify, Services, identify_local
 from staffstream.api.host_check import HostCheck
+from staffstream.api.join_tokens import JoinTokens, ensure_secret
 from staffstream.api.key_ring import KeyRing, OpenStreams
 from staffstream.api.problems import RequestMiddleware, handle_own_error, handle_routing_error
 from staffstream.api.rate_limits import RateLimits
@@ -30,6 +31,7 @@ from staffstream.background.recovery import Recovery
 from staffstream.background.remote_runs import RemoteRuns
 from staffstream.background.webhooks import Webhooks
 from staffstream.background.worker import Lane, Worker
+from staffstream.background.write_probe import WriteProbe
 from staffstream.domain import Owner, make_id
 from staffstream.errors import SetupError, StaffstreamError
 from staffstream.memory.learning import Learning
@@ -70,7 +72,11 @@ class Staffstream(Starlette):
         super().__init__(
             routes=ROUTES,
             middleware=[
-                Middleware(RequestMiddleware, host_check=HostCheck(settings, keyless=self.keyless)),
+                Middleware(
+                    RequestMiddleware,
+                    root_path=settings.root_path,
+                    host_check=HostCheck(settings, keyless=self.keyless),
+                ),
                 *_allow_origins(settings),
             ],
             exception_handlers={StaffstreamError: handle_own_error, HTTPException: handle_routing_error},
@@ -182,6 +188,8 @@ class Staffstream(Starlette):
                 worker=worker,
                 open_streams=open_streams,
                 bodies=BodyBudget(settings.max_bodies_bytes),
+                join_tokens=JoinTokens(database, await database.write(ensure_secret)),
+                write_probe=WriteProbe(database),
             )
             warming = asyncio.get_running_loop().call_later(WARM_UP_AFTER_S, chat_model.warm_up)
             try:

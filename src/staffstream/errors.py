@@ -29,7 +29,8 @@
     ├── Unavailable                      503     unavailable             yes
     │   ├── Draining                     503     draining                yes
     │   ├── StorageFull                  503     storage_full            yes
-    │   └── StorageUnavailable           503     storage_unavailable     yes
+    │   ├── StorageUnavailable           503     storage_unavailable     yes
+    │   └── StorageLost                  503     storage_lost
     ├── RunError                                 how a run can fail, before the stream or in it
     │   ├── ServerRestart                500     server_restart          yes
     │   ├── ServerShutdown               503     server_shutdown         yes
@@ -258,6 +259,14 @@ class StorageUnavailable(Unavailable):
     """The server could not write to its database; nothing was saved. Try again soon."""
 
     code, title = "storage_unavailable", "Storage unavailable"
+
+
+class StorageLost(Unavailable):
+    """The server's database file was deleted, moved or replaced while it ran; nothing was saved. Its operator has to
+    restart it.
+    """
+
+    code, title, retryable = "storage_lost", "Storage lost", False
 
 
 class RunError(StaffstreamError):

@@ -111,6 +111,11 @@ class Settings(BaseModel):
         " key may take half of them.",
     )
     body_timeout_s: float = Field(30, gt=0, description="Longest wait for a request's body.")
+    root_path: str = Field(
+        "",
+        pattern=r"^(/[^/?#\s]+)*$",
+        description="The prefix that a proxy in front cuts off, like `/assist`: the paths of answers begin with it.",
+    )
     allowed_hosts: Names = Field(
         (),
         description="Names, comma-separated, that requests may call the server by besides the loopback names; `*`"

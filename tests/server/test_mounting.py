@@ -16,7 +16,7 @@ from starlette.types import ASGIApp
 from staffstream import create_app
 from staffstream.app import Staffstream
 from tests.tools.provider import ScriptedProvider
-from tests.tools.server import Api, make_settings, name_user, open_api, read_problem, serve_asgi_here
+from tests.tools.server import Api, make_settings, name_user, open_api, read_problem, serve_asgi_here, serve_here
 
 pytestmark = pytest.mark.anyio
 
@@ -169,3 +169,22 @@ async def test_an_app_without_settings_takes_the_defaults(tmp_path: Path, monkey
     """And reads nothing of the environment: a host's variables are not ours."""
     monkeypatch.setenv("STAFFSTREAM_DB", str(tmp_path / "no.db"))
     assert create_app().settings.db == Path("staffstream.db")
+
+
+async def test_behind_a_proxy_that_strips_a_prefix(db: Path, provider: ScriptedProvider) -> None:
+    """ROOT_PATH: what the server says of its own paths has the prefix that the client needs."""
+    async with serve_here(db, provider, root_path="/assist") as api:
+        made = await api.http.post("/staff", json={"name": "Ada"})
+        ada = made.json()["id"]
+        assert made.headers["location"] == f"/assist/api/v1/staff/{ada}"
+        sent = await api.http.post(f"/staff/{ada}/messages", json={"content": "Hi"})
+        assert sent.headers["location"].startswith(f"/assist/api/v1/staff/{ada}/runs/")
+        mode = await api.get(f"/staff/{ada}/mode")
+        assert mode["path"] == f"/assist/api/v1/staff/{ada}/messages/stream"
+        await api.ask(ada, "Again", multitask_strategy="enqueue")
+        page = await api.http.get(f"/staff/{ada}/messages", params={"limit": 1})
+        assert page.headers["link"].startswith(f"</assist/api/v1/staff/{ada}/messages?limit=1&before=")
+        assert (await api.http.get(f"{api.url}/openapi.json")).json()["servers"] == [{"url": "/assist"}]
+        assert (await api.http.get(f"{api.url}/")).status_code == 200
+        unstripped = await api.http.get(f"{api.url}/assist/api/v1/staff")
+        assert [staff["id"] for staff in unstripped.json()] == [ada]

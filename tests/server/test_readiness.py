@@ -1,9 +1,12 @@
 """/readyz: what it tells a load balancer, and a person who looks."""
 
+import itertools
+import time
 from pathlib import Path
 
 import pytest
 
+from staffstream.background.write_probe import PROBE_S
 from tests.tools.provider import ScriptedProvider
 from tests.tools.server import serve_here
 
@@ -29,3 +32,14 @@ async def test_every_check_is_named(db: Path, provider: ScriptedProvider) -> Non
         await api.app.drain(0)
         ready = await api.http.get(f"{api.url}/readyz")
         assert (ready.status_code, ready.json()["checks"]["draining"]) == (503, "draining")
+
+
+async def test_asking_often_commits_seldom(db: Path, provider: ScriptedProvider) -> None:
+    """Nobody needs a key to ask, and a commit waits for the disk."""
+    async with serve_here(db, provider) as api:
+        commits = itertools.count()
+        api.app.state.services.database.on_commit = lambda *_: next(commits)
+        started = time.monotonic()
+        for _ in range(30):
+            assert (await api.http.get(f"{api.url}/readyz")).status_code == 200
+        assert next(commits) <= 1 + (time.monotonic() - started) / PROBE_S

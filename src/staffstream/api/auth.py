@@ -6,11 +6,13 @@ from typing import cast, get_args
 
 from starlette.requests import Request
 
+from staffstream.api.join_tokens import JoinTokens
 from staffstream.api.key_ring import OpenStreams
 from staffstream.api.rate_limits import RateLimits
 from staffstream.api.request_body import BodyBudget
 from staffstream.background.follow import Subscriptions
 from staffstream.background.worker import Worker
+from staffstream.background.write_probe import WriteProbe
 from staffstream.domain import Caller, Role
 from staffstream.errors import NotStarted, Unauthorized
 from staffstream.memory.learning import Learning
@@ -40,6 +42,8 @@ class Services:
     worker: Worker
     open_streams: OpenStreams
     bodies: BodyBudget
+    join_tokens: JoinTokens
+    write_probe: WriteProbe
 
 
 def get_services(request: Request) -> Services:
@@ -55,10 +59,15 @@ async def identify_local(request: Request) -> Caller:
     return Caller(LOCAL_USER, "admin")
 
 
-async def identify_caller(request: Request) -> Caller:
-    """Who calls, counted against the caller's limit of requests. Raises Unauthorized or TooManyRequests."""
+async def identify_caller(request: Request, *, join_token: str | None = None) -> Caller:
+    """Who calls, by the request or by a join token, counted against the caller's limit of requests. Raises Unauthorized
+    or TooManyRequests.
+    """
     services = get_services(request)
-    found = await services.identify(request)
+    if join_token is None:
+        found = await services.identify(request)
+    else:
+        found = await services.join_tokens.identify(request.path_params["run_id"], join_token)
     caller = Caller(found, "admin") if isinstance(found, str) else found
     if caller is None or not _is_somebody(caller):
         raise Unauthorized

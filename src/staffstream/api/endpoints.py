@@ -96,7 +96,8 @@ class Endpoint(Route):
 
     `takes` and `sends` name headers of the request and of the answer; `problems` are the statuses of errors besides
     those that every endpoint of its kind has; `also` are further statuses under which it answers the same. With `etag`
-    the answer has one, and a client that sends it back gets 304. `is_import` allows the larger bodies of imports.
+    the answer has one, and a client that sends it back gets 304. `is_import` allows the larger bodies of imports;
+    `takes_join_token` lets a run's token in the query stand for a key.
     """
 
     def __init__(
@@ -116,6 +117,7 @@ class Endpoint(Route):
         also: Mapping[int, str] | None = None,
         etag: bool = False,
         is_import: bool = False,
+        takes_join_token: bool = False,
     ) -> None:
         super().__init__(path, self._answer, methods=[method])
         self.method = method
@@ -131,6 +133,7 @@ class Endpoint(Route):
         self.also = also or {}
         self.etag = etag
         self._is_import = is_import
+        self._takes_join_token = takes_join_token
         annotations = get_type_hints(handler, include_extras=True)
         self.body: TypeAdapter[Any] | None = TypeAdapter(annotations["body"]) if "body" in annotations else None
         self.query: type[BaseModel] | None = annotations.get("query")
@@ -172,7 +175,8 @@ class Endpoint(Route):
         )
 
     async def _identify(self, request: Request) -> Call:
-        caller = await identify_caller(request)
+        token = request.query_params.get("token") if self._takes_join_token else None
+        caller = await identify_caller(request, join_token=None if "authorization" in request.headers else token)
         if self.access == "admin" and caller.role != "admin":
             raise Forbidden("Only an admin's key may do that.")
         return Call(request, get_services(request), caller)

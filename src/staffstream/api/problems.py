@@ -84,14 +84,17 @@ class RequestMiddleware:
     origin, and turns what nobody caught into a 500.
     """
 
-    def __init__(self, app: ASGIApp, host_check: HostCheck) -> None:
+    def __init__(self, app: ASGIApp, host_check: HostCheck, root_path: str = "") -> None:
         self.app = app
+        self._root_path = root_path
         self._host_check = host_check
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        if self._root_path:
+            scope = _add_root(scope, self._root_path)
         sent = Headers(scope=scope).get("x-request-id", "")
         request_id = scope["staffstream.request_id"] = sent if _REQUEST_ID.fullmatch(sent) else make_id()
         token = logs.request_id.set(request_id)
@@ -127,6 +130,14 @@ class RequestMiddleware:
                 raise
             await _answer(scope, InternalError())(scope, receive, send_with_id)
         return status
+
+
+def _add_root(scope: Scope, root: str) -> Scope:
+    """The scope as if the app were mounted at the prefix that a proxy has cut off. One that has it still is let be."""
+    path = scope["path"]
+    if not (path + "/").startswith(root + "/"):
+        path = root + path
+    return {**scope, "root_path": root + scope.get("root_path", ""), "path": path}
 
 
 def _find_path(scope: Scope) -> str:

@@ -180,9 +180,10 @@ class StreamQuery(BaseModel):
 
 
 class JoinQuery(StreamQuery):
-    """The query of joining one; Last-Event-ID goes before `after`."""
+    """The query of joining one; Last-Event-ID goes before `after`. `token` is the run's `join_token`, for a key."""
 
     after: str = ""
+    token: str = ""
 
 
 class MessagePage(Page):

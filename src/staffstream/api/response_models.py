@@ -176,7 +176,11 @@ RUN = View(
     "id staff_id conversation_id user_message_id mode state message_id created_at building_at streaming_at"
     " first_token_at finished_at",
     optional="error model stop_reason usage",
-    added={"partial_text": str, "cursor": int},
+    added={
+        "partial_text": str,
+        "cursor": int,
+        "join_token": NotRequired[Annotated[str, Field(description="`?token=` of the stream's URL, for 15 minutes.")]],
+    },
     types={"usage": Usage},
     doc="The making of one reply; `cursor` goes with `partial_text`.",
 )

@@ -22,10 +22,17 @@ endpoints = Endpoints("runs", "/api/v1/staff/{staff_id}/runs/{run_id}")
 async def show(call: Call) -> Answer:
     """The run's state and its text so far."""
     run, text = await call.services.subscriptions.describe(await call.find_scope(), call.param("run_id"))
-    return Answer(show_run(run, text), {} if run.ended else {"Retry-After": str(_hint_wait_s(run))})
+    return Answer(_show(call, run, text), {} if run.ended else {"Retry-After": str(_hint_wait_s(run))})
 
 
-@endpoints.get("/stream", media_type="text/event-stream", takes=["Last-Event-ID"], sends=RUN_ID_HEADERS, problems=[400])
+@endpoints.get(
+    "/stream",
+    media_type="text/event-stream",
+    takes=["Last-Event-ID"],
+    sends=RUN_ID_HEADERS,
+    problems=[400],
+    takes_join_token=True,
+)
 async def join(call: Call, query: JoinQuery) -> EventStream:
     """All the text after a cursor, then live, then the terminal frame."""
     run_id = call.param("run_id")
@@ -40,7 +47,14 @@ async def join(call: Call, query: JoinQuery) -> EventStream:
 async def cancel(call: Call) -> dict[str, Any]:
     """Stop the run; its text so far is kept. Idempotent."""
     run, text = await call.services.pipeline.stopper.cancel(await call.find_scope(), call.param("run_id"))
-    return show_run(run, text)
+    return _show(call, run, text)
+
+
+def _show(call: Call, run: Run, text: str) -> dict[str, Any]:
+    """The run; with keys also a token by which an EventSource, which sends no headers, may join it."""
+    key_id = call.caller.key_id
+    shown = show_run(run, text)
+    return shown if key_id is None else shown | {"join_token": call.services.join_tokens.make(run.id, key_id)}
 
 
 def _hint_wait_s(run: Run) -> int:

@@ -13,7 +13,7 @@ from staffstream.api.json_responses import respond_json
 from staffstream.api.response_models import Health, Readiness
 from staffstream.domain import Mode, now_text
 from staffstream.errors import StaffstreamError
-from staffstream.storage import jobs, meta, runs
+from staffstream.storage import jobs, runs
 from staffstream.storage.database import Connection
 from staffstream.support.metrics import CONTENT_TYPE
 
@@ -36,9 +36,8 @@ async def ready(request: Request) -> Response:
         "draining": "ok" if not services.pipeline.active_runs.draining else "draining",
         "embedder": "ok" if services.learning.embedder_answers else "silent",
     }
+    checks["database"] = await services.write_probe.check()
     try:
-        await services.database.write(meta.prove_writable)
-        checks["database"] = "ok"
         oldest = await services.database.read(_find_oldest_waiting)
         checks["jobs"] = "dead" if await services.database.read(jobs.is_any_dead) else "ok"
         checks["queue"] = "ok" if oldest > now_text(-services.settings.max_queue_age_s) else "stuck"

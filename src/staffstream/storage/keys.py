@@ -63,6 +63,12 @@ def find_key(conn: Connection, text: str) -> ApiKey | None:
     return _read_key(row)
 
 
+def find_key_by_id(conn: Connection, key_id: str) -> ApiKey | None:
+    """The valid key with this id."""
+    row = conn.execute("SELECT * FROM api_keys WHERE id = ? AND revoked_at IS NULL", (key_id,)).fetchone()
+    return _read_key(row) if row else None
+
+
 def list_keys(conn: Connection) -> list[ApiKey]:
     """All keys, oldest first, the revoked ones too."""
     return [_read_key(row) for row in conn.execute("SELECT * FROM api_keys ORDER BY id")]

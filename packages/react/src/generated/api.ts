@@ -467,6 +467,8 @@ export interface components {
             usage?: components["schemas"]["Usage"];
             partial_text: string;
             cursor: number;
+            /** @description `?token=` of the stream's URL, for 15 minutes. */
+            join_token?: string;
         };
         /** @description How a run ended. */
         RunEnd: {

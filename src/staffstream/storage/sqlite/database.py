@@ -8,6 +8,7 @@ is the cost. Once handed in, a write runs whole or not at all, whether or not it
 import asyncio
 import contextlib
 import logging
+import os
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from typing import Any, TypeVar
 import aiosqlite
 import pysqlite3
 
-from staffstream.errors import StorageUnavailable
+from staffstream.errors import StorageLost, StorageUnavailable
 from staffstream.storage.database import Connection
 from staffstream.storage.sqlite.connections import Group, SqliteConnection, connect, translate_error
 from staffstream.storage.sqlite.files import prepare_file
@@ -47,6 +48,7 @@ class SqliteDatabase:
             self._idle.put_nowait(reader)
         self._queue: asyncio.Queue[_Write | None] = asyncio.Queue()
         self._closed = False
+        self._identity = FileIdentity(path)
         self.on_commit: Callable[[int, float], None] | None = None
 
     @classmethod
@@ -108,7 +110,9 @@ class SqliteDatabase:
                 continue
             started = time.perf_counter()
             # `_execute` runs a whole function on aiosqlite's thread: a hop a statement would cost 25 µs each.
-            outcomes = await self._writer._execute(_commit_batch, self._writer._conn, batch)  # type: ignore[no-untyped-call]
+            outcomes = await self._writer._execute(  # type: ignore[no-untyped-call]
+                _commit_batch, self._writer._conn, batch, self._identity
+            )
             if self.on_commit:
                 self.on_commit(len(batch), time.perf_counter() - started)
             for write, outcome in zip(batch, outcomes, strict=True):
@@ -120,6 +124,38 @@ class SqliteDatabase:
         while len(batch) < _MOST_PER_COMMIT and not self._queue.empty():
             batch.append(self._queue.get_nowait())
         return [write for write in batch if write], None in batch
+
+
+class FileIdentity:
+    """Which files the database was opened as: itself, and its log of what is not in it yet."""
+
+    def __init__(self, path: Path) -> None:
+        self._paths = (path, path.with_name(path.name + "-wal"))
+        self._inodes: list[tuple[int, int] | None] = [_find_inode(path), None]
+        self._lost = False
+
+    def check(self) -> None:
+        """Raises StorageLost if a file was deleted, moved or replaced since it was seen first."""
+        for place, path in enumerate(self._paths):
+            inode = _find_inode(path)
+            if self._inodes[place] is None:
+                self._inodes[place] = inode  # the log is made by the first transaction
+            if inode != self._inodes[place]:
+                self._lose(path)
+
+    def _lose(self, path: Path) -> None:
+        if not self._lost:
+            log.critical("%s was deleted, moved or replaced: nothing is saved any more. Restart the server.", path)
+        self._lost = True
+        raise StorageLost
+
+
+def _find_inode(path: Path) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _report(write: _Write, value: Any, error: BaseException | None) -> None:
@@ -145,14 +181,18 @@ def _read_snapshot(connection: SqliteConnection, function: Callable[[Connection]
 Outcome = tuple[Any, BaseException | None]
 
 
-def _commit_batch(connection: SqliteConnection, batch: list[_Write]) -> list[Outcome]:
-    """Run each write behind a savepoint of its own and commit them together; every write gets its outcome."""
+def _commit_batch(connection: SqliteConnection, batch: list[_Write], identity: "FileIdentity") -> list[Outcome]:
+    """Run each write behind a savepoint of its own and commit them together; every write gets its outcome. None is
+    acknowledged when the file has not the name any more by which a restart will open it.
+    """
     outcomes: list[Outcome] = []
     try:
+        identity.check()
         connection.execute("BEGIN IMMEDIATE")
         for write in batch:
             outcomes.append(_run_in_savepoint(connection, write.function))
         connection.execute("COMMIT")
+        identity.check()
     except BaseException as error:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
