@@ -77,4 +77,5 @@ async def delete(call: Call) -> None:
     await services.database.read(lambda conn: conversations.get_conversation(conn, scope, conversation_id))
     await services.pipeline.stopper.stop_all(conversation_id=conversation_id)
     await services.database.write(lambda tx: erase_conversation(tx, scope, conversation_id))
+    await services.database.clear_log()
     await services.pipeline.stopper.stop_all(conversation_id=conversation_id)  # the queued one may have begun

@@ -151,7 +151,7 @@ class Endpoint(Route):
             given["body"] = await self._read_body(request, first)
         result = await self.handler(first, **given)
         if self.status == 204:
-            return Response(status_code=204)
+            return Response(status_code=204, headers=result.headers if isinstance(result, Answer) else None)
         if isinstance(result, Response) or self.response is None:
             response: ASGIApp = result
             return response

@@ -3,7 +3,7 @@
 from typing import Any
 
 from staffstream.api.endpoints import Answer, Call, Endpoints, make_page
-from staffstream.api.request_models import GraphQuery, MemoryChanges, MemoryInputs, MemoryPage
+from staffstream.api.request_models import Forgetting, GraphQuery, MemoryChanges, MemoryInputs, MemoryPage
 from staffstream.api.response_models import (
     MEMORY,
     MEMORY_WHOLE,
@@ -12,6 +12,7 @@ from staffstream.api.response_models import (
     show_memory_whole,
     show_relation,
 )
+from staffstream.memory import erasing
 from staffstream.storage import conversations, graph, memories, staff
 from staffstream.storage.database import Connection
 from staffstream.storage.memories import Memory, NewMemory
@@ -92,16 +93,28 @@ async def update(call: Call, body: MemoryChanges) -> dict[str, Any]:
     return MEMORY.show(await call.services.database.write(change))
 
 
-@endpoints.delete("/memories/{memory_id}")
-async def delete(call: Call) -> None:
-    """Forget a memory: it is out of every search and of the graph, and is not learned again. It can be restored."""
-    scope, memory_id = await call.find_scope(), call.param("memory_id")
+@endpoints.delete("/memories/{memory_id}", sends=["Link"], problems=[409])
+async def delete(call: Call, query: Forgetting) -> Answer:
+    """Forget a memory: it is out of every search and of the graph, and is not learned again. It can be restored.
 
-    def forget(tx: Connection) -> None:
-        memories.delete_memory(tx, scope, memory_id)
-        graph.forget_memory(tx, scope, memory_id)
+    With `erase=true` it is erased for good instead, with every form it has had. With `with_source=true` the messages
+    that it came from are erased too; else a Link with rel="source" leads to each of them.
+    """
+    scope, memory_id, database = await call.find_scope(), call.param("memory_id"), call.services.database
 
-    await call.services.database.write(forget)
+    def forget(tx: Connection) -> list[str]:
+        if query.erase:
+            forms = memories.load_history(tx, scope, memories.get_memory(tx, scope, memory_id))
+            erasing.erase_memory(tx, scope, memory_id, with_source=query.with_source)
+            return [] if query.with_source else erasing.list_sources(forms)
+        return erasing.forget_memory(tx, scope, memory_id, with_source=query.with_source)
+
+    sources = await database.write(forget)
+    if query.erase or query.with_source:
+        await database.clear_log()
+    paths = [call.write_path("staff", scope.staff_id, "messages", message_id) for message_id in sources]
+    links = ", ".join(f'<{path}>; rel="source"' for path in paths)
+    return Answer(None, {"Link": links} if links else {})
 
 
 @endpoints.post("/memories/{memory_id}/restore", response=MEMORY.model, problems=[409])

@@ -159,6 +159,7 @@ async def delete(call: Call) -> None:
         erase_message(tx, scope, message_id)
 
     await call.services.database.write(erase)
+    await call.services.database.clear_log()
 
 
 @endpoints.post("/messages/{message_id}/feedback", response=MESSAGE.model)

@@ -261,6 +261,13 @@ class MemoryPage(Page):
     deleted: bool = False
 
 
+class Forgetting(BaseModel):
+    """How a memory is deleted: `erase=true` for good, `with_source=true` with the messages that it came from."""
+
+    erase: bool = False
+    with_source: bool = False
+
+
 class GraphQuery(BaseModel):
     """What part of the graph to show; `ended=true` adds what was true once."""
 

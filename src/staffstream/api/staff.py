@@ -54,4 +54,5 @@ async def delete(call: Call) -> None:
     services, staff_id = call.services, call.param("staff_id")
     await services.pipeline.stopper.stop_all(staff_id=staff_id)
     await services.database.write(lambda tx: erase_staff(tx, staff_id))
+    await services.database.clear_log()
     await services.pipeline.stopper.stop_all(staff_id=staff_id)  # what was queued may have begun meanwhile

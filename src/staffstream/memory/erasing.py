@@ -1,13 +1,19 @@
-"""Erasing a message, a conversation or a staff member with everything that was made from it.
+"""Erasing a memory, a message, a conversation, a staff member or a user with everything that was made from it.
 
 Rows are erased by cascade. Words and vectors are taken out of their indexes first, because those are not rows. Each
-function runs inside the caller's transaction.
+function runs inside the caller's transaction, but `erase_user`, which makes its own.
 """
+
+import functools
+from collections.abc import Sequence
 
 from staffstream.domain import Scope
 from staffstream.errors import Conflict
-from staffstream.storage import conversations, deliveries, graph, memories, runs, staff
-from staffstream.storage.database import Connection
+from staffstream.storage import conversations, deliveries, graph, memories, runs, staff, user_data
+from staffstream.storage.database import Connection, Database
+from staffstream.storage.memories import Memory
+
+_CONVERSATIONS_AT_ONCE = 100
 
 
 def erase_message(tx: Connection, scope: Scope, message_id: str) -> None:
@@ -17,8 +23,7 @@ def erase_message(tx: Connection, scope: Scope, message_id: str) -> None:
     if runs.has_active_run(tx, scope, message.id):
         raise Conflict("A reply to this message is being made. Cancel the run first.")
     purged = memories.purge_memories(tx, scope, message_ids=erased)
-    conversations.drop_summary(tx, scope, message.conversation_id, covering_turn=message.turn)
-    runs.erase_summaries(tx, scope, message.conversation_id, after_turn=message.turn)
+    drop_summaries(tx, scope, [message.id])
     deliveries.drop_deliveries(tx, scope, message.id)
     conversations.delete_message(tx, scope, message.id)
     _repair_graph(tx, scope, purged)
@@ -30,6 +35,71 @@ def erase_conversation(tx: Connection, scope: Scope, conversation_id: str) -> No
     purged = memories.purge_memories(tx, scope, conversation_id=conversation_id)
     conversations.delete_conversation(tx, scope, conversation_id)
     _repair_graph(tx, scope, purged)
+
+
+def erase_memory(tx: Connection, scope: Scope, memory_id: str, *, with_source: bool) -> None:
+    """Erase a memory with all its forms for good, and the summaries that may repeat them; with `with_source` also the
+    messages that they came from. Raises NotFound, or Conflict while a reply to such a message is being made.
+    """
+    forms = memories.load_history(tx, scope, memories.get_memory(tx, scope, memory_id))
+    purged = memories.purge_memories(tx, scope, memory_ids=[form.id for form in forms])
+    sources = list_sources(forms)
+    drop_summaries(tx, scope, sources)
+    _repair_graph(tx, scope, purged)
+    for message_id in sources if with_source else ():
+        if conversations.has_message(tx, scope, message_id):  # a reply is erased with its question
+            erase_message(tx, scope, message_id)
+
+
+def forget_memory(tx: Connection, scope: Scope, memory_id: str, *, with_source: bool) -> list[str]:
+    """Make a memory a tombstone, which can be restored, and drop the summaries that may repeat it. With `with_source`
+    the messages that it came from are erased, and with them the memory. Returns the ids of the messages that it came
+    from and that are still there. Raises NotFound, and Conflict as `erase_memory` does.
+    """
+    forms = memories.load_history(tx, scope, memories.delete_memory(tx, scope, memory_id))
+    graph.forget_memory(tx, scope, memory_id)
+    sources = list_sources(forms)
+    drop_summaries(tx, scope, sources)
+    for message_id in sources if with_source else ():
+        if conversations.has_message(tx, scope, message_id):
+            erase_message(tx, scope, message_id)
+    return [message_id for message_id in sources if conversations.has_message(tx, scope, message_id)]
+
+
+def list_sources(forms: Sequence[Memory]) -> list[str]:
+    """The ids of the messages that the forms of a memory came from."""
+    return list(dict.fromkeys(form.source_message_id for form in forms if form.source_message_id))
+
+
+def drop_summaries(tx: Connection, scope: Scope, message_ids: Sequence[str]) -> None:
+    """Drop the summaries that cover some messages, and take them out of the records of contexts. They are written anew,
+    without the messages that a deleted memory came from.
+    """
+    for message_id in message_ids:
+        message = conversations.get_message(tx, scope, message_id)
+        conversations.drop_summary(tx, scope, message.conversation_id, covering_turn=message.turn)
+        runs.erase_summaries(tx, scope, message.conversation_id, after_turn=message.turn)
+
+
+async def erase_user(database: Database, user_id: str) -> None:
+    """Erase everything of a user, a conversation at a time so that others can write in between. What is sent meanwhile
+    is erased with the rest.
+    """
+
+    def erase_scope(tx: Connection, scope: Scope) -> None:
+        memories.purge_memories(tx, scope)
+        user_data.drop_scope(tx, scope)
+
+    for scope in await database.read(lambda conn: user_data.list_user_scopes(conn, user_id)):
+        list_ids = functools.partial(user_data.list_conversation_ids, scope=scope, limit=_CONVERSATIONS_AT_ONCE)
+        while ids := await database.read(list_ids):
+            for conversation_id in ids:
+                await database.write(
+                    functools.partial(erase_conversation, scope=scope, conversation_id=conversation_id)
+                )
+        await database.write(functools.partial(erase_scope, scope=scope))
+    await database.write(lambda tx: user_data.drop_spending(tx, user_id))
+    await database.clear_log()
 
 
 def erase_staff(tx: Connection, staff_id: str) -> None:

@@ -5,13 +5,13 @@ compactions are rare and the prompt's beginning stays the same bytes between the
 last turn is never folded, and the summary has a size of its own that it cannot outgrow.
 """
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
 from staffstream.domain import Message, Scope, Staff
-from staffstream.storage import conversations
+from staffstream.storage import conversations, memories
 from staffstream.storage.database import Connection
 from staffstream.support.tokens import count_tokens, trim_to_tokens
 
@@ -41,7 +41,7 @@ SCHEMA: dict[str, Any] = {
 @dataclass(frozen=True, slots=True)
 class Fold:
     """One compaction: the summary so far (up to `after_turn`), the turns to fold in, and whether more remain above
-    the low mark.
+    the low mark. The `forgotten` messages, of which the user deleted a memory, are left out of it.
     """
 
     scope: Scope
@@ -52,6 +52,7 @@ class Fold:
     user_name: str
     size_tokens: int
     more: bool
+    forgotten: Set[str]
 
     @property
     def until_turn(self) -> int:
@@ -83,6 +84,7 @@ def plan_fold(conn: Connection, scope: Scope, conversation_id: str, *, budget_to
         scope, conversation_id, summary, after_turn, folded, conversation.user_name,
         size_tokens=min(MOST_SUMMARY_TOKENS, int(budget_tokens * SUMMARY_SIZE / ratio)),
         more=len(folded) < foldable or before < until,
+        forgotten=memories.list_sources_of_deleted(conn, scope, [m.id for m in conversations.flatten_turns(folded)]),
     )  # fmt: skip
 
 
@@ -121,7 +123,7 @@ def write_question(fold: Fold, *, staff: Staff) -> str:
         f" name={quoteattr(fold.user_name if message.message_type == 'user' else staff.name)}"
         f" date={quoteattr(message.created_at[:10])}>{text_of[message.id]}</message>"
         for number, message in enumerate(conversations.flatten_turns(fold.turns), 1)
-        if message.content.strip()
+        if message.content.strip() and message.id not in fold.forgotten
     )
     return f"<summary>\n{escape(fold.summary)}\n</summary>\n\n<messages>\n{messages}\n</messages>"
 

@@ -46,9 +46,12 @@ class RunStopper:
             return Ended(runs.get_run(tx, run.scope, run.id))
         return self._endings.end_from_row(tx, run, "cancelled")
 
-    async def stop_all(self, *, staff_id: str | None = None, conversation_id: str | None = None) -> None:
-        """End the runs being made here for a staff member or in a conversation, before it is erased."""
+    async def stop_all(
+        self, *, staff_id: str | None = None, conversation_id: str | None = None, user_id: str | None = None
+    ) -> None:
+        """End the runs being made here for a staff member, in a conversation or for a user, before it is erased."""
         for active in list(self._active_runs.by_id.values()):
-            if active.run.staff_id == staff_id or active.run.conversation_id == conversation_id:
+            run = active.run
+            if run.staff_id == staff_id or run.conversation_id == conversation_id or run.user_id == user_id:
                 active.stop("user")
                 await active.ended.wait()

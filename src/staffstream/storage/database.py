@@ -99,6 +99,10 @@ class Database(Protocol):
         """Run `function` over one consistent snapshot and return what it returned. Raises StorageUnavailable."""
         ...
 
+    async def clear_log(self) -> None:
+        """Leave nothing erased in the engine's log: call it after erasing what a user wants gone for good."""
+        ...
+
     def measure_bytes(self) -> dict[str, int]:
         """Sizes on this machine's disk in bytes: `file`, and `wal` where there is one; empty where there are none."""
         ...

@@ -206,16 +206,20 @@ def purge_memories(
     tx: Connection,
     scope: Scope,
     *,
+    memory_ids: Sequence[str] | None = None,
     message_ids: Sequence[str] | None = None,
     conversation_id: str | None = None,
 ) -> Purged:
-    """Erase for good, words and vectors too, what came from some messages, from a conversation, or all of the scope.
+    """Erase for good, words and vectors too: some memories, those of some messages or of a conversation, or all of the
+    scope.
 
     What was superseded by something erased holds again.
     """
     condition, values = "1", []
     if message_ids is not None:
         condition, values = f"source_message_id {IN_LIST}", [pack_list(message_ids)]
+    elif memory_ids is not None:
+        condition, values = f"id {IN_LIST}", [pack_list(memory_ids)]
     elif conversation_id is not None:
         condition, values = "conversation_id = ?", [conversation_id]
     rows = tx.execute(f"SELECT * FROM memories WHERE scope_id = ? AND {condition}", (scope.id, *values)).fetchall()
@@ -279,6 +283,16 @@ def list_forgotten_messages(conn: Connection, scope: Scope, message_ids: Sequenc
     rows = conn.execute(
         f"SELECT source_message_id FROM memories WHERE source_message_id {IN_LIST}"
         " AND +scope_id = ? AND kind = 'episode' AND deleted_at IS NOT NULL",
+        (pack_list(message_ids), scope.id),
+    )
+    return {row["source_message_id"] for row in rows}
+
+
+def list_sources_of_deleted(conn: Connection, scope: Scope, message_ids: Sequence[str]) -> set[str]:
+    """Those of some messages that a deleted memory came from."""
+    rows = conn.execute(
+        f"SELECT source_message_id FROM memories WHERE source_message_id {IN_LIST}"
+        " AND +scope_id = ? AND deleted_at IS NOT NULL",
         (pack_list(message_ids), scope.id),
     )
     return {row["source_message_id"] for row in rows}

@@ -435,6 +435,15 @@ export interface components {
                 [key: string]: string;
             };
         };
+        /** @description What was erased, by kind, and what was kept. */
+        Receipt: {
+            user_id: string;
+            erased_at: string;
+            erased: {
+                [key: string]: number;
+            };
+            kept: string[];
+        };
         /** @description How to ask again. */
         Regeneration: {
             /** @default null */
@@ -606,6 +615,7 @@ export type Node = components['schemas']['Node'];
 export type PastMessage = components['schemas']['PastMessage'];
 export type Problem = components['schemas']['Problem'];
 export type Readiness = components['schemas']['Readiness'];
+export type Receipt = components['schemas']['Receipt'];
 export type Regeneration = components['schemas']['Regeneration'];
 export type Run = components['schemas']['Run'];
 export type RunEnd = components['schemas']['RunEnd'];

@@ -28,6 +28,8 @@ T = TypeVar("T")
 
 READERS = 4
 _MOST_PER_COMMIT = 256
+_CLEARING_TRIES = 20
+_CLEARING_PAUSE_S = 0.1
 
 
 @dataclass(slots=True)
@@ -92,6 +94,14 @@ class SqliteDatabase:
         except pysqlite3.Error as error:
             raise translate_error(error) from error
         return result
+
+    async def clear_log(self) -> None:
+        """The log is written into the file and emptied. A reader in another process can be in the way for a moment."""
+        for _ in range(_CLEARING_TRIES):
+            if await self._writer._execute(_empty_log, self._writer._conn):  # type: ignore[no-untyped-call]
+                return
+            await asyncio.sleep(_CLEARING_PAUSE_S)
+        log.warning("the write-ahead log is in use and still holds what was erased; a later checkpoint takes it")
 
     def measure_bytes(self) -> dict[str, int]:
         files = {"file": self._path, "wal": self._path.with_name(self._path.name + "-wal")}
@@ -171,6 +181,15 @@ def _report(write: _Write, value: Any, error: BaseException | None) -> None:
         write.future.set_result(value)
     else:
         write.future.set_exception(error)
+
+
+def _empty_log(connection: SqliteConnection) -> bool:
+    """Whether the log could be emptied at once; writes wait behind this."""
+    connection.execute("PRAGMA busy_timeout = 50")
+    try:
+        return bool(connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0)
+    finally:
+        connection.execute("PRAGMA busy_timeout = 10000")
 
 
 def _read_snapshot(connection: SqliteConnection, function: Callable[[Connection], T]) -> T:
