@@ -35,7 +35,8 @@ CREATE TABLE api_keys (
     hash         BLOB NOT NULL UNIQUE,       -- SHA-256 of the whole key
     created_at   TEXT NOT NULL,
     last_used_at TEXT,
-    revoked_at   TEXT
+    revoked_at   TEXT,
+    gateway      INTEGER NOT NULL DEFAULT 0 CHECK (gateway IN (0, 1)) -- it may name the user it speaks for
 ) STRICT;
 
 CREATE TABLE scopes (
@@ -54,9 +55,11 @@ CREATE TABLE conversations (
     is_default INTEGER NOT NULL DEFAULT 0 CHECK (is_default IN (0, 1)),
     last_turn  INTEGER NOT NULL DEFAULT 0,
     created_at TEXT NOT NULL,
-    updated_at TEXT NOT NULL
+    updated_at TEXT NOT NULL,
+    external_id TEXT                         -- a client's own id of it
 ) STRICT;
 CREATE UNIQUE INDEX conversations_default ON conversations (scope_id) WHERE is_default = 1;
+CREATE UNIQUE INDEX conversations_by_external_id ON conversations (scope_id, external_id) WHERE external_id IS NOT NULL;
 CREATE INDEX conversations_of_scope ON conversations (scope_id, updated_at);
 
 -- A turn is a question with its answers (more than one after a regeneration). (turn, id) is the order of reading.
@@ -79,6 +82,16 @@ CREATE TABLE messages (
 CREATE UNIQUE INDEX messages_in_order ON messages (conversation_id, turn, id);
 CREATE INDEX messages_replies ON messages (reply_to) WHERE reply_to IS NOT NULL;
 CREATE INDEX messages_of_scope ON messages (scope_id);
+
+-- What a client that names no conversation is recognised by (fingerprints.py): hashes of what it repeats.
+CREATE TABLE fingerprints (
+    message_id TEXT PRIMARY KEY REFERENCES messages ON DELETE CASCADE,
+    scope_id   INTEGER NOT NULL REFERENCES scopes ON DELETE CASCADE,
+    path       INTEGER NOT NULL,             -- of the conversation up to and with the message
+    exchange   INTEGER                       -- of a reply with its question
+) STRICT, WITHOUT ROWID;
+CREATE INDEX fingerprints_by_path ON fingerprints (scope_id, path);
+CREATE INDEX fingerprints_by_exchange ON fingerprints (scope_id, exchange) WHERE exchange IS NOT NULL;
 
 -- The making of one reply. id is the id that the assistant message will have.
 CREATE TABLE runs (
@@ -333,4 +346,4 @@ CREATE INDEX spending_entries_of_user ON spending_entries (user_id, day);
 CREATE INDEX spending_entries_of_staff ON spending_entries (staff_id, day);
 
 PRAGMA application_id = 0x53544653;
-PRAGMA user_version = 5;
+PRAGMA user_version = 6;

@@ -27,12 +27,14 @@ TERMINAL_STATES: frozenset[RunState] = frozenset({"done", "failed", "cancelled"}
 class Caller:
     """Who sent a request. A member talks to staff members; an admin also makes, changes and erases them, and keys.
 
-    `key_id` is None for a user whom the host app named, and for everybody where keys are off.
+    `key_id` is None for a user whom the host app named, and for everybody where keys are off. `is_gateway` says that
+    the caller may name the user whom it speaks for.
     """
 
     user_id: str
     role: Role
     key_id: str | None = None
+    is_gateway: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,7 @@ class Conversation:
     is_default: bool
     created_at: str
     updated_at: str
+    external_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +158,17 @@ class Run:
     def end(self) -> RunEnd:
         """How its stream ends, once it has ended."""
         return RunEnd(self.message_id, self.stop_reason, self.usage, self.state == "cancelled", self.error)
+
+
+def draft_run(scope: Scope) -> Run:
+    """A run that is made and not stored."""
+    now = now_text()
+    return Run(
+        id=make_id(), staff_id=scope.staff_id, user_id=scope.user_id, scope_id=scope.id, conversation_id="",
+        user_message_id="", turn=0, mode="stream", state="building", message_id=None, error=None,
+        model=None, stop_reason=None, usage=None, webhook_url=None, fence=0, attempts=1, not_before=None,
+        created_at=now, building_at=now, streaming_at=None, first_token_at=None, finished_at=None,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

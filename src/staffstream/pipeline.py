@@ -9,9 +9,21 @@ import asyncio
 import contextvars
 import logging
 import random
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from staffstream.domain import Conversation, Message, Mode, MultitaskStrategy, Owner, Run, Scope, Staff, now_text
+from staffstream.domain import (
+    Conversation,
+    Message,
+    Mode,
+    MultitaskStrategy,
+    Owner,
+    Run,
+    Scope,
+    Staff,
+    draft_run,
+    now_text,
+)
 from staffstream.errors import (
     Busy,
     Conflict,
@@ -47,9 +59,22 @@ BURST_WAIT_S = 1.5  # … for no longer than this, as there may always be more
 
 
 @dataclass(frozen=True, slots=True)
+class Located:
+    """Where a request belongs: in a conversation, as a new question or as `regenerates` again. `path` is the
+    fingerprint of the history that the client repeats; `strategy` goes before the request's own.
+    """
+
+    conversation: Conversation
+    regenerates: Message | None = None
+    path: int | None = None
+    strategy: MultitaskStrategy | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class RunRequest:
     """What a client asks for, validated. `regenerates` names an earlier message to be answered again instead of
-    `content`.
+    `content`. `locate` finds where it belongs, in the transaction that accepts it, for a client that names neither.
+    `instructions` are the client's own system text: they go into this one prompt and are not stored.
     """
 
     staff_id: str
@@ -62,6 +87,8 @@ class RunRequest:
     idempotency_key: str | None = None
     request_hash: bytes = b""
     regenerates: str | None = None
+    locate: Callable[[Connection, Scope], Located] | None = None
+    instructions: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +153,7 @@ class Pipeline:
         with self.metrics.time_stage("accept", request.mode), self._burst_gate:
             return await self._database.write(
                 lambda tx: self._accept(tx, request, tokens),
-                then=lambda acceptance: self._begin_accepted(acceptance, context),
+                then=lambda acceptance: self._begin_accepted(acceptance, request.instructions, context),
             )
 
     async def _count_question(self, request: RunRequest) -> int:
@@ -149,15 +176,13 @@ class Pipeline:
         if key and (known := runs.find_run_by_key(tx, scope, key, request.request_hash)):
             return Acceptance(known)
         (self._ledger.check_caps if request.mode == "stream" else self._ledger.check_spent)(tx, scope)
-        asked = find_question(tx, scope, request.regenerates) if request.regenerates else None
-        conversation = conversations.ensure_conversation(
-            tx, scope, asked.conversation_id if asked else request.conversation_id
-        )
+        located = _locate(tx, scope, request)
+        conversation, strategy = located.conversation, located.strategy or request.strategy
         other = runs.find_active_run(tx, scope, conversation.id)
-        if other and request.strategy == "reject":
+        if other and strategy == "reject":
             raise Busy(extra={"run_id": other.id})
         self.builder.check_length(member, tokens)
-        question = asked or self._append_question(tx, member, scope, conversation, request.content)
+        question = located.regenerates or self._append_question(tx, member, scope, located, request.content)
         begins = request.mode == "stream" and other is None
         run = runs.insert_run(
             tx, scope, conversation, question,
@@ -165,17 +190,17 @@ class Pipeline:
         )  # fmt: skip
         if key:
             runs.save_idempotency_key(tx, scope, key, request.request_hash, run)
-        interrupts = other if request.strategy == "interrupt" else None
+        interrupts = other if strategy == "interrupt" else None
         return Acceptance(run, (member, question) if begins else None, interrupts)
 
-    def _append_question(
-        self, tx: Connection, member: Staff, scope: Scope, conversation: Conversation, content: str
-    ) -> Message:
-        question = conversations.append_user_message(tx, scope, conversation, content)
-        self._learning.index_user_message(tx, member, scope, conversation, question)
+    def _append_question(self, tx: Connection, member: Staff, scope: Scope, located: Located, content: str) -> Message:
+        question = conversations.append_user_message(tx, scope, located.conversation, content, path=located.path)
+        self._learning.index_user_message(tx, member, scope, located.conversation, question)
         return question
 
-    def _begin_accepted(self, acceptance: Acceptance, context: contextvars.Context) -> None:
+    def _begin_accepted(self, acceptance: Acceptance, instructions: str, context: contextvars.Context) -> None:
+        if instructions:
+            self.active_runs.instructions[acceptance.run.id] = instructions
         if acceptance.begins:
             self.active_runs.begin_one(ActiveRun(acceptance.run, *acceptance.begins), context)
         elif acceptance.run.state == "queued":
@@ -183,11 +208,37 @@ class Pipeline:
         if other := acceptance.interrupts:
             self.active_runs.spawn(self._interrupt(other), f"interrupt run {other.id}")
 
+    def stop_soon(self, run: Run) -> None:
+        """Stop a run that nobody waits for any more."""
+        self.active_runs.spawn(self._interrupt(run), f"stop run {run.id}")
+
     async def _interrupt(self, run: Run) -> None:
         try:
             await self.stopper.stop(run)
         except StaffstreamError as error:  # erased meanwhile, or no disk: then the new run waits for its end
             log.warning("run %s could not be interrupted: %s", run.id, error.code)
+
+    async def answer_unsaved(
+        self, staff_id: str, user_id: str, messages: Sequence[Message], instructions: str
+    ) -> ActiveRun:
+        """Begin a reply of which nothing is stored or learned but what it costs: to the last of the messages, in the
+        light of those before it and of no memory. Raises NotFound, MessageTooLong, Draining and what the caps raise.
+        """
+        if self.active_runs.draining:
+            raise Draining
+
+        def check(tx: Connection) -> tuple[Staff, Scope]:
+            member, scope = staff.get_or_create_scope(tx, staff_id, user_id)
+            self._ledger.check_caps(tx, scope)
+            return member, scope
+
+        tokens = await asyncio.to_thread(count_tokens, messages[-1].content)
+        member, scope = await self._database.write(check)
+        self.builder.check_length(member, tokens)
+        active = ActiveRun(draft_run(scope), member, messages[-1], past=messages[:-1])
+        self.active_runs.instructions[active.run.id] = instructions
+        self.active_runs.begin_one(active, contextvars.copy_context())
+        return active
 
     async def _make_reply(self, active: ActiveRun) -> None:
         """Steps 2 to 4. Whatever happens in 2 and 3, 4 gives the run one terminal state and one terminal frame."""
@@ -264,8 +315,17 @@ class Pipeline:
     async def _finish(self, active: ActiveRun) -> None:
         """Commit the reply and the run's end together, then send the terminal frame to its subscribers."""
         with traces.trace_work("commit"):
-            end = await self.endings.end_reply(active)
+            end = await (self.endings.end_reply(active) if active.past is None else self.endings.end_unsaved(active))
         self.active_runs.close(active, end)
+
+
+def _locate(tx: Connection, scope: Scope, request: RunRequest) -> Located:
+    """The conversation of a request, made if need be. Raises NotFound, Conflict."""
+    if request.locate:
+        return request.locate(tx, scope)
+    asked = find_question(tx, scope, request.regenerates) if request.regenerates else None
+    conversation_id = asked.conversation_id if asked else request.conversation_id
+    return Located(conversations.ensure_conversation(tx, scope, conversation_id), asked)
 
 
 def find_question(conn: Connection, scope: Scope, message_id: str) -> Message:

@@ -12,7 +12,7 @@ import pytest
 from starlette.requests import Request
 from starlette.routing import Mount, Route
 
-from staffstream.api.routes import ROUTES
+from staffstream.api.routes import DIALECTS, ROUTES
 from staffstream.app import create_app
 from staffstream.domain import Caller, make_id
 from staffstream.errors import SetupError
@@ -51,9 +51,9 @@ SECRET = "canary-e5b7"
 
 
 def list_calls() -> Iterator[tuple[str, str]]:
-    """(method, path) of every route of the app, HEAD aside."""
+    """(method, path) of every route of our API, HEAD aside; tests/dialects/test_auth.py has the others."""
     for route in ROUTES:
-        if isinstance(route, Route):
+        if isinstance(route, Route) and route not in DIALECTS:
             yield from ((method, route.path) for method in sorted((route.methods or set()) - {"HEAD"}))
 
 

@@ -9,8 +9,10 @@ from typing import Protocol
 
 from starlette.types import Receive, Scope, Send
 
+from staffstream.domain import RunEnd
 from staffstream.errors import StaffstreamError
 from staffstream.replies.active_runs import describe_failure
+from staffstream.replies.encoders import RunEncoder
 from staffstream.replies.run_log import Push
 from staffstream.support import sse
 from staffstream.support.timers import SilenceWatch
@@ -55,8 +57,12 @@ class EventStream:
         slow_reader_s: float,
         headers: list[tuple[bytes, bytes]] | None = None,
         held: contextlib.ExitStack | None = None,
+        encode_end: Callable[[RunEnd], bytes] | None = None,
+        on_leave: Callable[[], None] | None = None,
     ) -> None:
         self._follow = follow
+        self._encode_end = encode_end or RunEncoder("").encode_end
+        self._on_leave = on_leave
         self._slow_reader_s = slow_reader_s
         self._headers = headers or []
         self._held = held or contextlib.ExitStack()  # left when the response is over
@@ -66,7 +72,7 @@ class EventStream:
 
     def end(self, error: StaffstreamError) -> None:
         """Send the error as the last frame, after the one that is being sent, and nothing more."""
-        self._last_frame = sse.encode_error(describe_failure(error), None)
+        self._last_frame = self._encode_end(RunEnd(failure=describe_failure(error)))
         if self._relaying and not self._sending:
             self._relaying.cancel()
 
@@ -92,7 +98,8 @@ class EventStream:
                     watch.close()
                     watcher.cancel()
         except TimeoutError:
-            return  # the reader left or was let go; the run goes on
+            if self._on_leave:  # the reader left or was let go; the run goes on unless this stops it
+                self._on_leave()
 
     async def _relay_all(self, write: Write, push: Push | None, watch: SilenceWatch) -> None:
         self._relaying = asyncio.create_task(self._relay(write, push, watch))

@@ -12,10 +12,11 @@ from starlette.requests import Request
 
 from staffstream.background.maintenance import repeat
 from staffstream.domain import Caller, now_text
-from staffstream.errors import TooManyRequests, Unauthorized
+from staffstream.errors import BadRequest, TooManyRequests, Unauthorized
 from staffstream.storage import keys
 from staffstream.storage.database import Database
 
+USER_HEADERS = ("x-end-user-id", "x-openwebui-user-id", "x-librechat-user-id")
 BAD_KEYS_PER_MINUTE = 60  # of one address
 REVOKED_ROUND_S = 2.0  # how often it is asked whether the keys of open streams are still valid
 
@@ -58,7 +59,22 @@ class KeyRing:
             raise Unauthorized
         self._known.add(digest)
         self.used[key.id] = now_text()
-        return Caller(key.user_id, key.role, key.id)
+        caller = Caller(key.user_id, key.role, key.id, key.gateway)
+        return speak_for(caller, _find_user(request)) if key.gateway else caller
+
+
+def speak_for(caller: Caller, user: str | None) -> Caller:
+    """A gateway's caller as the user whom it names, who is never an admin; itself without one. Raises BadRequest."""
+    if not user:
+        return caller
+    if len(user) > 200:
+        raise BadRequest("The user's name is longer than 200 characters.")
+    return Caller(user, "member", caller.key_id)
+
+
+def _find_user(request: Request) -> str | None:
+    """The user in the headers that chat servers send."""
+    return next((user for name in USER_HEADERS if (user := request.headers.get(name, "").strip())), None)
 
 
 class Refusals:

@@ -14,7 +14,7 @@ endpoints = Endpoints("keys", "/api/v1/keys")
 async def create(call: Call, body: NewKey) -> Answer:
     """Make a key. Its text is in this answer only."""
     key, text = await call.services.database.write(
-        lambda tx: keys.create_key(tx, body.name, user_id=body.user_id, role=body.role)
+        lambda tx: keys.create_key(tx, body.name, user_id=body.user_id, role=body.role, gateway=body.gateway)
     )
     return Answer(NEW_KEY.show(key, key=text), {"Location": call.write_path("keys", key.id)})
 

@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from staffstream.api.dialects.error_shapes import shape_error
 from staffstream.api.host_check import HostCheck, protect_page
 from staffstream.domain import make_id
 from staffstream.errors import Forbidden, InternalError, MethodNotAllowed, NotFound, StaffstreamError
@@ -37,6 +38,10 @@ def respond_problem(error: StaffstreamError, request_id: str) -> Response:
         "retryable": error.retryable,
         "request_id": request_id,
     }
+    return Response(encode_json(body | error.extra), error.status, _list_headers(error), "application/problem+json")
+
+
+def _list_headers(error: StaffstreamError) -> dict[str, str]:
     headers = dict(error.headers)
     retry_after_s = error.retry_after_s
     if retry_after_s is None and error.status in (429, 503):
@@ -45,7 +50,7 @@ def respond_problem(error: StaffstreamError, request_id: str) -> Response:
         headers["Retry-After"] = str(math.ceil(retry_after_s))
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    return Response(encode_json(body | error.extra), error.status, headers, "application/problem+json")
+    return headers
 
 
 async def handle_own_error(request: Request, error: Exception) -> Response:
@@ -70,7 +75,8 @@ async def handle_routing_error(request: Request, error: Exception) -> Response:
 
 def _answer(scope: Scope, error: StaffstreamError) -> Response:
     scope["app"].metrics.problems.labels(error.status, error.code).inc()
-    return respond_problem(error, scope["staffstream.request_id"])
+    shaped = shape_error(scope, error, _list_headers(error))
+    return shaped or respond_problem(error, scope["staffstream.request_id"])
 
 
 def _list_methods(request: Request) -> list[str]:

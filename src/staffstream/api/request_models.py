@@ -285,3 +285,4 @@ class NewKey(Body):
     name: Name
     user_id: Name | None = None
     role: Role | None = None
+    gateway: StrictBool = False

@@ -70,7 +70,7 @@ JOB = View(
 KEY = View(
     "Key",
     keys.ApiKey,
-    "id name user_id role prefix created_at last_used_at revoked_at",
+    "id name user_id role prefix created_at last_used_at revoked_at gateway",
     doc="An API key without its secret.",
 )
 NEW_KEY = KEY.extend("NewKeyResponse", {"key": str}, "An API key, with its text for the only time.")
@@ -131,7 +131,7 @@ class Usage(TypedDict, total=False):
 CONVERSATION = View(
     "Conversation",
     domain.Conversation,
-    "id staff_id title user_name is_default created_at updated_at",
+    "id staff_id title user_name is_default created_at updated_at external_id",
     doc="A thread of messages.",
 )
 NEW_CONVERSATION = CONVERSATION.extend(

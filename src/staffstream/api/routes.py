@@ -17,6 +17,7 @@ from staffstream.api import (
     staff,
     system,
 )
+from staffstream.api.dialects import openai
 
 ENDPOINTS = [
     *staff.endpoints,
@@ -33,4 +34,5 @@ ENDPOINTS = [
     *docs.endpoints,
     *chat_page.endpoints,
 ]
-ROUTES = [*ENDPOINTS, Mount("/assets", chat_page.Assets())]
+DIALECTS = [*openai.endpoints]  # which are described where their clients come from, not in /openapi.json
+ROUTES = [*ENDPOINTS, *DIALECTS, Mount("/assets", chat_page.Assets())]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from staffstream.background.remote_runs import RemoteRuns
 from staffstream.domain import Run, RunEnd, Scope
 from staffstream.errors import BadCursor, Draining, InternalError, StaffstreamError
-from staffstream.replies.active_runs import ActiveRuns, describe_failure
+from staffstream.replies.active_runs import ActiveRun, ActiveRuns, describe_failure
 from staffstream.replies.encoders import Encoder, RunEncoder
 from staffstream.replies.run_log import Push, RunLog, encode_ended_run
 from staffstream.settings import Settings
@@ -45,12 +45,12 @@ class Subscriptions:
         self._active_runs = active_runs
         self._remote_runs = remote_runs
 
-    async def wait_started(self, run: Run) -> None:
+    async def wait_started(self, run: Run, active: ActiveRun | None = None) -> None:
         """Return when the response may start: Claude has accepted, or a second has passed.
 
         Raises what made the run fail, if it failed for good before that with nothing said.
         """
-        active = self._active_runs.by_id.get(run.id)
+        active = active or self._active_runs.by_id.get(run.id)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(START_WAIT_S):
                 while active is None and run.state == "queued":
@@ -90,6 +90,16 @@ class Subscriptions:
         except Exception:
             logger.exception("run %s cannot be followed", run.id)
             yield encoder.encode_end(RunEnd(failure=describe_failure(InternalError())))
+
+    async def follow_unsaved(
+        self, active: ActiveRun, *, encoder: Encoder, push: Push | None = None
+    ) -> AsyncGenerator[bytes, None]:
+        """The same for a run that is not stored, and that nobody else can follow."""
+        yield encoder.encode_start()
+        frames = active.log.follow(heartbeat_s=self._heartbeat_s, encoder=encoder, push=push)
+        async with contextlib.aclosing(frames):
+            async for data in frames:
+                yield data
 
     async def _open_log(self, run: Run, stack: contextlib.AsyncExitStack) -> "RunLog | EndedRun":
         """The log to follow, or what an ended run left. Raises NotFound, Draining."""

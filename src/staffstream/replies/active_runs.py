@@ -2,7 +2,7 @@
 
 import asyncio
 import contextvars
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, Literal
 
 from staffstream.domain import Message, Run, RunEnd, RunFailure, RunState, Staff, now_text
@@ -19,13 +19,22 @@ StopCause = Literal["user", "shutdown", "taken_over"]
 class ActiveRun:
     """What one run has reached. `started` is set when a response to it may start, `ended` when it is over here.
 
-    `member` and `question` are known for a run that begins as soon as it is accepted; else the build reads them.
+    `member` and `question` are known for a run that begins as soon as it is accepted; else the build reads them. `past`
+    is what was said before, for a run that is not stored: it is built from that alone.
     """
 
-    def __init__(self, run: Run, member: Staff | None = None, question: Message | None = None) -> None:
+    def __init__(
+        self,
+        run: Run,
+        member: Staff | None = None,
+        question: Message | None = None,
+        past: Sequence[Message] | None = None,
+    ) -> None:
         self.run = run
         self.member = member
         self.question = question
+        self.past = past
+        self.instructions = ""  # its client's own, for this one prompt
         self.log = RunLog(run.id)
         self.started = asyncio.Event()
         self.ended = asyncio.Event()
@@ -136,6 +145,7 @@ class ActiveRuns:
 
     def __init__(self, make_reply: Callable[[ActiveRun], Coroutine[Any, Any, None]]) -> None:
         self.by_id: dict[str, ActiveRun] = {}
+        self.instructions: dict[str, str] = {}  # of runs that have not begun
         self.draining = False
         self.queue_changed = asyncio.Event()
         self.queue_waits_for_room = False  # there was no room for all of it at the last look
@@ -151,6 +161,7 @@ class ActiveRuns:
     def begin_one(self, active: ActiveRun, context: contextvars.Context | None = None) -> None:
         """Make one run, in the context of the request that asked for it if there is one."""
         self.by_id[active.run.id] = active
+        active.instructions = self.instructions.pop(active.run.id, "")
         if self.draining:  # it was claimed just before
             active.stop("shutdown")
         self.spawn(self._make_reply(active), f"run {active.run.id}", context)

@@ -85,7 +85,13 @@ def weigh_question(counted_tokens: int, ratio: float | None) -> int:
 
 
 def fit_context(
-    sources: Sources, *, model: str, budget_tokens: int, max_output_tokens: int, ratio: float | None
+    sources: Sources,
+    *,
+    model: str,
+    budget_tokens: int,
+    max_output_tokens: int,
+    ratio: float | None,
+    instructions: str = "",
 ) -> Context:
     """The best prompt within the budget. The question is whole, whatever else has to go; turns and evidence go in
     whole or not at all.
@@ -93,13 +99,14 @@ def fit_context(
     budget = _Budget(budget_tokens, ratio or UNKNOWN_RATIO)
     budget.spend("question", budget.measure(sources.question.content, MESSAGE_OVERHEAD_TOKENS))
     system = _fit_text(budget, "persona", describe_persona(sources.staff), budget.left)
+    instructions = _fit_text(budget, "instructions", instructions, budget.left // 2)
     summary_limit = min(budget.left, int(budget_tokens * SUMMARY_SHARE))
     summary = _fit_text(budget, "summary", sources.summary, summary_limit)
     evidence, turns, dropped = _fit_rest(sources, budget, budget_tokens)
     prompt = Prompt(
         model,
         max_output_tokens,
-        _write_system(system),
+        _write_system(system, instructions),
         _write_messages(summary, turns, evidence, sources.question),
     )
     record = {
@@ -200,8 +207,10 @@ def _describe_drop(item: Evidence, reason: str) -> dict[str, Any]:
 # ── writing the prompt ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _write_system(text: str) -> list[Text]:
-    return [Text(text, cache_point=True)] if text else []
+def _write_system(persona: str, instructions: str) -> list[Text]:
+    """The persona, and what a client's own system text says beside it."""
+    blocks = [Text(persona, cache_point=True)] if persona else []
+    return [*blocks, Text(instructions)] if instructions else blocks
 
 
 def _write_messages(
@@ -246,6 +255,7 @@ def _list_sections(
         _section("memories", budget, [_describe_evidence(e, measure) for e in evidence if e.source == "memory"]),
         _section("graph", budget, [_describe_evidence(e, measure) for e in evidence if e.source == "relation"]),
         _section("question", budget, [_describe_message(sources.question, measure)]),
+        *([_section("instructions", budget, [])] if budget.spent.get("instructions") else []),
     ]
 
 

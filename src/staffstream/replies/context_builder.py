@@ -9,7 +9,7 @@ from staffstream.memory.learning import Learning
 from staffstream.memory.recall import HalfLives, recall_memories
 from staffstream.replies.active_runs import ActiveRun
 from staffstream.replies.context import Context, fit_context, weigh_question
-from staffstream.replies.context_sources import gather_sources
+from staffstream.replies.context_sources import Sources, gather_sources
 from staffstream.replies.token_ratios import TokenRatios
 from staffstream.settings import Settings
 from staffstream.storage import conversations, staff
@@ -48,16 +48,19 @@ class ContextBuilder:
         """What a run sends, from one snapshot, and how long each part took. Raises what the ledger raises for a run
         that waited in the queue until a cap was reached; MessageTooLong when the budget was lowered meanwhile.
         """
-        run = active.run
+        run, instructions = active.run, active.instructions
+        if active.past is not None and active.member and active.question:
+            turns = [[message] for message in active.past]
+            return self._fit(Sources(active.member, active.question, turns), instructions), []
 
         def build(conn: Connection) -> tuple[Context, Sequence[Stage]]:
             if active.question and active.member:  # it was accepted just now, and checked
-                return self._build(conn, run.scope, active.member, active.question, embed)
+                return self._build(conn, run.scope, active.member, active.question, embed, instructions)
             self._ledger.check_spent(conn, run.scope)
             member = staff.get_staff(conn, run.staff_id)
             question = conversations.get_message(conn, run.scope, run.user_message_id)
             self.check_length(member, count_tokens(question.content))
-            return self._build(conn, run.scope, member, question, embed)
+            return self._build(conn, run.scope, member, question, embed, instructions)
 
         embed = self._learning.embed_now or await self._embed_question(active)
         return await self._database.read(build)
@@ -104,18 +107,27 @@ class ContextBuilder:
         return await self._learning.prepare_query(question.content)
 
     def _build(
-        self, conn: Connection, scope: Scope, member: Staff, question: Message, embed: EmbedNow | None
+        self,
+        conn: Connection,
+        scope: Scope,
+        member: Staff,
+        question: Message,
+        embed: EmbedNow | None,
+        instructions: str = "",
     ) -> tuple[Context, Sequence[Stage]]:
         sources = gather_sources(conn, scope, member, question, embed=embed, half_lives=self._half_lives)
-        model = self._model_of(member)
-        context = fit_context(
+        return self._fit(sources, instructions), sources.stages
+
+    def _fit(self, sources: Sources, instructions: str) -> Context:
+        member, model = sources.staff, self._model_of(sources.staff)
+        return fit_context(
             sources,
             model=model,
             budget_tokens=self._budget_of(member),
             max_output_tokens=member.max_output_tokens or self._settings.max_output_tokens,
             ratio=self._ratios.get(model),
+            instructions=instructions,
         )
-        return context, sources.stages
 
     def _model_of(self, member: Staff) -> str:
         return member.model or self._settings.model

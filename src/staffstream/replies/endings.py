@@ -88,6 +88,21 @@ class Endings:
             self.unsaved.append(plan if again else self._plan_end(active))
         return RunEnd(failure=describe_failure(active.failure))
 
+    async def end_unsaved(self, active: ActiveRun) -> RunEnd:
+        """Pay for a reply that is not stored; returns its end."""
+        state, failure = active.get_outcome()
+        finished = active.finished
+        usage = (finished.usage if finished else None) or _estimate(active, active.log.text)
+        try:
+            count = await self._database.write(
+                lambda tx: self._ledger.record(tx, active.run.scope, active.model or "", usage)
+            )
+            count()
+        except Exception:
+            log.exception("what run %s cost could not be recorded", active.run.id)
+        stop_reason = finished.stop_reason if finished else None
+        return RunEnd(None, stop_reason, usage, state == "cancelled", failure)
+
     async def save_unsaved(self) -> None:
         """Try again to save the ends that the disk refused. Raises Unavailable when it still does."""
         while self.unsaved:

@@ -20,6 +20,7 @@ from staffstream.domain import (
     now_text,
 )
 from staffstream.errors import BadRequest, NotFound, UnknownBefore
+from staffstream.storage import fingerprints
 from staffstream.storage.database import Connection, Row
 
 _NO_CONVERSATION = "There is no conversation with this id."
@@ -40,14 +41,20 @@ class ImportedMessage:
 
 
 def create_conversation(
-    tx: Connection, scope: Scope, *, title: str = "", user_name: str = "", is_default: bool = False
+    tx: Connection,
+    scope: Scope,
+    *,
+    title: str = "",
+    user_name: str = "",
+    is_default: bool = False,
+    external_id: str | None = None,
 ) -> Conversation:
-    """A new empty conversation."""
+    """A new empty conversation; `external_id` is a client's own id of it."""
     now = now_text()
     row = tx.execute(
-        "INSERT INTO conversations (id, scope_id, title, user_name, is_default, created_at, updated_at)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING *",
-        (make_id(), scope.id, title, user_name, int(is_default), now, now),
+        "INSERT INTO conversations (id, scope_id, title, user_name, is_default, created_at, updated_at, external_id)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?) RETURNING *",
+        (make_id(), scope.id, title, user_name, int(is_default), now, now, external_id),
     ).fetchone()
     return _read_conversation(row, scope)
 
@@ -60,6 +67,21 @@ def get_conversation(conn: Connection, scope: Scope, conversation_id: str) -> Co
     if row is None:
         raise NotFound(_NO_CONVERSATION)
     return _read_conversation(row, scope)
+
+
+def find_named_conversation(conn: Connection, scope: Scope, name: str) -> Conversation | None:
+    """The conversation that a client calls so: by its own id of it, or by ours."""
+    for column in ("external_id", "id"):
+        found = conn.execute(f"SELECT * FROM conversations WHERE scope_id = ? AND {column} = ?", (scope.id, name))
+        if row := found.fetchone():
+            return _read_conversation(row, scope)
+    return None
+
+
+def move_external_id(tx: Connection, source: Conversation, target: Conversation) -> None:
+    """Let a client's own id name another conversation of the same scope from here on."""
+    tx.execute("UPDATE conversations SET external_id = NULL WHERE id = ?", (source.id,))
+    tx.execute("UPDATE conversations SET external_id = ? WHERE id = ?", (source.external_id, target.id))
 
 
 def find_default_conversation(conn: Connection, scope: Scope) -> Conversation | None:
@@ -138,11 +160,15 @@ def load_names(conn: Connection, scope: Scope) -> tuple[list[str], str]:
 # ── messages ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def append_user_message(tx: Connection, scope: Scope, conversation: Conversation, content: str) -> Message:
-    """Save a question as a new turn."""
+def append_user_message(
+    tx: Connection, scope: Scope, conversation: Conversation, content: str, *, path: int | None = None
+) -> Message:
+    """Save a question as a new turn. `path` is the fingerprint of the history that its client repeats before it."""
     now = now_text()
     turn = _take_turns(tx, conversation.id, 1, now)
-    return _insert_message(tx, scope, conversation.id, make_id(), turn, "user", content, "complete", now)
+    message = _insert_message(tx, scope, conversation.id, make_id(), turn, "user", content, "complete", now)
+    fingerprints.add_question(tx, scope, message, path=path)
+    return message
 
 
 def append_reply(
@@ -161,6 +187,7 @@ def append_reply(
         reply_to=run.user_message_id, model=model, stop_reason=stop_reason, usage=usage,
     )  # fmt: skip
     tx.execute("UPDATE conversations SET updated_at = ? WHERE id = ?", (message.created_at, run.conversation_id))
+    fingerprints.add_reply(tx, run.scope, message)
     return message
 
 
@@ -210,6 +237,7 @@ def import_messages(
         times = [message.created_at for message in saved]
         _take_turns(tx, conversation.id, turn - saved[0].turn + 1, max(times))
         tx.execute("UPDATE conversations SET created_at = ? WHERE id = ?", (min(times), conversation.id))
+        fingerprints.add_past(tx, scope, saved)
     return saved
 
 
@@ -259,6 +287,16 @@ def load_turns(
     for row in rows:
         turns.setdefault(row["turn"], {})[row["message_type"]] = _read_message(row, scope)
     return [[side[kind] for kind in ("user", "assistant") if kind in side] for side in turns.values()]
+
+
+def find_next_question(conn: Connection, scope: Scope, message: Message) -> Message | None:
+    """The question of the turn after a message's."""
+    row = conn.execute(
+        "SELECT * FROM messages WHERE conversation_id = ? AND scope_id = ? AND turn > ? AND message_type = 'user'"
+        " ORDER BY turn, id LIMIT 1",
+        (message.conversation_id, scope.id, message.turn),
+    ).fetchone()
+    return _read_message(row, scope) if row else None
 
 
 def list_replies(conn: Connection, scope: Scope, message_id: str) -> list[str]:
@@ -423,6 +461,7 @@ def _read_conversation(row: Row, scope: Scope) -> Conversation:
         is_default=bool(row["is_default"]),
         created_at=row["created_at"],
         updated_at=row["updated_at"],
+        external_id=row["external_id"],
     )
 
 

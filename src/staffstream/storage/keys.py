@@ -31,12 +31,13 @@ class ApiKey:
     created_at: str
     last_used_at: str | None
     revoked_at: str | None
+    gateway: bool
 
 
 def create_key(
-    tx: Connection, name: str, *, user_id: str | None = None, role: Role | None = None
+    tx: Connection, name: str, *, user_id: str | None = None, role: Role | None = None, gateway: bool = False
 ) -> tuple[ApiKey, str]:
-    """A new key and its text, which cannot be had again.
+    """A new key and its text, which cannot be had again. A gateway's may name the user that it speaks for.
 
     Without `user_id` the key is for a new user of its own name; raises UserExists if there is one. Without `role` it is
     a member's, but for the very first key: somebody has to be able to make the first staff member.
@@ -47,9 +48,9 @@ def create_key(
     is_first = tx.execute("SELECT 1 FROM api_keys LIMIT 1").fetchone() is None
     role = role or ("admin" if is_first else "member")
     row = tx.execute(
-        "INSERT INTO api_keys (id, name, user_id, role, prefix, hash, created_at) VALUES (?, ?, ?, ?, ?, ?, ?)"
-        " RETURNING *",
-        (make_id(), name, user_id or name, role, text[:_SHOWN_CHARACTERS], _hash(text), now_text()),
+        "INSERT INTO api_keys (id, name, user_id, role, prefix, hash, created_at, gateway)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?) RETURNING *",
+        (make_id(), name, user_id or name, role, text[:_SHOWN_CHARACTERS], _hash(text), now_text(), int(gateway)),
     ).fetchone()
     return _read_key(row), text
 
@@ -120,4 +121,4 @@ def _hash(text: str) -> bytes:
 
 def _read_key(row: Row) -> ApiKey:
     names = ("id", "name", "user_id", "role", "prefix", "created_at", "last_used_at", "revoked_at")
-    return ApiKey(**{name: row[name] for name in names})
+    return ApiKey(**{name: row[name] for name in names}, gateway=bool(row["gateway"]))

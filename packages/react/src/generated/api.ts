@@ -54,6 +54,7 @@ export interface components {
             created_at: string;
             /** Format: date-time */
             updated_at: string;
+            external_id: string | null;
         };
         /** @description What PATCH may change; absent fields stay. */
         ConversationChanges: {
@@ -184,6 +185,7 @@ export interface components {
             created_at: string;
             last_used_at: string | null;
             revoked_at: string | null;
+            gateway: boolean;
         };
         /** @description Something remembered, true from `valid_from` to `valid_to`. */
         Memory: {
@@ -336,6 +338,7 @@ export interface components {
             created_at: string;
             /** Format: date-time */
             updated_at: string;
+            external_id: string | null;
             message_ids: string[];
         };
         /** @description A key to make: for the user named, or for one of the key's own name. */
@@ -345,6 +348,8 @@ export interface components {
             user_id?: string | null;
             /** @default null */
             role?: ("admin" | "member") | null;
+            /** @default false */
+            gateway?: boolean;
         };
         /** @description An API key, with its text for the only time. */
         NewKeyResponse: {
@@ -359,6 +364,7 @@ export interface components {
             created_at: string;
             last_used_at: string | null;
             revoked_at: string | null;
+            gateway: boolean;
             key: string;
         };
         /** @description A question to a staff member. */

@@ -18,6 +18,11 @@ def add_commands(commands: Any) -> None:
     making.add_argument("name", help="what to call it")
     making.add_argument("--user", help="the user it stands for; by default a new one of the key's own name")
     making.add_argument("--role", choices=get_args(Role), help="by default member; admin for the very first key")
+    making.add_argument(
+        "--gateway",
+        action="store_true",
+        help="it is a chat server's key, which may name the user it speaks for: each has a memory of their own",
+    )
     making.set_defaults(run=_create)
     listing = actions.add_parser("list", help="list them; the keys themselves are not stored")
     listing.set_defaults(run=_list)
@@ -33,11 +38,12 @@ def _create(args: argparse.Namespace) -> None:
     if not name or user == "":
         raise SetupError("A key needs a name, and its user one too.")
     with open_file(args.db, make=True) as connection, transact(connection):
-        key, text = keys.create_key(connection, name, user_id=user, role=args.role)
+        key, text = keys.create_key(connection, name, user_id=user, role=args.role, gateway=args.gateway)
         has_admin = keys.has_admin(connection)
     if not has_admin:
         print_line("no admin has a key: make one with --role admin to manage staff members and keys")
-    print_line(f"key {key.id} for the user {key.user_id}, role {key.role}; it is shown only now:")
+    gateway = ", and for those it names" if key.gateway else ""
+    print_line(f"key {key.id} for the user {key.user_id}{gateway}, role {key.role}; it is shown only now:")
     print(text)
 
 
