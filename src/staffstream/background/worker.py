@@ -21,6 +21,7 @@ from staffstream.storage import jobs
 from staffstream.storage.database import Connection, Database
 from staffstream.storage.jobs import Job, JobKind
 from staffstream.support.metrics import Metrics
+from staffstream.support.rounds import attempt
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +102,7 @@ class Worker:
 
     async def _take_jobs(self) -> None:
         while True:
-            await _attempt(self._begin_due)
+            await attempt(self._begin_due)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(POLL_S):
                     await self.wake.wait()
@@ -135,7 +136,7 @@ class Worker:
     async def _keep_leases(self) -> None:
         while True:
             await asyncio.sleep(self._owner.lease_s / 3)
-            await _attempt(self._renew_leases)
+            await attempt(self._renew_leases)
 
     async def _renew_leases(self) -> None:
         mine = dict(self._running)  # as of before: a job that is claimed meanwhile may have missed the renewal
@@ -204,13 +205,3 @@ class Worker:
 
 def _log_loss(job: Job) -> None:
     log.warning("job %s %s was taken over by another process, or dropped", job.kind, job.id)
-
-
-async def _attempt(work: Callable[[], Awaitable[None]]) -> None:
-    """One round; trouble with the disk passes, a bug is logged, neither ends the rounds."""
-    try:
-        await work()
-    except Unavailable as error:
-        log.warning("the worker has to wait: %s", error.code)
-    except Exception:
-        log.exception("the worker failed")
