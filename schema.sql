@@ -46,6 +46,7 @@ CREATE TABLE scopes (
     last_memory INTEGER NOT NULL DEFAULT 0,  -- the highest n in memories.number = scope_id << 32 | n
     UNIQUE (staff_id, user_id)
 ) STRICT;
+CREATE INDEX scopes_of_user ON scopes (user_id);
 
 CREATE TABLE conversations (
     id         TEXT PRIMARY KEY,
@@ -119,12 +120,14 @@ CREATE TABLE runs (
     streaming_at     TEXT,
     first_token_at   TEXT,
     finished_at      TEXT,
+    place            INTEGER NOT NULL DEFAULT 0, -- in the queue: users take turns, so a user's second one stands behind everybody's first
     followed_until   TEXT,                      -- another process sends its text to somebody: it is saved more often
     CHECK ((state IN ('done', 'failed', 'cancelled')) = (finished_at IS NOT NULL)),
     CHECK ((state = 'failed') = (error IS NOT NULL))
 ) STRICT;
 CREATE UNIQUE INDEX runs_one_at_a_time ON runs (conversation_id) WHERE state IN ('building', 'streaming');
-CREATE INDEX runs_queued ON runs (id) WHERE state = 'queued';
+CREATE INDEX runs_queued ON runs (place, id) WHERE state = 'queued';
+CREATE INDEX runs_queued_of_scope ON runs (scope_id, place) WHERE state = 'queued';
 CREATE INDEX runs_of_conversation ON runs (conversation_id, finished_at, turn, id); -- its active ones lie together
 CREATE INDEX runs_of_message ON runs (user_message_id);
 CREATE INDEX runs_of_scope ON runs (scope_id);
@@ -346,4 +349,4 @@ CREATE INDEX spending_entries_of_user ON spending_entries (user_id, day);
 CREATE INDEX spending_entries_of_staff ON spending_entries (staff_id, day);
 
 PRAGMA application_id = 0x53544653;
-PRAGMA user_version = 6;
+PRAGMA user_version = 7;

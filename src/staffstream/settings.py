@@ -158,7 +158,10 @@ class Settings(BaseModel):
         False, description="Let the log hold what Claude says of a refused request, though it may quote a message."
     )
     async_concurrency: int = Field(
-        16, ge=1, description="How many queued replies are made at the same time, in different conversations."
+        16,
+        ge=1,
+        description="How many queued replies are made at the same time, in different conversations; of one user no more"
+        " than three quarters of these.",
     )
     lease_s: float = Field(
         15,

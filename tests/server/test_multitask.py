@@ -12,6 +12,7 @@ from tests.tools.provider import (
     DEADLINE_S,
     PIECES,
     STREAM_HEAD,
+    Gate,
     Reply,
     Script,
     ScriptedProvider,
@@ -20,11 +21,12 @@ from tests.tools.provider import (
     steps,
 )
 from tests.tools.provider_cases import CASES, ONE, OPEN
-from tests.tools.server import Api, serve_here
+from tests.tools.server import Api, name_user, serve_here
 
 pytestmark = pytest.mark.anyio
 
 SAID = "".join(PIECES)
+MANY, FEW = {"X-User": "many"}, {"X-User": "few"}
 
 
 def _read_history(body: dict[str, Any]) -> list[tuple[str, str]]:
@@ -143,6 +145,37 @@ async def test_many_conversations_share_the_room(db: Path, provider: ScriptedPro
             gate.open()
         for each, run in zip(staff, ids, strict=True):
             assert (await api.ended_run(each, run))["state"] == "done"
+
+
+async def test_users_take_turns_in_the_queue(db: Path, provider: ScriptedProvider) -> None:
+    """Who has thirty replies waiting does not make another user wait for them."""
+    provider.default = Reply(gate=(gate := Gate()))
+    async with serve_here(db, provider, identify=name_user, async_concurrency=4) as api:
+        ada = (await api.post("/staff", {"name": "Ada"}, 201, headers=MANY))["id"]
+        for number in range(30):
+            thread = (await api.post(f"/staff/{ada}/conversations", {}, 201, headers=MANY))["id"]
+            body = {"content": f"many {number}", "conversation_id": thread}
+            await api.post(f"/staff/{ada}/messages", body, 202, headers=MANY)
+        await provider.arrived(3)
+        await api.post(f"/staff/{ada}/messages", {"content": "few"}, 202, headers=FEW)
+        await provider.arrived(4)
+        assert [request.said for request in provider.chats] == ["many 0", "many 1", "many 2", "few"]
+        gate.open()
+
+
+async def test_a_long_conversation_does_not_hold_its_place(db: Path, provider: ScriptedProvider) -> None:
+    """The next reply of a conversation waits for its place in the queue like any other."""
+    gates = [provider.hold(["a"]) for _ in range(3)]
+    async with serve_here(db, provider, identify=name_user, async_concurrency=1) as api:
+        ada = (await api.post("/staff", {"name": "Ada"}, 201, headers=MANY))["id"]
+        for text in "123":
+            await api.post(f"/staff/{ada}/messages", {"content": text}, 202, headers=MANY)
+        await provider.arrived(1)
+        await api.post(f"/staff/{ada}/messages", {"content": "other"}, 202, headers=FEW)
+        for number, gate in enumerate(gates, 2):
+            gate.open()
+            await provider.arrived(number)
+        assert [request.said for request in provider.chats] == ["1", "2", "other", "3"]
 
 
 # ── interrupt ────────────────────────────────────────────────────────────────────────────────────────────────────────

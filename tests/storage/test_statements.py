@@ -35,7 +35,7 @@ def reply_once(tx: Connection, scope: Scope) -> None:
     assert runs.end_run(tx, run, "done", message_id=run.id)
     conversations.append_reply(tx, run, "In the harbour.", status="complete")
     conversations.has_unlearned(tx, scope, conversation.id, at_least=10)
-    runs.claim_due_runs(tx, owner=owner, limit=1, conversation_id=conversation.id)
+    runs.claim_next_run(tx, owner=owner, conversation_id=conversation.id)
     assert not runs.is_any_due(tx)
     jobs.claim_due_jobs(tx, "extract", owner=owner, limit=4)
 

@@ -19,7 +19,7 @@ from staffstream.support.metrics import CONTENT_TYPE
 
 endpoints = Endpoints("system")
 
-_TOLD = {"embedder", "jobs"}  # checks that a person should know of, while replies go on: by words, and unlearned from
+_TOLD = {"embedder", "jobs", "background"}  # checks for a person to know of: replies go on without
 
 
 @endpoints.get("/healthz", access="open", response=Health)
@@ -38,9 +38,11 @@ async def ready(request: Request) -> Response:
     }
     checks["database"] = await services.write_probe.check()
     try:
-        oldest = await services.database.read(_find_oldest_waiting)
+        oldest_run, oldest_job = await services.database.read(_find_oldest)
         checks["jobs"] = "dead" if await services.database.read(jobs.is_any_dead) else "ok"
-        checks["queue"] = "ok" if oldest > now_text(-services.settings.max_queue_age_s) else "stuck"
+        limit = now_text(-services.settings.max_queue_age_s)
+        checks["background"] = "ok" if oldest_job > limit else "behind"
+        checks["queue"] = "ok" if oldest_run > limit else "stuck"
     except StaffstreamError as error:
         checks["database"] = error.code
     fine = all(value == "ok" for name, value in checks.items() if name not in _TOLD)
@@ -64,9 +66,9 @@ async def export_metrics(call: Call) -> Response:
 def _measure_waiting(conn: Connection) -> tuple[int, str, dict[str, tuple[int, int]]]:
     counts = {count.kind: (count.due, count.dead) for count in jobs.measure_jobs(conn)}
     by_kind: dict[str, tuple[int, int]] = {kind: counts.get(kind, (0, 0)) for kind in get_args(jobs.JobKind)}
-    return runs.measure_queue(conn)[0], _find_oldest_waiting(conn), by_kind
+    return runs.measure_queue(conn)[0], min(_find_oldest(conn)), by_kind
 
 
-def _find_oldest_waiting(conn: Connection) -> str:
-    """Since when the reply or job has been due that has waited longest; now if nothing waits."""
-    return min(runs.measure_queue(conn)[1] or now_text(), jobs.find_oldest_due(conn) or now_text())
+def _find_oldest(conn: Connection) -> tuple[str, str]:
+    """Since when the reply and the job have been due that have waited longest; now if none waits."""
+    return runs.measure_queue(conn)[1] or now_text(), jobs.find_oldest_due(conn) or now_text()

@@ -7,6 +7,7 @@ if this process is alone on the file, and always for those whose lease has run o
 
 import asyncio
 import contextlib
+import math
 from collections.abc import AsyncIterator
 
 from staffstream.background.progress import ProgressWriter
@@ -21,6 +22,7 @@ from staffstream.storage.database import Connection, Database
 from staffstream.support.rounds import attempt
 
 QUEUE_ROUND_S = 1.0  # how often the queue is looked at for what other processes left or what has fallen due
+USER_SHARE = 0.75  # of the places for asynchronous replies: one user can never have all of them
 CRASHED_ATTEMPTS = 25  # at a run whose making ends with its process every time: well over an hour
 _QUICK_ATTEMPTS = 3  # of these follow each other at once
 _LONGEST_WAIT_S = 300.0
@@ -132,10 +134,12 @@ class Recovery:
             self._chat_model.wait_ready()
         )  # a claim counts as an attempt, which a process that ends before makes none of
         if not active_runs.draining:
+            most_of_user = math.ceil(self._settings.async_concurrency * USER_SHARE)
             claimed = await self._database.write(
-                lambda tx: runs.claim_due_runs(tx, owner=self._owner, limit=room), then=active_runs.begin
+                lambda tx: runs.claim_due_runs(tx, owner=self._owner, limit=room, most_of_user=most_of_user),
+                then=active_runs.begin,
             )
-            active_runs.queue_waits_for_room = len(claimed) == room
+            active_runs.queue_waits_for_room = bool(claimed)  # there may be more, beyond the room or a user's share
 
 
 def _wait_after_crash_s(attempts: int) -> float:

@@ -34,12 +34,13 @@ _STATUS: dict[str, MessageStatus] = {"done": "complete", "cancelled": "cancelled
 @dataclass(frozen=True, slots=True)
 class Ended:
     """What such a transaction left: the run's row, None if it went back to the queue; whether it was this one that
-    ended it; the runs that were claimed after it; and what to call after the commit.
+    ended it; the run that was claimed after it, or whether one is due in the queue; and what to call after the commit.
     """
 
     run: Run | None
     by_us: bool = False
-    claimed: tuple[Run, ...] = ()
+    claimed: Run | None = None
+    queue_changed: bool = False
     follow_up: Callable[[], None] | None = None
 
 
@@ -207,13 +208,16 @@ class Endings:
         run = ended.run
         if self._active_runs.draining or run is None or not run.ended:
             return ended
-        claimed = runs.claim_due_runs(tx, owner=self._owner, limit=1, conversation_id=run.conversation_id)
-        return replace(ended, claimed=tuple(claimed))
+        claimed, waits = runs.claim_next_run(tx, owner=self._owner, conversation_id=run.conversation_id)
+        return replace(ended, claimed=claimed, queue_changed=waits)
 
     def _follow_up(self, ended: Ended) -> None:
         if ended.follow_up:
             ended.follow_up()
-        self._active_runs.begin(ended.claimed)
+        if ended.claimed:
+            self._active_runs.begin([ended.claimed])
+        if ended.queue_changed:
+            self._active_runs.queue_changed.set()
         self._learning.jobs_changed.set()
 
     def follow_up_all(self, ended: list[Ended]) -> None:

@@ -13,7 +13,7 @@ import random
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from staffstream.domain import Owner, make_id, now_text
 from staffstream.errors import Conflict, NotFound
@@ -26,7 +26,8 @@ _DELIVERY_WAITS_S = (5.0, 30.0, 300.0, 1800.0, 7200.0, 28800.0, 86400.0)
 _OTHER_WAITS_S = (5.0, 20.0, 60.0, 300.0, 1800.0)
 _LONGEST_WAIT_S = 30 * 86400.0
 _JITTER = 0.2
-MOST_OF_A_QUEUE = 16
+MOST_OF_A_QUEUE = 4  # a receiver that hangs holds so many lanes for 15 s each
+_LOOKED_AT = 256  # due jobs of a kind, the oldest, among which scopes take turns
 _MOST_LEFT_DELIVERIES = 100  # a process that crashes in a loop begins a delivery at every start
 
 
@@ -140,16 +141,20 @@ def is_any_dead(conn: Connection) -> bool:
 
 
 def claim_due_jobs(tx: Connection, kind: JobKind, *, owner: Owner, limit: int) -> list[Job]:
-    """Begin up to `limit` jobs of a kind that are due, or whose holder let its lease run out.
+    """Begin up to `limit` jobs of a kind that are due, or whose holder let its lease run out. Scopes take turns.
 
     One that was left behind by its holder at its last attempt is dead: it may be what ended the process. A delivery's
     attempts are its receiver's failures, so those that ended with the process count apart.
     """
-    claimed, begun = [], Counter[str | None]()
-    for row in tx.execute(
+    claimed: list[Job] = []
+    begun = Counter[str | None]()
+    rows = tx.execute(
         f"SELECT *, {_RUNNING_OF_QUEUE} AS others {_DUE} ORDER BY due_at LIMIT +:limit",
-        {"kind": kind, "now": now_text(), "limit": limit},
-    ).fetchall():
+        {"kind": kind, "now": now_text(), "limit": max(limit, _LOOKED_AT) if limit else 0},
+    ).fetchall()
+    for row in _take_turns(rows):
+        if len(claimed) == limit:
+            break
         job = _read_job(row)
         if job.state == "running" and job.was_left_too_often:
             _bury_job(tx, job, "abandoned")
@@ -157,6 +162,16 @@ def claim_due_jobs(tx: Connection, kind: JobKind, *, owner: Owner, limit: int) -
             begun[job.queue] += 1
             claimed.append(_begin_job(tx, job, owner))
     return claimed
+
+
+def _take_turns(rows: list[Any]) -> list[Any]:
+    """The rows in another order: every scope's first, then every scope's second, and so on."""
+    places = Counter[int | None]()
+    placed = []
+    for row in rows:
+        places[row["scope_id"]] += 1
+        placed.append((places[row["scope_id"]], row))
+    return [row for _, row in sorted(placed, key=lambda item: item[0])]
 
 
 def _begin_job(tx: Connection, job: Job, owner: Owner) -> Job:

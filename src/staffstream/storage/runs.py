@@ -6,6 +6,7 @@ may be taken over under a higher fence, after which the old holder's writes matc
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -22,7 +23,7 @@ from staffstream.domain import (
     now_text,
 )
 from staffstream.errors import IdempotencyMismatch, NotFound
-from staffstream.storage.database import Connection, Row
+from staffstream.storage.database import IN_LIST, Connection, Row, pack_list
 from staffstream.storage.run_pieces import drop_pieces, load_text
 from staffstream.support.sse import encode_json
 
@@ -128,14 +129,26 @@ def insert_run(
     lease_ends, begun = (now_text(owner.lease_s), 1) if owner else (None, 0)
     row = tx.execute(
         "INSERT INTO runs (id, conversation_id, scope_id, user_message_id, turn, mode, state, webhook_url, owner,"
-        " fence, attempts, lease_expires_at, building_at, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-        " RETURNING *",
+        " fence, attempts, lease_expires_at, building_at, created_at, place)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING *",
         (
             make_id(), conversation.id, scope.id, question.id, question.turn, mode, "building" if owner else "queued",
             webhook_url, owner.id if owner else None, begun, begun, lease_ends, now if owner else None, now,
+            0 if owner else _find_place(tx, scope),
         ),
     ).fetchone()  # fmt: skip
     return _read_run(row, scope)
+
+
+def _find_place(conn: Connection, scope: Scope) -> int:
+    """The place in the queue of a user's next run: after the user's last one, and not before the head of the queue."""
+    row = conn.execute(
+        "SELECT (SELECT max(place) FROM runs WHERE state = 'queued' AND scope_id IN"
+        " (SELECT id FROM scopes WHERE user_id = ?)) AS own,"
+        " (SELECT min(place) FROM runs WHERE state = 'queued') AS head",
+        (scope.user_id,),
+    ).fetchone()
+    return max((row["own"] or 0) + 1, row["head"] or 0)
 
 
 def claim_run(tx: Connection, run: Run, *, owner: Owner) -> Run | None:
@@ -148,16 +161,43 @@ def claim_run(tx: Connection, run: Run, *, owner: Owner) -> Run | None:
     return _read_run(row, run.scope) if row else None
 
 
-def claim_due_runs(tx: Connection, *, owner: Owner, limit: int, conversation_id: str | None = None) -> list[Run]:
-    """Begin up to `limit` queued runs that are next in their conversation and due, oldest first."""
-    within, order = ("runs.conversation_id = ?", "runs.turn, runs.id") if conversation_id else ("? IS NULL", "runs.id")
-    rows = tx.execute(
-        f"{_SELECT} WHERE {within} AND {_IS_NEXT} AND finished_at IS NULL AND coalesce(not_before, '') <= ?"
-        f" ORDER BY {order} LIMIT +?",
-        (conversation_id, now_text(), limit),
-    ).fetchall()
-    claimed = (claim_run(tx, _read_run(row), owner=owner) for row in rows)
-    return [run for run in claimed if run]
+def claim_due_runs(tx: Connection, *, owner: Owner, limit: int, most_of_user: int) -> list[Run]:
+    """Begin up to `limit` queued runs that are next in their conversation and due. Users take turns, and `owner` makes
+    no more than `most_of_user` asynchronous runs of one at a time.
+    """
+    going: Counter[str] = Counter()
+    for row in tx.execute(
+        "SELECT user_id, count(*) AS made FROM runs JOIN scopes ON scopes.id = scope_id"
+        f" WHERE state IN {_BEGUN} AND mode = 'async' AND owner = ? GROUP BY user_id",
+        (owner.id,),
+    ):
+        going[row["user_id"]] = row["made"]
+    full = pack_list(user for user, made in going.items() if made >= most_of_user)
+    claimed: list[Run] = []
+    for row in tx.execute(
+        f"{_SELECT} WHERE {_IS_NEXT} AND coalesce(not_before, '') <= ? AND NOT user_id {IN_LIST}"
+        " ORDER BY place, runs.id LIMIT +?",
+        (now_text(), full, 2 * limit),
+    ).fetchall():
+        run = _read_run(row)
+        if len(claimed) < limit and going[run.user_id] < most_of_user and (begun := claim_run(tx, run, owner=owner)):
+            going[run.user_id] += 1
+            claimed.append(begun)
+    return claimed
+
+
+def claim_next_run(tx: Connection, *, owner: Owner, conversation_id: str) -> tuple[Run | None, bool]:
+    """Begin the queued run that is next in a conversation if it is a stream, which somebody waits at. The second value
+    says whether an asynchronous one is next: that one waits for its place in the queue.
+    """
+    row = tx.execute(
+        f"{_SELECT} WHERE runs.conversation_id = ? AND {_IS_NEXT} AND finished_at IS NULL"
+        " AND coalesce(not_before, '') <= ? ORDER BY runs.turn, runs.id LIMIT +1",
+        (conversation_id, now_text()),
+    ).fetchone()
+    if row is None or row["mode"] == "async":
+        return None, row is not None
+    return claim_run(tx, _read_run(row), owner=owner), False
 
 
 def renew_leases(tx: Connection, *, owner: Owner) -> dict[str, int]:
