@@ -9,26 +9,12 @@ import openai
 import pytest
 from openai import AsyncOpenAI
 
+from tests.dialects.node_client import TORTURE, tell_all
 from tests.tools.provider import Reply, ScriptedProvider, http_error
 from tests.tools.provider_cases import CASES
 from tests.tools.server import Api
 
 pytestmark = pytest.mark.anyio
-
-TORTURE = [
-    "He",
-    "llo\n\n",
-    "data: [DONE]\n\n",
-    "👩‍👩‍👧",
-    "\u2028\u2029\x85",
-    '"}',
-    "\\",
-    " **b**  ",
-    "ünï",
-    "\r\n",
-    "\u0000",
-    "end",
-]
 
 
 @pytest.fixture
@@ -467,3 +453,56 @@ async def test_unknown_paths_and_bodies_answer_in_its_shape(api: Api, ada: str) 
         ]:
             assert response.status_code == status
             assert response.json()["error"].keys() == {"message", "type", "param", "code"}
+
+
+# ── the same in JavaScript ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_the_client_of_javascript(api: Api, ada: str, provider: ScriptedProvider) -> None:
+    """Any text as it is, a second turn in the same conversation, models, a stop, and errors as its own classes."""
+    provider.script(Reply(TORTURE), Reply(["Second"]))
+    code = """
+      const model = "Ada"
+      tell((await client.models.list()).data.map((each) => each.id))
+      const messages = [{ role: "user", content: "Hi" }]
+      const stream = await client.chat.completions.create({ model, messages, stream: true })
+      const pieces = []
+      for await (const chunk of stream) pieces.push(chunk.choices[0].delta.content ?? "")
+      tell(pieces.filter(Boolean))
+      messages.push({ role: "assistant", content: pieces.join("") }, { role: "user", content: "And?" })
+      const whole = await client.chat.completions.create({ model, messages })
+      tell([whole.choices[0].message.content, whole.usage.total_tokens])
+      try {
+        await client.chat.completions.create({ model: "Nobody", messages })
+      } catch (error) {
+        tell([error instanceof OpenAI.NotFoundError, error.code])
+      }
+    """
+    models, pieces, whole, error = await tell_all("openai", f"{api.url}/v1", code)
+    assert models == ["Ada", "Ada:temporary"]
+    assert pieces == TORTURE
+    assert whole == ["Second", 26]
+    assert error == [True, "not_found"]
+    (conversation,) = await api.get(f"/staff/{ada}/conversations")
+    assert await api.said(ada, conversation_id=conversation["id"]) == ["Hi", "".join(TORTURE), "And?", "Second"]
+
+
+async def test_the_client_of_javascript_stops_and_breaks(api: Api, ada: str, provider: ScriptedProvider) -> None:
+    """`abort` stops the run; a fault within the stream is thrown with our words."""
+    gate = provider.hold(["One", " two"])
+    gate.release(1)
+    provider.script(CASES["overloaded_mid_stream"].script)
+    code = """
+      const messages = [{ role: "user", content: "Hi" }]
+      const stream = await client.chat.completions.create({ model: "Ada", messages, stream: true })
+      for await (const chunk of stream) if (chunk.choices[0].delta.content) break
+      try {
+        for await (const _ of await client.chat.completions.create({ model: "Ada", messages, stream: true }));
+      } catch (error) {
+        tell([error.message, error.code])
+      }
+    """
+    assert await tell_all("openai", f"{api.url}/v1", code) == [
+        ["Claude is overloaded. Try again soon.", "upstream_overloaded"]
+    ]
+    await provider.left(1)

@@ -17,7 +17,7 @@ from staffstream.api import (
     staff,
     system,
 )
-from staffstream.api.dialects import openai
+from staffstream.api.dialects import ag_ui, ai_sdk, openai
 
 ENDPOINTS = [
     *staff.endpoints,
@@ -34,5 +34,9 @@ ENDPOINTS = [
     *docs.endpoints,
     *chat_page.endpoints,
 ]
-DIALECTS = [*openai.endpoints]  # which are described where their clients come from, not in /openapi.json
+DIALECTS = [
+    *openai.endpoints,
+    *ai_sdk.endpoints,
+    *ag_ui.endpoints,
+]  # which are described where their clients come from, not in /openapi.json
 ROUTES = [*ENDPOINTS, *DIALECTS, Mount("/assets", chat_page.Assets())]

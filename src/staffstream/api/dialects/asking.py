@@ -60,8 +60,11 @@ class Asked:
     open streams is held until the answer is over.
     """
 
-    def __init__(self, call: Call, run: Run, active: ActiveRun | None, held: contextlib.ExitStack) -> None:
+    def __init__(
+        self, call: Call, run: Run, active: ActiveRun | None, held: contextlib.ExitStack, *, after: int = 0
+    ) -> None:
         self.run = run
+        self._after = after
         self._call = call
         self._active = active
         self._held = held
@@ -111,7 +114,7 @@ class Asked:
         subscriptions = self._call.services.subscriptions
         if self._active:
             return functools.partial(subscriptions.follow_unsaved, self._active, encoder=encoder)
-        return functools.partial(subscriptions.follow, self.run, 0, encoder=encoder)
+        return functools.partial(subscriptions.follow, self.run, self._after, encoder=encoder)
 
     def stop(self) -> None:
         """End the run soon."""
