@@ -57,7 +57,8 @@ class Feed(asyncio.Protocol):
 
     count = 0
 
-    def __init__(self, *, tokens: int, rate: float, stamp: bool) -> None:
+    def __init__(self, *, tokens: int, rate: float, stamp: bool, characters: int = 5) -> None:
+        self._token = _TOKEN if characters == 5 else frame(encode_event(add_text("word ".ljust(characters, "."))))
         self._tokens = tokens
         self._rate = rate
         self._stamp = stamp
@@ -94,7 +95,7 @@ class Feed(asyncio.Protocol):
 
     def _tick(self) -> None:
         self._sent += 1
-        self._transport.write(_STAMPED % time.monotonic_ns() if self._stamp else _TOKEN)
+        self._transport.write(_STAMPED % time.monotonic_ns() if self._stamp else self._token)
         if self._sent < self._most:
             self._timer = self._loop.call_at(self._started + self._sent / self._rate, self._tick)
         else:
@@ -131,12 +132,12 @@ def is_whole(request: bytes) -> bool:
     return len(body) >= int(length)
 
 
-async def serve(*, tokens: int, rate: float, stamp: bool) -> None:
+async def serve(**options: Any) -> None:
     """Serve until SIGTERM; the first line printed is the URL."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
-    server = await loop.create_server(lambda: Feed(tokens=tokens, rate=rate, stamp=stamp), "127.0.0.1", 0, backlog=4096)
+    server = await loop.create_server(lambda: Feed(**options), "127.0.0.1", 0, backlog=4096)
     print(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
     await stop.wait()
 
@@ -146,9 +147,10 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=500)
     parser.add_argument("--rate", type=float, default=50, help="tokens a second and stream")
     parser.add_argument("--stamp", action="store_true")
+    parser.add_argument("--characters", type=int, default=5, help="of each token")
     options = parser.parse_args()
     raise_file_limit()
-    uvloop.run(serve(tokens=options.tokens, rate=options.rate, stamp=options.stamp))
+    uvloop.run(serve(**vars(options)))
 
 
 if __name__ == "__main__":

@@ -68,9 +68,12 @@ def raise_file_limit() -> None:
 
 
 @contextlib.contextmanager
-def run_feeder(*, tokens: int, rate: float, stamp: bool = False, core: int | None = None) -> Iterator[str]:
-    """The URL of a provider that streams `tokens` tokens at `rate` a second to each request."""
+def run_feeder(
+    *, tokens: int, rate: float, stamp: bool = False, characters: int = 5, core: int | None = None
+) -> Iterator[str]:
+    """The URL of a provider that streams `tokens` tokens of so many characters at `rate` a second to each request."""
     flags = ["--tokens", str(tokens), "--rate", str(rate), *(["--stamp"] if stamp else [])]
+    flags += ["--characters", str(characters)]
     with run_python(["-m", "bench.feeder", *flags], core=core) as process:
         yield process.read_line()
 
