@@ -21,15 +21,15 @@ from staffstream.storage.sqlite.connections import connect
 TARGET_S = 1.0
 ROUNDS = 3
 LOOK_S = 0.005  # how often the file is looked at
-DOORS = (("streaming", "messages/stream"), ("asynchronous", "messages"))
+MODES = (("streaming", "messages/stream"), ("asynchronous", "messages"))
 
 
 async def measure(*, smoke: bool) -> list[Figure]:
     """Both modes, and the commits alone."""
     count = 100 if smoke else 1000
     found = []
-    for name, mode in DOORS:
-        durable_s, head_s = await _measure_door(mode, count)
+    for name, mode in MODES:
+        durable_s, head_s = await _measure_mode(mode, count)
         found += [
             Figure(f"{count} by the {name} mode, all durable", durable_s, "s", None if smoke else TARGET_S),
             Figure(f"{count} by the {name} mode, last response head", head_s, "s"),
@@ -39,7 +39,7 @@ async def measure(*, smoke: bool) -> list[Figure]:
     return found
 
 
-async def _measure_door(mode: str, count: int) -> tuple[float, float]:
+async def _measure_mode(mode: str, count: int) -> tuple[float, float]:
     """Seconds from the first request until all are durable, and until the last response head: the best of some rounds
     on one server.
     """

@@ -30,7 +30,7 @@ from staffstream.background.progress import ProgressWriter
 from staffstream.background.recovery import Recovery
 from staffstream.background.remote_runs import RemoteRuns
 from staffstream.background.webhooks import Webhooks
-from staffstream.background.worker import Lane, Worker
+from staffstream.background.worker import JobHandling, Worker
 from staffstream.background.write_probe import WriteProbe
 from staffstream.domain import Owner, make_id
 from staffstream.errors import SetupError, StaffstreamError
@@ -249,15 +249,15 @@ async def _check_keys(database: Database, settings: Settings) -> None:
     log.warning("%s", problem)
 
 
-def _assign_jobs(learning_jobs: LearningJobs, webhooks: Webhooks, chat_model: ChatModel) -> dict[JobKind, Lane]:
+def _assign_jobs(learning_jobs: LearningJobs, webhooks: Webhooks, chat_model: ChatModel) -> dict[JobKind, JobHandling]:
     """Who does which background work. One conversation is never worked on twice at a time: a job's subject sees to
     that.
     """
     return {
-        "extract": Lane(learning_jobs.extract, may_begin=chat_model.is_ready),
-        "summarise": Lane(learning_jobs.summarise, may_begin=chat_model.is_ready),
-        "embed": Lane(learning_jobs.embed, width=1),
-        "deliver": Lane(webhooks.deliver, width=64),  # a receiver may hold each of its own for 15 s
+        "extract": JobHandling(learning_jobs.extract, may_begin=chat_model.is_ready),
+        "summarise": JobHandling(learning_jobs.summarise, may_begin=chat_model.is_ready),
+        "embed": JobHandling(learning_jobs.embed, concurrency=1),
+        "deliver": JobHandling(webhooks.deliver, concurrency=64),  # a receiver may hold each of its own for 15 s
     }
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from staffstream.background import worker
-from staffstream.background.worker import Handler, Lane, Worker
+from staffstream.background.worker import Handler, JobHandling, Worker
 from staffstream.domain import Owner
 from staffstream.errors import NotFound, StorageFull, UpstreamOverloaded, UpstreamRefused
 from staffstream.storage import jobs
@@ -36,10 +36,10 @@ def run(database: Database, monkeypatch: pytest.MonkeyPatch) -> Callable[..., An
 
     @contextlib.asynccontextmanager
     async def run(
-        handle: Handler, *, width: int = 4, owner: Owner | None = None, **lanes: Lane
+        handle: Handler, *, concurrency: int = 4, owner: Owner | None = None, **handlings: JobHandling
     ) -> AsyncIterator[Worker]:
         owner = owner or Owner("anne", 60)
-        made = Worker(database, owner, {"extract": Lane(handle, width), **lanes})  # type: ignore[dict-item]
+        made = Worker(database, owner, {"extract": JobHandling(handle, concurrency), **handlings})  # type: ignore[dict-item]
         async with made.running():
             yield made
 
@@ -212,7 +212,7 @@ async def test_no_more_at_once_than_the_lane_is_wide(database: Database, run: An
         return lambda tx: None
 
     await enqueue(database, *(f"c{n}" for n in range(7)))
-    async with run(handle, width=3):
+    async with run(handle, concurrency=3):
         await until(lambda: now == 3)
         gate.open()
         await none_left(database)
@@ -229,7 +229,7 @@ async def test_kinds_do_not_wait_for_each_other(database: Database, run: Any) ->
         raise AssertionError
 
     await enqueue(database, "c1")
-    async with run(hang, width=1, deliver=Lane(answer(lambda tx: note(tx, "delivered")))) as anne:
+    async with run(hang, concurrency=1, deliver=JobHandling(answer(lambda tx: note(tx, "delivered")))) as anne:
         await hanging.wait()
         await enqueue(database, "d1", kind="deliver")
         anne.wake.set()
@@ -338,7 +338,7 @@ async def test_a_drain_lets_jobs_end_within_their_grace(database: Database, run:
         return lambda tx: note(tx, job.subject)
 
     await enqueue(database, "c1", "c2")
-    async with run(handle, width=1) as anne:
+    async with run(handle, concurrency=1) as anne:
         await begun.wait()
         draining = asyncio.create_task(anne.drain(60))
         gate.open()
@@ -351,12 +351,12 @@ async def test_after_a_crash_the_next_process_takes_over_at_once_if_it_is_alone(
     """And waits for the lease if it is not."""
     await enqueue(database, "c1")
     await database.write(lambda tx: jobs.claim_due_jobs(tx, "extract", owner=Owner("crashed", 3600), limit=1))
-    ben = Worker(database, Owner("ben", 60), {"extract": Lane(answer(lambda tx: note(tx, "c1")))})
+    ben = Worker(database, Owner("ben", 60), {"extract": JobHandling(answer(lambda tx: note(tx, "c1")))})
     async with ben.running(alone=False):
         ben.wake.set()
         await until(lambda: not ben.wake.is_set())
         assert [job.attempts for job in await list_jobs(database)] == [1]
-    async with Worker(database, Owner("cleo", 60), {"extract": Lane(answer(lambda tx: note(tx, "c1")))}).running(
+    async with Worker(database, Owner("cleo", 60), {"extract": JobHandling(answer(lambda tx: note(tx, "c1")))}).running(
         alone=True
     ):
         await none_left(database)

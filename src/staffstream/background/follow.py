@@ -23,7 +23,7 @@ from staffstream.storage.database import Database
 
 logger = logging.getLogger(__name__)
 
-START_WAIT_S = 1.0  # a response starts after this even if Claude has not accepted yet
+START_WAIT_S = 1.0  # a response starts after this even if the provider has not accepted yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +46,9 @@ class Subscriptions:
         self._remote_runs = remote_runs
 
     async def wait_started(self, run: Run, active: ActiveRun | None = None) -> None:
-        """Return when the response may start: Claude has accepted, or a second has passed.
+        """Return when the response may start: the provider has accepted, or a second has passed.
 
-        Raises what made the run fail, if it failed for good before that with nothing said.
+        Raises what made the run fail, if it failed for good before that without any text.
         """
         active = active or self._active_runs.by_id.get(run.id)
         with contextlib.suppress(TimeoutError):

@@ -59,7 +59,7 @@ class Recovery:
         rounds = (
             self._progress.save_all_forever(),
             self._progress.save_followed_forever(),
-            self._keep_leases_forever(),
+            self._renew_leases_forever(),
             self._take_up_queue_forever(),
         )
         tasks = [asyncio.create_task(work) for work in rounds]
@@ -77,12 +77,12 @@ class Recovery:
 
     # ── leases ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def _keep_leases_forever(self) -> None:
+    async def _renew_leases_forever(self) -> None:
         while True:
             await asyncio.sleep(self._owner.lease_s / 3)
-            await attempt(self._keep_leases)
+            await attempt(self._renew_leases)
 
-    async def _keep_leases(self) -> None:
+    async def _renew_leases(self) -> None:
         mine = list(self._active_runs.by_id.values())  # as of before: one that begins now may have missed the renewal
         held = await self._database.write(lambda tx: runs.renew_leases(tx, owner=self._owner))
         for active in mine:

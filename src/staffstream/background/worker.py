@@ -36,13 +36,13 @@ _STORAGE_WAIT_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Lane:
+class JobHandling:
     """How jobs of one kind are done, how many of them at the same time, and whether any may begin by now: each that is
     begun counts as an attempt, which a process that ends before it can make one has not made.
     """
 
     handle: Handler
-    width: int = 4
+    concurrency: int = 4
     may_begin: Callable[[], bool] = lambda: True
 
 
@@ -57,7 +57,7 @@ class Worker:
         self,
         database: Database,
         owner: Owner,
-        lanes: Mapping[JobKind, Lane],
+        handlings: Mapping[JobKind, JobHandling],
         *,
         wake: asyncio.Event | None = None,
         metrics: Metrics | None = None,
@@ -66,7 +66,7 @@ class Worker:
         self._metrics = metrics or Metrics()
         self._database = database
         self._owner = owner
-        self._lanes = lanes
+        self._handlings = handlings
         self._running: dict[asyncio.Task[None], Job] = {}
         self._draining = False
 
@@ -77,7 +77,7 @@ class Worker:
         """
         if alone:
             await self._database.write(jobs.expire_job_leases)
-        rounds = [asyncio.create_task(self._take_jobs()), asyncio.create_task(self._keep_leases())]
+        rounds = [asyncio.create_task(self._claim_forever()), asyncio.create_task(self._renew_leases_forever())]
         try:
             yield
         finally:
@@ -100,7 +100,7 @@ class Worker:
 
     # ── rounds ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def _take_jobs(self) -> None:
+    async def _claim_forever(self) -> None:
         while True:
             await attempt(self._begin_due)
             with contextlib.suppress(TimeoutError):
@@ -109,7 +109,7 @@ class Worker:
             self.wake.clear()
 
     async def _begin_due(self) -> None:
-        if await self._database.read(lambda conn: jobs.find_oldest_due(conn, self._lanes)):
+        if await self._database.read(lambda conn: jobs.find_oldest_due(conn, self._handlings)):
             await self._database.write(self._claim, then=self._begin)
 
     def _claim(self, tx: Connection) -> list[Job]:
@@ -118,9 +118,11 @@ class Worker:
         running = Counter(job.kind for job in list(self._running.values()))
         return [
             job
-            for kind, lane in self._lanes.items()
-            if lane.may_begin()
-            for job in jobs.claim_due_jobs(tx, kind, owner=self._owner, limit=max(0, lane.width - running[kind]))
+            for kind, handling in self._handlings.items()
+            if handling.may_begin()
+            for job in jobs.claim_due_jobs(
+                tx, kind, owner=self._owner, limit=max(0, handling.concurrency - running[kind])
+            )
         ]
 
     def _begin(self, claimed: list[Job]) -> None:
@@ -133,7 +135,7 @@ class Worker:
         del self._running[task]
         self.wake.set()  # there is room now, and its end may have made another job due
 
-    async def _keep_leases(self) -> None:
+    async def _renew_leases_forever(self) -> None:
         while True:
             await asyncio.sleep(self._owner.lease_s / 3)
             await attempt(self._renew_leases)
@@ -152,7 +154,7 @@ class Worker:
 
     async def _work(self, job: Job) -> None:
         try:
-            save = await self._lanes[job.kind].handle(job)
+            save = await self._handlings[job.kind].handle(job)
         except NotFound:
             await self._end(job, lambda tx: None)
         except StaffstreamError as error:

@@ -9,7 +9,7 @@ from staffstream.storage.database import Connection, Database
 
 
 class RunStopper:
-    """Stops runs for their user; what a run has said so far is kept."""
+    """Stops runs for their user; the text that a run has so far is kept."""
 
     def __init__(self, *, database: Database, endings: Endings, active_runs: ActiveRuns) -> None:
         self._database = database

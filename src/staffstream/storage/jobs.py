@@ -26,7 +26,7 @@ _DELIVERY_WAITS_S = (5.0, 30.0, 300.0, 1800.0, 7200.0, 28800.0, 86400.0)
 _OTHER_WAITS_S = (5.0, 20.0, 60.0, 300.0, 1800.0)
 _LONGEST_WAIT_S = 30 * 86400.0
 _JITTER = 0.2
-MOST_OF_A_QUEUE = 4  # a receiver that hangs holds so many lanes for 15 s each
+MOST_OF_A_QUEUE = 4  # a receiver that hangs holds so many of the worker's places for 15 s each
 _LOOKED_AT = 256  # due jobs of a kind, the oldest, among which scopes take turns
 _MOST_LEFT_DELIVERIES = 100  # a process that crashes in a loop begins a delivery at every start
 

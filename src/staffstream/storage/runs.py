@@ -332,7 +332,7 @@ def drop_old_keys(tx: Connection) -> None:
 
 
 def save_context(tx: Connection, run_id: str, record: dict[str, Any]) -> None:
-    """Keep what a run sent to Claude and why; the first record of a run's last attempt stays."""
+    """Save what a run sent to the provider and why, in place of an earlier attempt's record."""
     tx.execute(
         "INSERT OR REPLACE INTO run_contexts (run_id, record) VALUES (?, ?)", (run_id, encode_json(record).decode())
     )

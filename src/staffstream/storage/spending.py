@@ -45,15 +45,15 @@ _KINDS = ("input_tokens", "output_tokens", "cache_creation_input_tokens", "cache
 
 @dataclass(frozen=True, slots=True)
 class Spending:
-    """What some calls to Claude took."""
+    """What some calls to a provider took."""
 
     tokens: int
     cost_usd: float
 
 
 def price_usage(model: str, usage: Mapping[str, int], corrections: Prices | None = None) -> Spending:
-    """What a call took by the `usage` that Claude reported. A model of unknown price counts as the dearest one: a cap
-    must not be got round by a new name.
+    """What a call took by the `usage` that the provider reported. A model of unknown price counts as the dearest one: a
+    cap must not be got round by a new name.
     """
     prices = LIST_PRICES | dict(corrections or {})
     counts = [usage.get(kind, 0) for kind in _KINDS]
