@@ -23,7 +23,8 @@ CREATE TABLE staff (
     webhook_disabled_at   TEXT,              -- its receiver answered 410; a new webhook_url enables it
     memory_enabled        INTEGER NOT NULL DEFAULT 1 CHECK (memory_enabled IN (0, 1)),
     created_at            TEXT NOT NULL,
-    updated_at            TEXT NOT NULL
+    updated_at            TEXT NOT NULL,
+    erased_at             TEXT               -- nobody finds it any more; what it holds is being purged
 ) STRICT;
 
 CREATE TABLE api_keys (
@@ -349,4 +350,4 @@ CREATE INDEX spending_entries_of_user ON spending_entries (user_id, day);
 CREATE INDEX spending_entries_of_staff ON spending_entries (staff_id, day);
 
 PRAGMA application_id = 0x53544653;
-PRAGMA user_version = 7;
+PRAGMA user_version = 8;

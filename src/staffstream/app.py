@@ -26,7 +26,9 @@ from staffstream.api.routes import ROUTES
 from staffstream.background import maintenance
 from staffstream.background.bookkeeping import run_bookkeeping
 from staffstream.background.follow import Subscriptions
+from staffstream.background.imports import Importer
 from staffstream.background.progress import ProgressWriter
+from staffstream.background.purge import Purger
 from staffstream.background.recovery import Recovery
 from staffstream.background.remote_runs import RemoteRuns
 from staffstream.background.webhooks import Webhooks
@@ -167,11 +169,15 @@ class Staffstream(Starlette):
                 progress=progress,
             )
             await stack.enter_async_context(recovery.running(alone=presence.alone))
+            purger = Purger(database)
+            await stack.enter_async_context(purger.running(alone=presence.alone))
             remote_runs = RemoteRuns(database=database, active_runs=pipeline.active_runs, wakeups=wakeups)
             await stack.enter_async_context(remote_runs.running())
             await presence.share()
             key_ring = KeyRing(database)
-            await stack.enter_async_context(maintenance.run_maintenance(settings, database, keys_used=key_ring.used))
+            await stack.enter_async_context(
+                maintenance.run_maintenance(settings, database, purger, keys_used=key_ring.used)
+            )
             identify = self._identify or (key_ring.identify if settings.uses_keys else identify_local)
             open_streams = OpenStreams(database)
             await stack.enter_async_context(open_streams.watching())
@@ -187,6 +193,8 @@ class Staffstream(Starlette):
                 limits=RateLimits(settings),
                 worker=worker,
                 open_streams=open_streams,
+                purger=purger,
+                importer=Importer(database, learning, purger),
                 bodies=BodyBudget(settings.max_bodies_bytes),
                 join_tokens=JoinTokens(database, await database.write(ensure_secret)),
                 write_probe=WriteProbe(database),

@@ -11,6 +11,8 @@ from staffstream.api.key_ring import OpenStreams
 from staffstream.api.rate_limits import RateLimits
 from staffstream.api.request_body import BodyBudget
 from staffstream.background.follow import Subscriptions
+from staffstream.background.imports import Importer
+from staffstream.background.purge import Purger
 from staffstream.background.worker import Worker
 from staffstream.background.write_probe import WriteProbe
 from staffstream.domain import Caller, Role
@@ -41,6 +43,8 @@ class Services:
     limits: RateLimits
     worker: Worker
     open_streams: OpenStreams
+    purger: Purger
+    importer: Importer
     bodies: BodyBudget
     join_tokens: JoinTokens
     write_probe: WriteProbe
@@ -79,7 +83,7 @@ async def identify_caller(request: Request, *, join_token: str | None = None) ->
 def _is_somebody(caller: Caller) -> bool:
     """Whether a caller has a name and a role: a host may have made it from a session that has no user."""
     user_id: object = caller.user_id
-    return isinstance(user_id, str) and bool(user_id.strip()) and caller.role in get_args(Role)
+    return isinstance(user_id, str) and bool(user_id.strip()) and user_id >= " " and caller.role in get_args(Role)
 
 
 def name_limited(services: Services, caller: Caller) -> str | None:

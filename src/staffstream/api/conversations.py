@@ -5,11 +5,8 @@ from typing import Any
 from staffstream.api.endpoints import Answer, Call, Endpoints, make_page
 from staffstream.api.request_models import ConversationChanges, NewConversation, Page
 from staffstream.api.response_models import CONVERSATION, NEW_CONVERSATION
-from staffstream.domain import Conversation, Message
-from staffstream.memory.erasing import erase_conversation
 from staffstream.storage import conversations, staff
 from staffstream.storage.conversations import ImportedMessage
-from staffstream.storage.database import Connection
 
 endpoints = Endpoints("conversations", "/api/v1/staff/{staff_id}/conversations")
 
@@ -17,17 +14,14 @@ endpoints = Endpoints("conversations", "/api/v1/staff/{staff_id}/conversations")
 @endpoints.post("", status=201, response=NEW_CONVERSATION.model, sends=["Location"], is_import=True)
 async def create(call: Call, body: NewConversation) -> Answer:
     """Make a conversation, with the messages of a past one if the body has any."""
-    staff_id, user_id = call.param("staff_id"), call.user_id
-    past = [ImportedMessage(m.message_type, m.content, m.created_at) for m in body.messages]
-
-    def make(tx: Connection) -> tuple[Conversation, list[Message]]:
-        scope = staff.ensure_scope(tx, staff_id, user_id)
-        made = conversations.create_conversation(tx, scope, title=body.title or "", user_name=body.user_name or "")
-        imported = conversations.import_messages(tx, scope, made, past)
-        call.services.learning.index_import(tx, scope, made, imported)
-        return conversations.get_conversation(tx, scope, made.id), imported
-
-    made, imported = await call.services.database.write(make)
+    staff_id = call.param("staff_id")
+    made, imported = await call.services.importer.import_conversation(
+        staff_id,
+        call.user_id,
+        [ImportedMessage(m.message_type, m.content, m.created_at) for m in body.messages],
+        title=body.title or "",
+        user_name=body.user_name or "",
+    )
     return Answer(
         NEW_CONVERSATION.show(made, message_ids=[message.id for message in imported]),
         {"Location": call.write_path("staff", staff_id, "conversations", made.id)},
@@ -76,6 +70,6 @@ async def delete(call: Call) -> None:
     scope = await call.find_scope()
     await services.database.read(lambda conn: conversations.get_conversation(conn, scope, conversation_id))
     await services.pipeline.stopper.stop_all(conversation_id=conversation_id)
-    await services.database.write(lambda tx: erase_conversation(tx, scope, conversation_id))
+    await services.purger.erase_conversation(scope, conversation_id)
     await services.database.clear_log()
     await services.pipeline.stopper.stop_all(conversation_id=conversation_id)  # the queued one may have begun

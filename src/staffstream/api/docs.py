@@ -44,7 +44,7 @@ def _describe(request: Request) -> dict[str, Any]:
     known: dict[str, dict[str, Any]] = getattr(state, "openapi", {})
     if prefix not in known:
         version = importlib.metadata.version("staffstream")
-        routes = [route for route in request.app.routes if isinstance(route, Endpoint)]
+        routes = [route for route in request.app.routes if isinstance(route, Endpoint) and route.is_described]
         described = describe_api(routes, prefix=prefix, keyed=not request.app.keyless, version=version)
         state.openapi = known = {prefix: described}
     return known[prefix]

@@ -97,7 +97,8 @@ class Endpoint(Route):
     `takes` and `sends` name headers of the request and of the answer; `problems` are the statuses of errors besides
     those that every endpoint of its kind has; `also` are further statuses under which it answers the same. With `etag`
     the answer has one, and a client that sends it back gets 304. `is_import` allows the larger bodies of imports;
-    `takes_join_token` lets a run's token in the query stand for a key.
+    `takes_join_token` lets a run's token in the query stand for a key; one that is not `is_described` is left out of
+    /openapi.json.
     """
 
     def __init__(
@@ -118,6 +119,7 @@ class Endpoint(Route):
         etag: bool = False,
         is_import: bool = False,
         takes_join_token: bool = False,
+        is_described: bool = True,
     ) -> None:
         super().__init__(path, self._answer, methods=[method])
         self.method = method
@@ -134,6 +136,7 @@ class Endpoint(Route):
         self.etag = etag
         self._is_import = is_import
         self._takes_join_token = takes_join_token
+        self.is_described = is_described
         annotations = get_type_hints(handler, include_extras=True)
         self.body: TypeAdapter[Any] | None = TypeAdapter(annotations["body"]) if "body" in annotations else None
         self.query: type[BaseModel] | None = annotations.get("query")
@@ -184,12 +187,13 @@ class Endpoint(Route):
 
 class Endpoints:
     """Collects the endpoints of one resource, whose paths begin with `prefix`. Use its methods as decorators; they
-    take what `Endpoint` takes.
+    take what `Endpoint` takes, and `declaration` holds for all of them.
     """
 
-    def __init__(self, tag: str, prefix: str = "") -> None:
+    def __init__(self, tag: str, prefix: str = "", **declaration: Any) -> None:
         self._tag = tag
         self._prefix = prefix
+        self._declaration = declaration
         self._declared: list[Endpoint] = []
 
     def __iter__(self) -> Iterator[Endpoint]:
@@ -209,7 +213,9 @@ class Endpoints:
 
     def _declare(self, method: str, path: str, declaration: dict[str, Any]) -> Callable[[Handler], Handler]:
         def declare(handler: Handler) -> Handler:
-            self._declared.append(Endpoint(method, self._prefix + path, handler, tag=self._tag, **declaration))
+            self._declared.append(
+                Endpoint(method, self._prefix + path, handler, tag=self._tag, **(self._declaration | declaration))
+            )
             return handler
 
         return declare

@@ -10,7 +10,6 @@ from starlette.responses import Response, StreamingResponse
 
 from staffstream.api.endpoints import Call, Endpoints
 from staffstream.domain import now_text
-from staffstream.memory.erasing import erase_user
 from staffstream.storage import user_data
 from staffstream.storage.database import Connection
 
@@ -60,7 +59,7 @@ async def erase(call: Call) -> Receipt:
     count = functools.partial(user_data.count_rows, user_id=user_id)
     await services.pipeline.stopper.stop_all(user_id=user_id)
     counts = await services.database.read(count)
-    await erase_user(services.database, user_id)
+    await services.purger.erase_user(user_id)
     await services.pipeline.stopper.stop_all(user_id=user_id)  # what was queued may have begun meanwhile
     return Receipt(
         user_id=user_id,

@@ -13,7 +13,7 @@ from staffstream.api.response_models import (
     show_relation,
 )
 from staffstream.memory import erasing
-from staffstream.storage import conversations, graph, memories, staff
+from staffstream.storage import conversations, graph, memories
 from staffstream.storage.database import Connection
 from staffstream.storage.memories import Memory, NewMemory
 
@@ -40,24 +40,11 @@ async def list_some(call: Call, query: MemoryPage) -> Answer:
 @endpoints.post("/memories", status=201, response=MEMORY.model | MEMORY.models, sends=["Location"], is_import=True)
 async def create(call: Call, body: MemoryInputs) -> Answer:
     """Tell one memory, or a list of them: learnt at once, in order."""
-    staff_id, user_id, learning = call.param("staff_id"), call.user_id, call.services.learning
+    staff_id = call.param("staff_id")
     inputs = body if isinstance(body, list) else [body]
-
-    def learn(tx: Connection) -> list[Memory]:
-        scope = staff.ensure_scope(tx, staff_id, user_id)
-        made = [
-            memories.add_memory(
-                tx,
-                scope,
-                NewMemory(text=m.text, kind=m.kind, occurred_at=m.occurred_at or ""),
-                learning.embed_now,
-            )
-            for m in inputs
-        ]
-        learning.request_vectors(tx, scope)
-        return made
-
-    shown = [MEMORY.show(memory) for memory in await call.services.database.write(learn)]
+    new = [NewMemory(text=m.text, kind=m.kind, occurred_at=m.occurred_at or "") for m in inputs]
+    made = await call.services.importer.import_memories(staff_id, call.user_id, new)
+    shown = [MEMORY.show(memory) for memory in made]
     if isinstance(body, list):
         return Answer(shown)
     return Answer(shown[0], {"Location": call.write_path("staff", staff_id, "memories", shown[0]["id"])})

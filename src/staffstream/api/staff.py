@@ -5,7 +5,6 @@ from typing import Any
 from staffstream.api.endpoints import Answer, Call, Endpoints
 from staffstream.api.request_models import NewStaff, StaffChanges
 from staffstream.api.response_models import NEW_STAFF, STAFF, show_staff
-from staffstream.memory.erasing import erase_staff
 from staffstream.storage import staff
 
 endpoints = Endpoints("staff", "/api/v1/staff")
@@ -53,6 +52,6 @@ async def delete(call: Call) -> None:
     """Erase a staff member and all that it holds; runs that are being made are stopped first."""
     services, staff_id = call.services, call.param("staff_id")
     await services.pipeline.stopper.stop_all(staff_id=staff_id)
-    await services.database.write(lambda tx: erase_staff(tx, staff_id))
+    await services.purger.erase_staff(staff_id)
     await services.database.clear_log()
     await services.pipeline.stopper.stop_all(staff_id=staff_id)  # what was queued may have begun meanwhile

@@ -10,9 +10,9 @@ import functools
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-from staffstream.domain import Scope, now_text
-from staffstream.errors import Unavailable
-from staffstream.memory.erasing import erase_conversation
+from staffstream.background.purge import Purger
+from staffstream.domain import now_text
+from staffstream.errors import NotFound, Unavailable
 from staffstream.settings import Settings
 from staffstream.storage import conversations, keys, runs, spending
 from staffstream.storage.database import Connection, Database
@@ -28,10 +28,12 @@ _BREATH_S = 0.05  # between the steps of a merge: replies go first
 
 
 @contextlib.asynccontextmanager
-async def run_maintenance(settings: Settings, database: Database, *, keys_used: dict[str, str]) -> AsyncIterator[None]:
+async def run_maintenance(
+    settings: Settings, database: Database, purger: Purger, *, keys_used: dict[str, str]
+) -> AsyncIterator[None]:
     """Do the rounds until the block ends. `keys_used` is emptied as it is written down: {key id: time}."""
     write_uses = functools.partial(_write_key_uses, database, keys_used)
-    erase_old = functools.partial(_erase_old, settings, database)
+    erase_old = functools.partial(_erase_old, settings, database, purger)
     tasks = [
         asyncio.create_task(repeat(write_uses, KEYS_ROUND_S), name="note the use of keys"),
         asyncio.create_task(
@@ -96,10 +98,10 @@ def _merge_words(tx: Connection) -> bool:
     return tx.search.merge_words(tx)
 
 
-async def _erase_old(settings: Settings, database: Database) -> None:
+async def _erase_old(settings: Settings, database: Database, purger: Purger) -> None:
     """Conversations that nobody has used for so long, with all that came from them, and old records of contexts."""
     if settings.retention_days is not None:
-        await _erase_conversations(database, before=now_text(-settings.retention_days * _DAY_S))
+        await _erase_conversations(database, purger, before=now_text(-settings.retention_days * _DAY_S))
     if settings.context_retention_days is not None:
         before = now_text(-settings.context_retention_days * _DAY_S)
         list_old = functools.partial(runs.list_old_contexts, before=before, limit=_BATCH)
@@ -109,13 +111,15 @@ async def _erase_old(settings: Settings, database: Database) -> None:
         await database.write(spending.drop_old_days)
 
 
-async def _erase_conversations(database: Database, *, before: str) -> None:
-    def erase(tx: Connection, scope: Scope, conversation_id: str) -> None:
-        if conversations.list_unused(tx, before=before, limit=1, conversation_id=conversation_id):  # still
-            erase_conversation(tx, scope, conversation_id)
+async def _erase_conversations(database: Database, purger: Purger, *, before: str) -> None:
+    def check_unused(tx: Connection, conversation_id: str) -> None:
+        if not conversations.list_unused(tx, before=before, limit=1, conversation_id=conversation_id):
+            raise NotFound("It was used meanwhile.")
 
     list_unused = functools.partial(conversations.list_unused, before=before, limit=_BATCH)
     while batch := await database.read(list_unused):
         for scope, conversation_id in batch:
-            await database.write(functools.partial(erase, scope=scope, conversation_id=conversation_id))
+            check = functools.partial(check_unused, conversation_id=conversation_id)
+            with contextlib.suppress(NotFound):
+                await purger.erase_conversation(scope, conversation_id, check=check)
         log.info("erased %d conversations that were not used since %s", len(batch), before)

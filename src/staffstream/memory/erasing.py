@@ -1,19 +1,16 @@
-"""Erasing a memory, a message, a conversation, a staff member or a user with everything that was made from it.
+"""Erasing a memory or a message with everything that was made from it, inside the caller's transaction. What is larger
+is erased in steps: see background/purge.py.
 
-Rows are erased by cascade. Words and vectors are taken out of their indexes first, because those are not rows. Each
-function runs inside the caller's transaction, but `erase_user`, which makes its own.
+Rows are erased by cascade. Words and vectors are taken out of their indexes first, because those are not rows.
 """
 
-import functools
 from collections.abc import Sequence
 
 from staffstream.domain import Scope
 from staffstream.errors import Conflict
-from staffstream.storage import conversations, deliveries, graph, memories, runs, staff, user_data
-from staffstream.storage.database import Connection, Database
+from staffstream.storage import conversations, deliveries, graph, hidden_scopes, memories, runs
+from staffstream.storage.database import Connection
 from staffstream.storage.memories import Memory
-
-_CONVERSATIONS_AT_ONCE = 100
 
 
 def erase_message(tx: Connection, scope: Scope, message_id: str) -> None:
@@ -26,14 +23,6 @@ def erase_message(tx: Connection, scope: Scope, message_id: str) -> None:
     drop_summaries(tx, scope, [message.id])
     deliveries.drop_deliveries(tx, scope, message.id)
     conversations.delete_message(tx, scope, message.id)
-    _repair_graph(tx, scope, purged)
-
-
-def erase_conversation(tx: Connection, scope: Scope, conversation_id: str) -> None:
-    """Erase a conversation with its messages, runs, memories and summary. Raises NotFound."""
-    conversations.get_conversation(tx, scope, conversation_id)
-    purged = memories.purge_memories(tx, scope, conversation_id=conversation_id)
-    conversations.delete_conversation(tx, scope, conversation_id)
     _repair_graph(tx, scope, purged)
 
 
@@ -81,40 +70,8 @@ def drop_summaries(tx: Connection, scope: Scope, message_ids: Sequence[str]) -> 
         runs.erase_summaries(tx, scope, message.conversation_id, after_turn=message.turn)
 
 
-async def erase_user(database: Database, user_id: str) -> None:
-    """Erase everything of a user, a conversation at a time so that others can write in between. What is sent meanwhile
-    is erased with the rest.
-    """
-
-    def erase_scope(tx: Connection, scope: Scope) -> None:
-        memories.purge_memories(tx, scope)
-        user_data.drop_scope(tx, scope)
-
-    for scope in await database.read(lambda conn: user_data.list_user_scopes(conn, user_id)):
-        list_ids = functools.partial(user_data.list_conversation_ids, scope=scope, limit=_CONVERSATIONS_AT_ONCE)
-        while ids := await database.read(list_ids):
-            for conversation_id in ids:
-                await database.write(
-                    functools.partial(erase_conversation, scope=scope, conversation_id=conversation_id)
-                )
-        await database.write(functools.partial(erase_scope, scope=scope))
-    await database.write(lambda tx: user_data.drop_spending(tx, user_id))
-    await database.clear_log()
-
-
-def erase_staff(tx: Connection, staff_id: str) -> None:
-    """Erase a staff member with everything that it holds of every user. Raises NotFound."""
-    for scope in staff.list_scopes(tx, staff_id):
-        memories.purge_memories(tx, scope)
-    staff.delete_staff(tx, staff_id)
-
-
 def _repair_graph(tx: Connection, scope: Scope, purged: memories.Purged) -> None:
     """Reopen the relations of facts that hold again, and drop the names that stood in the erased texts alone."""
     graph.reopen_relations(tx, scope, purged.revived)
     graph.drop_orphans(tx, scope)
-    words = {word for text in purged.texts for word in graph.fold_name(text).split()}
-    known = {graph.fold_name(name) for name in conversations.load_names(tx, scope)[0]}
-    for name in graph.list_all_names(tx, scope):
-        if name not in known and words.issuperset(name.split()) and not memories.is_mentioned(tx, scope, name):
-            graph.drop_name(tx, scope, name)
+    hidden_scopes.drop_names(tx, scope, {word for text in purged.texts for word in graph.fold_name(text).split()})

@@ -23,11 +23,11 @@ FORMAT = "staffstream-export"
 VERSION = 1
 Row = dict[str, Any]
 
-_OF_SCOPE = "scope_id IN (SELECT id FROM scopes WHERE staff_id = ?)"
+_OF_SCOPE = "scope_id IN (SELECT id FROM scopes WHERE staff_id = ? AND user_id >= ' ')"
 _OF_CONVERSATION = f"conversation_id IN (SELECT id FROM conversations WHERE {_OF_SCOPE})"
 _TABLES = {  # in an order in which each row's references come before it
     "staff": "id = ?",
-    "scopes": "staff_id = ?",
+    "scopes": "staff_id = ? AND user_id >= ' '",  # others are hidden: see hidden_scopes.py
     "conversations": f"{_OF_SCOPE} ORDER BY id",
     "messages": f"{_OF_SCOPE} ORDER BY conversation_id, turn, id",
     "runs": f"{_OF_SCOPE} AND finished_at IS NOT NULL ORDER BY id",
@@ -40,7 +40,7 @@ _TABLES = {  # in an order in which each row's references come before it
     "relations": f"{_OF_SCOPE} ORDER BY id",
     "memory_entities": f"memory_id IN (SELECT id FROM memories WHERE {_OF_SCOPE})",
 }
-_SECRETS = {"staff": {"webhook_secrets"}}
+_SECRETS = {"staff": {"webhook_secrets", "erased_at"}}
 _REFERENCES = {
     "staff_id": "staff",
     "scope_id": "scopes",

@@ -413,6 +413,14 @@ def _find_unlearned(conn: Connection, scope: Scope, conversation_id: str, column
 # ── rows ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+def set_times(tx: Connection, scope: Scope, conversation_id: str, *, created_at: str, updated_at: str) -> None:
+    """Give an imported conversation the dates of its messages."""
+    tx.execute(
+        "UPDATE conversations SET created_at = ?, updated_at = ? WHERE id = ? AND scope_id = ?",
+        (created_at, updated_at, conversation_id, scope.id),
+    )
+
+
 def _take_turns(tx: Connection, conversation_id: str, count: int, now: str) -> int:
     """Move the conversation's last turn on by `count` and return it."""
     row = tx.execute(

@@ -226,12 +226,27 @@ def purge_memories(
     doomed = [read_memory(row) for row in rows]
     _unindex(tx, [memory for memory in doomed if memory.deleted_at is None])
     tx.executemany("DELETE FROM memories WHERE number = ?", [(memory.number,) for memory in doomed])
-    revived = tx.execute(
+    revived = revive_superseded(tx, scope, pack_list(memory.id for memory in doomed))
+    return Purged([memory.text for memory in doomed], revived)
+
+
+def purge_oldest(tx: Connection, scope: Scope, *, limit: int) -> bool:
+    """Erase up to so many of the scope's memories for good, words and vectors too. False when it has none."""
+    rows = tx.execute("SELECT * FROM memories WHERE scope_id = ? LIMIT +?", (scope.id, limit)).fetchall()
+    doomed = [read_memory(row) for row in rows]
+    _unindex(tx, [memory for memory in doomed if memory.deleted_at is None])
+    tx.executemany("DELETE FROM memories WHERE number = ?", [(memory.number,) for memory in doomed])
+    return bool(doomed)
+
+
+def revive_superseded(tx: Connection, scope: Scope, erased: str) -> list[str]:
+    """What was superseded by erased memories, a packed list of ids, holds again; the ids of what does."""
+    rows = tx.execute(
         f"UPDATE memories SET superseded_by = NULL, valid_to = NULL WHERE scope_id = ? AND superseded_by {IN_LIST}"
         " RETURNING id",
-        (scope.id, pack_list(memory.id for memory in doomed)),
-    ).fetchall()
-    return Purged([memory.text for memory in doomed], [row["id"] for row in revived])
+        (scope.id, erased),
+    )
+    return [row["id"] for row in rows]
 
 
 # ── asking ───────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -18,6 +18,11 @@ def set_note(tx: Connection, key: str, value: str) -> None:
     )
 
 
+def drop_note(tx: Connection, key: str) -> None:
+    """Note nothing under a key any more."""
+    tx.execute("DELETE FROM meta WHERE key = ?", (key,))
+
+
 def prove_writable(tx: Connection) -> None:
     """Write a note, so that the commit shows whether anything can be saved."""
     set_note(tx, "ready_at", now_text())

@@ -47,7 +47,7 @@ def create_staff(tx: Connection, fields: Mapping[str, Any], *, webhook_secret: s
 
 def get_staff(conn: Connection, staff_id: str) -> Staff:
     """The staff member. Raises NotFound."""
-    row = conn.execute("SELECT * FROM staff WHERE id = ?", (staff_id,)).fetchone()
+    row = conn.execute("SELECT * FROM staff WHERE id = ? AND erased_at IS NULL", (staff_id,)).fetchone()
     if row is None:
         raise NotFound(_NO_STAFF)
     return _read_staff(row)
@@ -55,7 +55,7 @@ def get_staff(conn: Connection, staff_id: str) -> Staff:
 
 def list_staff(conn: Connection) -> list[Staff]:
     """All staff members, oldest first."""
-    return [_read_staff(row) for row in conn.execute("SELECT * FROM staff ORDER BY id")]
+    return [_read_staff(row) for row in conn.execute("SELECT * FROM staff WHERE erased_at IS NULL ORDER BY id")]
 
 
 def update_staff(
@@ -87,10 +87,16 @@ def disable_webhook(tx: Connection, staff_id: str, url: str) -> bool:
     return cursor.rowcount == 1
 
 
-def delete_staff(tx: Connection, staff_id: str) -> None:
-    """Erase the row; what hangs on it goes with it, but for what memories.py keeps in its indexes. Raises NotFound."""
-    if tx.execute("DELETE FROM staff WHERE id = ?", (staff_id,)).rowcount == 0:
+def mark_erased(tx: Connection, staff_id: str) -> None:
+    """Nobody finds the staff member from now on. Raises NotFound."""
+    marked = tx.execute("UPDATE staff SET erased_at = ? WHERE id = ? AND erased_at IS NULL", (now_text(), staff_id))
+    if marked.rowcount == 0:
         raise NotFound(_NO_STAFF)
+
+
+def delete_staff(tx: Connection, staff_id: str) -> None:
+    """Erase the row; what hangs on it goes with it, but for what memories.py keeps in its indexes."""
+    tx.execute("DELETE FROM staff WHERE id = ?", (staff_id,))
 
 
 def _read_staff(row: Row) -> Staff:
@@ -110,7 +116,8 @@ def find_scope(conn: Connection, staff_id: str, user_id: str) -> Scope:
     scope 0, which holds nothing.
     """
     row = conn.execute(
-        "SELECT scopes.id FROM staff LEFT JOIN scopes ON scopes.staff_id = staff.id AND user_id = ? WHERE staff.id = ?",
+        "SELECT scopes.id FROM staff LEFT JOIN scopes ON scopes.staff_id = staff.id AND user_id = ?"
+        " WHERE staff.id = ? AND erased_at IS NULL",
         (user_id, staff_id),
     ).fetchone()
     if row is None:
@@ -135,7 +142,7 @@ def get_or_create_scope(tx: Connection, staff_id: str, user_id: str) -> tuple[St
     """A staff member, and its scope with a user, made if they meet for the first time. Raises NotFound."""
     row = tx.execute(
         "SELECT staff.*, scopes.id AS scope_id FROM staff LEFT JOIN scopes ON scopes.staff_id = staff.id"
-        " AND user_id = ? WHERE staff.id = ?",
+        " AND user_id = ? WHERE staff.id = ? AND erased_at IS NULL",
         (user_id, staff_id),
     ).fetchone()
     if row is None:

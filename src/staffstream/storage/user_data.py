@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 
-from staffstream.domain import Scope, now_text
+from staffstream.domain import now_text
 from staffstream.storage.database import Connection
 from staffstream.storage.schema import read_version
 
@@ -49,29 +49,12 @@ def export_user(conn: Connection, user_id: str) -> Iterator[str]:
     yield json.dumps({"end": True, "rows": rows})
 
 
-def list_user_scopes(conn: Connection, user_id: str) -> list[Scope]:
-    """The user's scopes, one for each staff member that they talked with."""
-    rows = conn.execute("SELECT id, staff_id FROM scopes WHERE user_id = ? ORDER BY id", (user_id,)).fetchall()
-    return [Scope(row["id"], row["staff_id"], user_id) for row in rows]
-
-
-def list_conversation_ids(conn: Connection, scope: Scope, *, limit: int) -> list[str]:
-    """Some of a scope's conversations."""
-    rows = conn.execute("SELECT id FROM conversations WHERE scope_id = ? LIMIT +?", (scope.id, limit)).fetchall()
-    return [row["id"] for row in rows]
-
-
 def count_rows(conn: Connection, user_id: str) -> dict[str, int]:
     """How many rows of each kind the user has."""
     selects = {
         table: f"SELECT count(*) AS count FROM {table} WHERE {_TABLES[table].split(' ORDER ')[0]}" for table in _COUNTED
     }
     return {table: int(conn.execute(select, (user_id,)).fetchone()["count"]) for table, select in selects.items()}
-
-
-def drop_scope(tx: Connection, scope: Scope) -> None:
-    """Erase a scope's row and what hangs on it. Its memories must have been taken out of their indexes before."""
-    tx.execute("DELETE FROM scopes WHERE id = ?", (scope.id,))
 
 
 def drop_spending(tx: Connection, user_id: str) -> None:

@@ -23,7 +23,7 @@ from staffstream.storage import conversations, runs, staff
 from staffstream.storage.database import Connection
 from staffstream.support import sse
 
-endpoints = Endpoints("ag-ui", "/api/v1/staff/{staff_id}/ag-ui")
+endpoints = Endpoints("ag-ui", "/api/v1/staff/{staff_id}/ag-ui", is_described=False)
 
 Json = dict[str, Any]
 Name = Annotated[StrictStr, Field(min_length=1, max_length=255)]

@@ -23,7 +23,7 @@ from staffstream.storage import conversations, runs, staff
 from staffstream.storage.database import Connection
 from staffstream.support import sse
 
-endpoints = Endpoints("ai-sdk", "/api/v1/staff/{staff_id}/chat")
+endpoints = Endpoints("ai-sdk", "/api/v1/staff/{staff_id}/chat", is_described=False)
 
 Json = dict[str, Any]
 ChatId = Annotated[StrictStr, Field(min_length=1, max_length=255)]

@@ -23,7 +23,7 @@ from staffstream.replies.encoders import Phase
 from staffstream.storage import staff
 from staffstream.support import sse
 
-endpoints = Endpoints("openai", "/v1")
+endpoints = Endpoints("openai", "/v1", is_described=False)
 
 Json = dict[str, Any]
 

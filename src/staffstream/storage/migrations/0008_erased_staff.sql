@@ -1,0 +1,2 @@
+ALTER TABLE staff ADD COLUMN erased_at TEXT;
+PRAGMA user_version = 8;
