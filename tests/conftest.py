@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from staffstream.models.embeddings import load_static_embedder
+from tests.tools import databases
+from tests.tools.postgres import run_cluster
 from tests.tools.provider import ScriptedProvider
 from tests.tools.server import Api, serve_here
 
@@ -21,7 +23,34 @@ LEAVING_S = 3.0
 """How long what is ending may take to end before it counts as left behind."""
 
 
+SQLITE_ONLY = ("tests/storage/sqlite/", "tests/storage/test_database.py", "tests/server/test_full_disk.py")
+"""What speaks of the SQLite file itself; other such tests are marked `sqlite`."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--engine", choices=("sqlite", "postgres"), default="sqlite", help="what the databases are on")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _engine(request: pytest.FixtureRequest) -> Iterator[None]:
+    """With `--engine postgres`, one cluster for the session."""
+    if request.config.getoption("--engine") == "sqlite":
+        yield
+        return
+    with run_cluster() as databases.cluster:
+        yield
+    databases.cluster = None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--engine") == "postgres":
+        for item in items:
+            if item.nodeid.startswith(SQLITE_ONLY) or item.get_closest_marker("sqlite"):
+                item.add_marker(pytest.mark.skip(reason="speaks of SQLite itself"))
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "sqlite: the test speaks of the SQLite file itself")
     config.addinivalue_line("markers", "logs_errors: the test makes the product log an error, and means to")
 
 

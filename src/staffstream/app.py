@@ -250,7 +250,7 @@ async def _check_keys(database: Database, settings: Settings) -> None:
         return
     problem = (
         "There is no key yet, so nobody could use this server."
-        f" Make one with: staffstream keys create NAME --db {settings.db}"
+        f" Make one with: staffstream keys create NAME --db {choose_engine(settings.db).place}"
     )
     if not settings.on_loopback:
         raise SetupError(problem)

@@ -45,6 +45,15 @@ Price = tuple[NonNegativeFloat, NonNegativeFloat, NonNegativeFloat, NonNegativeF
 Prices = Annotated[dict[str, Price], BeforeValidator(_parse)]
 
 
+def read_database(value: object) -> Any:
+    """A URL is kept as a secret, since it may hold a password; anything else is a path."""
+    is_url = isinstance(value, str) and value.startswith(("postgres://", "postgresql://"))
+    return SecretStr(str(value)) if is_url else value
+
+
+Database = Annotated[Path | SecretStr, BeforeValidator(read_database)]
+
+
 class Settings(BaseModel):
     """How one server behaves. Construct it with keyword arguments, or with `read_settings` from the environment."""
 
@@ -52,7 +61,9 @@ class Settings(BaseModel):
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8001, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
-    db: Path = Field(Path("staffstream.db"), description="The SQLite file. Made if absent.")
+    db: Database = Field(
+        Path("staffstream.db"), description="The SQLite file, made if absent; or a postgresql://… URL."
+    )
     model: str = Field("claude-sonnet-5-5", min_length=1, description="Model of staff members that name none.")
     background_model: str = Field(
         "claude-haiku-5-5", min_length=1, description="Model that extracts memories and writes summaries."

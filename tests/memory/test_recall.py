@@ -14,9 +14,9 @@ from staffstream.memory.fact_changes import learn_fact
 from staffstream.memory.recall import HalfLives, Recalled, recall_memories
 from staffstream.models.embeddings import load_static_embedder
 from staffstream.storage import memories, staff
-from staffstream.storage.database import Connection
+from staffstream.storage.database import Connection, Group
 from staffstream.storage.memories import Memory, NewMemory
-from staffstream.storage.sqlite.connections import Group, connect
+from staffstream.storage.sqlite.connections import connect
 from staffstream.storage.vectors import EmbedNow, prepare_index
 from tests.tools.databases import prepare
 

@@ -40,7 +40,7 @@ from staffstream.cli.chunk_writer import offer_writer
 from staffstream.domain import Role
 from staffstream.settings import Settings
 from staffstream.storage import keys
-from tests.tools.databases import connect, prepare, transact
+from tests.tools.databases import connect, find_place, prepare, transact, write_place
 from tests.tools.frames import Json, ReadStream, StreamReader
 from tests.tools.provider import DEADLINE_S, ScriptedProvider
 
@@ -225,7 +225,7 @@ def make_settings(db: Path, provider: ScriptedProvider | None = None, **settings
         if provider
         else {"offline": True, "offline_pace_s": 0}
     )
-    return Settings(**{"db": db, "port": 0, **claude, **settings})
+    return Settings(**{"db": find_place(db), "port": 0, **claude, **settings})
 
 
 @contextlib.asynccontextmanager
@@ -332,7 +332,7 @@ def make_environment(db: Path, provider: ScriptedProvider | None = None, **varia
     claude = (
         {"ANTHROPIC_API_KEY": KEY, "ANTHROPIC_BASE_URL": provider.url} if provider else {"STAFFSTREAM_OFFLINE": "1"}
     )
-    return kept | {"STAFFSTREAM_DB": str(db), "STAFFSTREAM_PORT": "0"} | claude | variables
+    return kept | {"STAFFSTREAM_DB": write_place(db), "STAFFSTREAM_PORT": "0"} | claude | variables
 
 
 @contextlib.asynccontextmanager

@@ -27,6 +27,7 @@ from staffstream import __version__
 from staffstream.cli.commands import backups, doctor, jobs, keys, reembed, transfer
 from staffstream.errors import SetupError, StaffstreamError
 from staffstream.settings import Settings, name_variable, read_settings
+from staffstream.storage.engines import choose_engine
 from staffstream.support.logs import set_up_logging
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def _serve(args: argparse.Namespace) -> None:
 
 
 def _print_banner(url: str, settings: Settings, first_staff_id: str | None) -> None:
-    print(f"staffstream {__version__} on {url}, data in {settings.db}")
+    print(f"staffstream {__version__} on {url}, data in {choose_engine(settings.db).place}")
     if settings.offline:
         print("OFFLINE: a stand-in answers instead of Claude. Set ANTHROPIC_API_KEY for the real thing.")
     if first_staff_id:

@@ -148,13 +148,14 @@ def list_unused(
 
 def load_names(conn: Connection, scope: Scope) -> tuple[list[str], str]:
     """What the user is called in the scope's latest conversations, and the staff member's name."""
-    row = conn.execute(
-        "SELECT (SELECT json_group_array(user_name) FROM (SELECT user_name FROM conversations WHERE scope_id = ?"
-        " ORDER BY updated_at DESC LIMIT 20) WHERE user_name <> '') AS users,"
-        " (SELECT name FROM staff WHERE id = ?) AS member",
+    rows = conn.execute(
+        "SELECT member.name, recent.user_name FROM staff AS member LEFT JOIN (SELECT user_name FROM conversations"
+        " WHERE scope_id = ? ORDER BY updated_at DESC LIMIT 20) AS recent ON recent.user_name <> ''"
+        " WHERE member.id = ?",
         (scope.id, scope.staff_id),
-    ).fetchone()
-    return list(dict.fromkeys(json.loads(row["users"]))), row["member"] or ""
+    ).fetchall()
+    users = [row["user_name"] for row in rows if row["user_name"]]
+    return list(dict.fromkeys(users)), rows[0]["name"] if rows else ""
 
 
 # ── messages ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -280,7 +281,7 @@ def load_turns(
     rows = conn.execute(
         "SELECT * FROM messages WHERE conversation_id = ? AND scope_id = ? AND turn > ? AND turn < ?"
         " AND turn >= (SELECT coalesce(min(turn), 0) FROM (SELECT DISTINCT turn FROM messages"
-        "  WHERE conversation_id = ? AND turn < ? ORDER BY turn DESC LIMIT +?)) ORDER BY turn, id",
+        "  WHERE conversation_id = ? AND turn < ? ORDER BY turn DESC LIMIT +?) AS latest) ORDER BY turn, id",
         (conversation_id, scope.id, after_turn, before_turn, conversation_id, before_turn, limit),
     )
     turns: dict[int, dict[str, Message]] = {}

@@ -18,6 +18,10 @@ T = TypeVar("T")
 Parameters = Sequence[Any] | Mapping[str, Any]
 
 
+class Group:
+    """Stands for the connections that read one database together."""
+
+
 class Row(Protocol):
     """One row: its values by name or by position."""
 
@@ -66,6 +70,16 @@ class Connection(Protocol):
     def execute(self, statement: str, parameters: Any = (), /) -> Cursor: ...
 
     def executemany(self, statement: str, rows: Any, /) -> Cursor: ...
+
+    def lock_scope(self, scope_id: int) -> None:
+        """From here to the end of this transaction no other one writes in the scope: what is read of it now stays true.
+        Nothing in a snapshot. The locks of a transaction are taken by ascending ids, or by `try_lock_scope`.
+        """
+        ...
+
+    def try_lock_scope(self, scope_id: int) -> bool:
+        """As `lock_scope`, without waiting; False when another transaction writes in the scope."""
+        ...
 
     def transact(self) -> AbstractContextManager[None]:
         """The block is one transaction, rolled back when it raises."""
@@ -175,6 +189,15 @@ IN_LIST = "IN (SELECT value FROM json_each(?))"
 """`id IN_LIST` in a statement, with `pack_list(ids)` as its parameter: one statement for lists of any length."""
 
 
-def pack_list(values: Iterable[str | int]) -> str:
-    """A list as one parameter."""
-    return json.dumps(list(values))
+class PackedList(str):
+    """A list as one parameter: JSON text for engines that take that, or its `items`."""
+
+    items: list[Any]
+
+
+def pack_list(values: Iterable[str | int]) -> PackedList:
+    """The parameter of IN_LIST, or of a `json_each(?)`."""
+    items = list(values)
+    packed = PackedList(json.dumps(items))
+    packed.items = items
+    return packed

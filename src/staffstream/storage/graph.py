@@ -153,7 +153,7 @@ def forget_memory(tx: Connection, scope: Scope, memory_id: str) -> None:
 def link_memory(tx: Connection, memory_id: str, entities: Iterable[Entity]) -> None:
     """Note which entities a memory speaks of."""
     tx.executemany(
-        "INSERT OR IGNORE INTO memory_entities (memory_id, entity_id) VALUES (?, ?)",
+        "INSERT INTO memory_entities (memory_id, entity_id) VALUES (?, ?) ON CONFLICT DO NOTHING",
         [(memory_id, entity.id) for entity in entities],
     )
 
@@ -204,7 +204,11 @@ def merge_entities(tx: Connection, scope: Scope, kept: Entity, other: Entity) ->
         "UPDATE memories SET subject = ? WHERE scope_id = ? AND kind = 'fact' AND subject = ?",
         (kept.name, scope.id, other.name),
     )
-    tx.execute("UPDATE OR IGNORE memory_entities SET entity_id = ? WHERE entity_id = ?", (kept.id, other.id))
+    tx.execute(  # the other's own rows go with it
+        "INSERT INTO memory_entities (memory_id, entity_id) SELECT memory_id, ? FROM memory_entities"
+        " WHERE entity_id = ? ON CONFLICT DO NOTHING",
+        (kept.id, other.id),
+    )
     tx.execute("DELETE FROM entities WHERE id = ? AND scope_id = ?", (other.id, scope.id))
 
 
@@ -262,13 +266,9 @@ NEIGHBOURHOOD = """
 WITH RECURSIVE near (entity_id, distance) AS (
     SELECT value, 0 FROM json_each(:start)
     UNION
-    SELECT r.object_id, near.distance + 1 FROM near
-    CROSS JOIN relations AS r ON r.scope_id = :scope AND r.subject_id = near.entity_id
-    WHERE near.distance + 1 < :depth AND (:ended OR r.valid_to IS NULL)
-    UNION
-    SELECT r.subject_id, near.distance + 1 FROM near
-    CROSS JOIN relations AS r ON r.scope_id = :scope AND r.object_id = near.entity_id
-    WHERE near.distance + 1 < :depth AND (:ended OR r.valid_to IS NULL)
+    SELECT CASE WHEN r.subject_id = near.entity_id THEN r.object_id ELSE r.subject_id END, near.distance + 1 FROM near
+    CROSS JOIN relations AS r ON r.scope_id = :scope AND (r.subject_id = near.entity_id OR r.object_id = near.entity_id)
+    WHERE near.distance + 1 < :depth AND (:ended = 1 OR r.valid_to IS NULL)
 ), touching (id, distance) AS (
     SELECT r.id, near.distance + 1 FROM near
     CROSS JOIN relations AS r ON r.scope_id = :scope AND r.subject_id = near.entity_id
@@ -280,7 +280,7 @@ SELECT relations.*, s.name AS subject_name, s.type AS subject_type, o.name AS ob
        found.distance
 FROM found CROSS JOIN relations ON relations.id = found.id
 JOIN entities AS s ON s.id = relations.subject_id JOIN entities AS o ON o.id = relations.object_id
-WHERE :ended OR relations.valid_to IS NULL
+WHERE :ended = 1 OR relations.valid_to IS NULL
 ORDER BY found.distance, relations.valid_from DESC, relations.id LIMIT :limit
 """
 

@@ -113,8 +113,10 @@ def _put_job(
         "INSERT INTO jobs (id, kind, subject, scope_id, state, due_at, created_at, queue)"
         " VALUES (?1, ?2, ?3, ?4, 'due', ?5, ?6, ?8)"
         " ON CONFLICT (kind, subject) WHERE state IN ('due', 'running') DO UPDATE SET"
-        " due_at = iif(state = 'running', due_at, iif(?7, ?5, min(due_at, ?5))),"
-        " again_at = iif(state = 'running', iif(?7, ?5, min(coalesce(again_at, ?5), ?5)), NULL)",
+        " due_at = CASE WHEN jobs.state = 'running' THEN jobs.due_at WHEN ?7 = 1 THEN ?5"
+        " ELSE min(jobs.due_at, ?5) END,"
+        " again_at = CASE WHEN jobs.state <> 'running' THEN NULL WHEN ?7 = 1 THEN ?5"
+        " ELSE min(coalesce(jobs.again_at, ?5), ?5) END",
         (make_id(), kind, subject, scope_id, due_at, now_text(), int(replace), queue),
     )
 
@@ -177,7 +179,8 @@ def _take_turns(rows: list[Any]) -> list[Any]:
 def _begin_job(tx: Connection, job: Job, owner: Owner) -> Job:
     row = tx.execute(
         "UPDATE jobs SET state = 'running', due_at = ?, again_at = NULL, owner = ?, fence = fence + 1,"
-        " attempts = attempts + iif(kind = 'deliver' AND state = 'running', 0, 1) WHERE id = ? RETURNING *",
+        " attempts = attempts + CASE WHEN kind = 'deliver' AND state = 'running' THEN 0 ELSE 1 END"
+        " WHERE id = ? RETURNING *",
         (now_text(owner.lease_s), owner.id, job.id),
     ).fetchone()
     return _read_job(row)
@@ -194,6 +197,7 @@ def renew_job_leases(tx: Connection, *, owner: Owner) -> dict[str, int]:
 
 def complete_job(tx: Connection, job: Job) -> bool:
     """The job is done. False when somebody else holds it by now: then what was done for it must be rolled back."""
+    tx.lock_scope(job.scope_id or 0)
     if (held := _find_held(tx, job)) is None:
         return False
     tx.execute("DELETE FROM jobs WHERE id = ?", (job.id,))
@@ -330,7 +334,7 @@ def _drop_earlier(tx: Connection, job: Job) -> None:
     """Erase the dead jobs for the same subject, found by their scope; a delivery has none (see `redeliver`)."""
     if job.kind != "deliver":
         tx.execute(
-            "DELETE FROM jobs WHERE scope_id IS ? AND kind = ? AND subject = ? AND state = 'dead'",
+            "DELETE FROM jobs WHERE scope_id IS NOT DISTINCT FROM ? AND kind = ? AND subject = ? AND state = 'dead'",
             (job.scope_id, job.kind, job.subject),
         )
 

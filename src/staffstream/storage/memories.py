@@ -215,7 +215,7 @@ def purge_memories(
 
     What was superseded by something erased holds again.
     """
-    condition, values = "1", []
+    condition, values = "1 = 1", list[str]()
     if message_ids is not None:
         condition, values = f"source_message_id {IN_LIST}", [pack_list(message_ids)]
     elif memory_ids is not None:

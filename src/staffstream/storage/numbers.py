@@ -12,6 +12,7 @@ BITS_IN_SCOPE = 32
 
 def take_number(tx: Connection, scope: Scope) -> int:
     """The scope's next number or place."""
+    tx.lock_scope(scope.id)
     row = tx.execute(
         "UPDATE scopes SET last_memory = last_memory + 1 WHERE id = ? RETURNING last_memory", (scope.id,)
     ).fetchone()

@@ -42,9 +42,10 @@ class RunNews:
 
 
 _BEGUN = "('building', 'streaming')"
-_HELD = f"runs.id = new.value ->> 'run_id' AND runs.fence = new.value ->> 'fence' AND runs.state IN {_BEGUN}"
+_HELD = f"runs.id = new.value ->> 'run_id' AND runs.fence = CAST(new.value ->> 'fence' AS BIGINT) AND runs.state IN {_BEGUN}"
 SAVE_PIECES = (
-    "INSERT INTO run_pieces (run_id, start, text) SELECT runs.id, new.value ->> 'start', new.value ->> 'text'"
+    "INSERT INTO run_pieces (run_id, start, text) SELECT runs.id, CAST(new.value ->> 'start' AS BIGINT),"
+    " new.value ->> 'text'"
     f" FROM json_each(?) AS new JOIN runs ON {_HELD} WHERE new.value ->> 'text' <> ''"
     " ON CONFLICT (run_id, start) DO UPDATE SET text = excluded.text"  # the commit of the first try was not seen
 )

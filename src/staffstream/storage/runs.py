@@ -153,6 +153,8 @@ def _find_place(conn: Connection, scope: Scope) -> int:
 
 def claim_run(tx: Connection, run: Run, *, owner: Owner) -> Run | None:
     """Begin a queued run for `owner`; None when it is not its conversation's turn, or somebody else has it."""
+    if not tx.try_lock_scope(run.scope_id):  # it is taken up at the next look
+        return None
     row = tx.execute(
         "UPDATE runs SET state = 'building', owner = ?, fence = fence + 1, attempts = attempts + 1,"
         f" lease_expires_at = ?, building_at = ? WHERE id = ? AND {_IS_NEXT} RETURNING *",
@@ -245,6 +247,7 @@ def end_run(
     """Give the run its terminal state, drop its pieces, and return it. None when it has ended already or is held under
     another fence: then nothing was changed.
     """
+    tx.lock_scope(run.scope_id)
     row = tx.execute(
         "UPDATE runs SET state = ?, message_id = ?, error = ?, model = ?, stop_reason = ?, usage = ?,"
         " streaming_at = coalesce(?, streaming_at), first_token_at = coalesce(?, first_token_at), finished_at = ?,"
@@ -266,6 +269,7 @@ def requeue_run(tx: Connection, run: Run, *, wait_s: float = 0.0) -> bool:
     """Put a begun run that has delivered nothing back into the queue. False when it is no longer held under its fence,
     which nobody holds from here on.
     """
+    tx.lock_scope(run.scope_id)
     cursor = tx.execute(
         "UPDATE runs SET state = 'queued', owner = NULL, lease_expires_at = NULL, not_before = ?, delivered = 0,"
         " streaming_at = NULL, first_token_at = NULL, followed_until = NULL, fence = fence + 1"
@@ -285,7 +289,8 @@ def find_abandoned_runs(conn: Connection, *, owner: Owner, all_begun: bool) -> l
     the owner itself knows what it is making, however late its busy loop renews.
     """
     rows = conn.execute(
-        f"{_SELECT} WHERE state IN {_BEGUN} AND (? OR (owner <> ? AND lease_expires_at < ?))",
+        f"{_SELECT} WHERE state IN {_BEGUN} AND (? = 1 OR (owner <> ? AND lease_expires_at < ?))"
+        " ORDER BY scope_id, runs.id",
         (int(all_begun), owner.id, now_text()),
     )
     return [(_read_run(row), bool(row["delivered"])) for row in rows]
@@ -334,7 +339,9 @@ def drop_old_keys(tx: Connection) -> None:
 def save_context(tx: Connection, run_id: str, record: dict[str, Any]) -> None:
     """Save what a run sent to the provider and why, in place of an earlier attempt's record."""
     tx.execute(
-        "INSERT OR REPLACE INTO run_contexts (run_id, record) VALUES (?, ?)", (run_id, encode_json(record).decode())
+        "INSERT INTO run_contexts (run_id, record) VALUES (?, ?)"
+        " ON CONFLICT (run_id) DO UPDATE SET record = excluded.record",
+        (run_id, encode_json(record).decode()),
     )
 
 

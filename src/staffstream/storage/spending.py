@@ -110,7 +110,7 @@ class Ledger:
         for row in conn.execute(
             "SELECT own_model, context_budget_tokens, max_output_tokens FROM runs JOIN scopes ON scopes.id = scope_id"
             " JOIN (SELECT id AS member_id, model AS own_model, context_budget_tokens, max_output_tokens FROM staff)"
-            f" ON member_id = staff_id WHERE state IN ('building', 'streaming') AND {kind}_id = ?",
+            f" AS member ON member_id = staff_id WHERE state IN ('building', 'streaming') AND {kind}_id = ?",
             (holder,),
         ):
             most = {

@@ -122,6 +122,7 @@ def find_scope(conn: Connection, staff_id: str, user_id: str) -> Scope:
     ).fetchone()
     if row is None:
         raise NotFound(_NO_STAFF)
+    conn.lock_scope(row["id"] or 0)
     return Scope(row["id"] or 0, staff_id, user_id)
 
 
@@ -130,6 +131,7 @@ def load_scope(conn: Connection, scope_id: int) -> Scope:
     row = conn.execute("SELECT * FROM scopes WHERE id = ?", (scope_id,)).fetchone()
     if row is None:
         raise NotFound("There is no such scope any more.")
+    conn.lock_scope(scope_id)
     return Scope(row["id"], row["staff_id"], row["user_id"])
 
 
@@ -151,6 +153,7 @@ def get_or_create_scope(tx: Connection, staff_id: str, user_id: str) -> tuple[St
     if scope_id is None:
         made = tx.execute("INSERT INTO scopes (staff_id, user_id) VALUES (?, ?) RETURNING id", (staff_id, user_id))
         scope_id = made.fetchone()["id"]
+    tx.lock_scope(scope_id)
     return _read_staff(row), Scope(scope_id, staff_id, user_id)
 
 

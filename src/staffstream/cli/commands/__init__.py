@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pydantic import SecretStr
 from tqdm import tqdm
 
 from staffstream.errors import SetupError
-from staffstream.settings import Settings, name_variable
+from staffstream.settings import Settings, name_variable, read_database
 from staffstream.storage.database import Connection
 from staffstream.storage.engines import choose_engine
 
@@ -24,14 +25,26 @@ def add_db_option(parser: argparse.ArgumentParser) -> None:
     variable = name_variable("db")
     parser.add_argument(
         "--db",
-        type=Path,
-        default=Path(os.environ.get(variable) or default),
-        help=f"the SQLite file [{variable}; default {default}]",
+        type=_read_place,
+        default=_read_place(os.environ.get(variable) or str(default)),
+        help=f"the SQLite file, or a postgresql:// URL [{variable}; default {default}]",
     )
 
 
+def _read_place(text: str) -> Path | SecretStr:
+    place = read_database(text)
+    return Path(place) if isinstance(place, str) else place
+
+
+def get_file(db: Path | SecretStr) -> Path:
+    """The database's file, for commands that work on one. Raises SetupError where there is none."""
+    if isinstance(db, Path):
+        return db
+    raise SetupError("This works on an SQLite file. Use PostgreSQL's own tools: pg_dump, pg_restore, VACUUM.")
+
+
 @contextlib.contextmanager
-def open_file(path: Path, *, make: bool = False) -> Iterator[Connection]:
+def open_file(path: Path | SecretStr, *, make: bool = False) -> Iterator[Connection]:
     """A connection to the file, brought to today's tables; made only if `make` says so. Raises SetupError."""
     engine = choose_engine(path)
     if not make and not engine.exists():

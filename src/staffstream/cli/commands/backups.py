@@ -10,7 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from staffstream.cli.commands import add_db_option, show_progress
+from staffstream.cli.commands import add_db_option, get_file, show_progress
 from staffstream.domain import now_text
 from staffstream.errors import SetupError
 from staffstream.storage.sqlite.backups import BackupFacts, Progress, Steps, compact_file, make_backup, restore_backup
@@ -40,7 +40,7 @@ def _backup(args: argparse.Namespace) -> None:
     if target.is_dir():
         target = target / f"staffstream-{re.sub(r'[-:.]', '', now_text())}.db"
     with _show_copying() as (note, step):
-        facts = make_backup(args.db, target, on_progress=note, on_step=step)
+        facts = make_backup(get_file(args.db), target, on_progress=note, on_step=step)
     _say(facts)
     if args.keep is not None:
         for path in _list_surplus(target.parent, args.keep):
@@ -58,7 +58,7 @@ def _list_surplus(shelf: Path, keep: int) -> list[Path]:
 
 def _restore(args: argparse.Namespace) -> None:
     with _show_copying() as (note, step):
-        aside = restore_backup(args.backup, args.db, on_progress=note, on_step=step)
+        aside = restore_backup(args.backup, get_file(args.db), on_progress=note, on_step=step)
     print(f"restored {args.db} from {args.backup}")
     if aside:
         print(f"what was there before is now {aside}; erase it when you no longer need it")
@@ -66,7 +66,7 @@ def _restore(args: argparse.Namespace) -> None:
 
 def _compact(args: argparse.Namespace) -> None:
     with show_progress(None, "steps") as progress:
-        before, after = compact_file(args.db, on_step=lambda: _move_on(progress))
+        before, after = compact_file(get_file(args.db), on_step=lambda: _move_on(progress))
     print(f"{args.db}: {before:,} bytes before, {after:,} now")
 
 

@@ -48,6 +48,12 @@ class SqliteConnection(Connection):
         rows = self.execute('SELECT name, pk OR "notnull" AND dflt_value IS NULL FROM pragma_table_info(?)', (table,))
         return {name: bool(needed) for name, needed in rows}
 
+    def lock_scope(self, scope_id: int) -> None:
+        """SQLite has one writer: nobody else writes anywhere."""
+
+    def try_lock_scope(self, scope_id: int) -> bool:
+        return True
+
     @contextlib.contextmanager
     def transact(self) -> Iterator[None]:
         self.execute("BEGIN IMMEDIATE")  # an upgrade from read to write would fail at once while another one writes
@@ -66,10 +72,6 @@ class SqliteConnection(Connection):
             yield
         finally:
             self.execute("ROLLBACK")
-
-
-class Group:
-    """Stands for the connections that read one file together."""
 
 
 def connect(

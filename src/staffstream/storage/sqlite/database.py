@@ -11,7 +11,6 @@ import logging
 import os
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,8 +18,9 @@ import aiosqlite
 import pysqlite3
 
 from staffstream.errors import StorageLost, StorageUnavailable
-from staffstream.storage.database import Connection
-from staffstream.storage.sqlite.connections import Group, SqliteConnection, connect, translate_error
+from staffstream.storage.database import Connection, Group
+from staffstream.storage.handed_in import Outcome, Write, report_outcome
+from staffstream.storage.sqlite.connections import SqliteConnection, connect, translate_error
 from staffstream.storage.sqlite.files import prepare_file
 
 log = logging.getLogger(__name__)
@@ -32,13 +32,6 @@ _CLEARING_TRIES = 20
 _CLEARING_PAUSE_S = 0.1
 
 
-@dataclass(slots=True)
-class _Write:
-    function: Callable[[Connection], Any]
-    then: Callable[[Any], None] | None
-    future: asyncio.Future[Any]
-
-
 class SqliteDatabase:
     """A `Database` over one file. Made by `open`, which also closes it."""
 
@@ -48,7 +41,7 @@ class SqliteDatabase:
         self._idle: asyncio.LifoQueue[aiosqlite.Connection] = asyncio.LifoQueue()
         for reader in readers:
             self._idle.put_nowait(reader)
-        self._queue: asyncio.Queue[_Write | None] = asyncio.Queue()
+        self._queue: asyncio.Queue[Write | None] = asyncio.Queue()
         self._closed = False
         self._identity = FileIdentity(path)
         self.on_commit: Callable[[int, float], None] | None = None
@@ -82,7 +75,7 @@ class SqliteDatabase:
         if self._closed:
             raise StorageUnavailable
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._queue.put_nowait(_Write(function, then, future))
+        self._queue.put_nowait(Write(function, then, future))
         return await future
 
     async def read(self, function: Callable[[Connection], T]) -> T:
@@ -126,9 +119,9 @@ class SqliteDatabase:
             if self.on_commit:
                 self.on_commit(len(batch), time.perf_counter() - started)
             for write, outcome in zip(batch, outcomes, strict=True):
-                _report(write, *outcome)
+                report_outcome(write, *outcome)
 
-    async def _next_batch(self) -> tuple[list[_Write], bool]:
+    async def _next_batch(self) -> tuple[list[Write], bool]:
         first = await self._queue.get()
         batch = [first]
         while len(batch) < _MOST_PER_COMMIT and not self._queue.empty():
@@ -168,21 +161,6 @@ def _find_inode(path: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _report(write: _Write, value: Any, error: BaseException | None) -> None:
-    if error is None and write.then:
-        try:
-            write.then(value)
-        except Exception as bug:  # the writer has to go on
-            log.exception("what follows a write failed")
-            error = bug
-    if write.future.done():  # its caller was cancelled; the write stands
-        return
-    if error is None:
-        write.future.set_result(value)
-    else:
-        write.future.set_exception(error)
-
-
 def _empty_log(connection: SqliteConnection) -> bool:
     """Whether the log could be emptied at once; writes wait behind this."""
     connection.execute("PRAGMA busy_timeout = 50")
@@ -197,10 +175,7 @@ def _read_snapshot(connection: SqliteConnection, function: Callable[[Connection]
         return function(connection)
 
 
-Outcome = tuple[Any, BaseException | None]
-
-
-def _commit_batch(connection: SqliteConnection, batch: list[_Write], identity: "FileIdentity") -> list[Outcome]:
+def _commit_batch(connection: SqliteConnection, batch: list[Write], identity: "FileIdentity") -> list[Outcome]:
     """Run each write behind a savepoint of its own and commit them together; every write gets its outcome. None is
     acknowledged when the file has not the name any more by which a restart will open it.
     """
