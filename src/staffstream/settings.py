@@ -47,8 +47,9 @@ Prices = Annotated[dict[str, Price], BeforeValidator(_parse)]
 
 def read_database(value: object) -> Any:
     """A URL is kept as a secret, since it may hold a password; anything else is a path."""
-    is_url = isinstance(value, str) and value.startswith(("postgres://", "postgresql://"))
-    return SecretStr(str(value)) if is_url else value
+    if not isinstance(value, str):
+        return value
+    return SecretStr(value) if value.startswith(("postgres://", "postgresql://")) else Path(value)
 
 
 Database = Annotated[Path | SecretStr, BeforeValidator(read_database)]

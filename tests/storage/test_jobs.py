@@ -15,6 +15,7 @@ from staffstream.storage import jobs, runs, staff
 from staffstream.storage.database import Connection
 from staffstream.storage.jobs import Job
 from staffstream.storage.schema import read_schema
+from staffstream.storage.sqlite.connections import connect as sqlite_connect
 from tests.tools.databases import connect, prepare
 
 ANNE, BEN = Owner("anne", 60), Owner("ben", 60)
@@ -385,7 +386,7 @@ def test_the_queue_is_measured(file: Connection) -> None:
 )
 def test_the_rounds_look_into_an_index(statement: str, index: str) -> None:
     """What is asked every second must not cost more the more there has been."""
-    with contextlib.closing(connect(":memory:")) as connection:
+    with contextlib.closing(sqlite_connect(":memory:")) as connection:
         connection.executescript(read_schema())
         plan = " / ".join(row["detail"] for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}"))
         assert index in plan
@@ -406,7 +407,7 @@ def test_nothing_asked_for_is_lost_and_nothing_runs_twice_at_once(steps: list[st
     """Whatever happens in whichever order: at most one live job a subject, at most one holder whose end counts, and
     work that was asked for after it was last begun is still to be done.
     """
-    with contextlib.closing(connect(":memory:")) as file:
+    with contextlib.closing(sqlite_connect(":memory:")) as file:
         file.executescript(read_schema())
         held: list[Job] = []
         owed = False

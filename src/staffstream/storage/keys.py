@@ -6,14 +6,13 @@ would slow down, and the hash can be looked up by its index.
 
 import hashlib
 import hmac
-import json
 import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from staffstream.domain import Role, make_id, now_text
 from staffstream.errors import NotFound, UserExists
-from staffstream.storage.database import Connection, Row
+from staffstream.storage.database import IN_LIST, Connection, Row, pack_list
 
 PREFIX = "sst_"
 _SHOWN_CHARACTERS = len(PREFIX) + 4
@@ -96,10 +95,7 @@ def note_uses(tx: Connection, used: Mapping[str, str]) -> None:
 def find_revoked(conn: Connection, key_ids: Iterable[str]) -> list[str]:
     """Those of the keys that are not valid any more."""
     wanted = list(key_ids)
-    rows = conn.execute(
-        "SELECT id FROM api_keys WHERE revoked_at IS NULL AND id IN (SELECT value FROM json_each(?))",
-        (json.dumps(wanted),),
-    )
+    rows = conn.execute(f"SELECT id FROM api_keys WHERE revoked_at IS NULL AND id {IN_LIST}", (pack_list(wanted),))
     valid = {row["id"] for row in rows}
     return [key_id for key_id in wanted if key_id not in valid]
 

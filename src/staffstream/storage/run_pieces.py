@@ -42,7 +42,10 @@ class RunNews:
 
 
 _BEGUN = "('building', 'streaming')"
-_HELD = f"runs.id = new.value ->> 'run_id' AND runs.fence = CAST(new.value ->> 'fence' AS BIGINT) AND runs.state IN {_BEGUN}"
+_HELD = (
+    "runs.id = new.value ->> 'run_id' AND runs.fence = CAST(new.value ->> 'fence' AS BIGINT)"
+    f" AND runs.state IN {_BEGUN}"
+)
 SAVE_PIECES = (
     "INSERT INTO run_pieces (run_id, start, text) SELECT runs.id, CAST(new.value ->> 'start' AS BIGINT),"
     " new.value ->> 'text'"
@@ -105,7 +108,7 @@ def load_news(conn: Connection, cursors: Mapping[str, int]) -> list[RunNews]:
     pieces: dict[str, list[tuple[int, str]]] = {}
     for row in conn.execute(
         "SELECT run_id, start, text FROM json_each(?) AS wanted JOIN run_pieces ON run_id = wanted.value ->> 0"
-        " AND start >= wanted.value ->> 1 ORDER BY run_id, start",
+        " AND start >= CAST(wanted.value ->> 1 AS BIGINT) ORDER BY run_id, start",
         (wanted,),
     ):
         pieces.setdefault(row["run_id"], []).append((row["start"], row["text"]))

@@ -25,15 +25,10 @@ def add_db_option(parser: argparse.ArgumentParser) -> None:
     variable = name_variable("db")
     parser.add_argument(
         "--db",
-        type=_read_place,
-        default=_read_place(os.environ.get(variable) or str(default)),
+        type=read_database,
+        default=read_database(os.environ.get(variable) or str(default)),
         help=f"the SQLite file, or a postgresql:// URL [{variable}; default {default}]",
     )
-
-
-def _read_place(text: str) -> Path | SecretStr:
-    place = read_database(text)
-    return Path(place) if isinstance(place, str) else place
 
 
 def get_file(db: Path | SecretStr) -> Path:
