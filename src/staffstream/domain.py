@@ -5,6 +5,7 @@ Ids are UUIDv7, strictly growing within a process, so that sorting by id is sort
 """
 
 import os
+import random
 import re
 import threading
 import time
@@ -181,6 +182,9 @@ class Owner:
 
 _lock = threading.Lock()
 _last_stamp = 0
+_random = random.Random()  # ids are no secrets, and os.urandom gives up the interpreter's lock at each call
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_random.seed)
 
 
 def make_id() -> str:
@@ -195,8 +199,8 @@ def make_id() -> str:
     stamp = millis << 12 | rest_ns * 4096 // 1_000_000
     with _lock:
         stamp = _last_stamp = max(stamp, _last_stamp + 1)
-    random = int.from_bytes(os.urandom(8)) & (1 << 62) - 1
-    digits = f"{stamp >> 12 << 80 | 7 << 76 | (stamp & 0xFFF) << 64 | 2 << 62 | random:032x}"
+        bits = _random.getrandbits(62)
+    digits = f"{stamp >> 12 << 80 | 7 << 76 | (stamp & 0xFFF) << 64 | 2 << 62 | bits:032x}"
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -12,7 +13,8 @@ from openai import AsyncOpenAI
 from tests.dialects.node_client import TORTURE, tell_all
 from tests.tools.provider import Reply, ScriptedProvider, http_error
 from tests.tools.provider_cases import CASES
-from tests.tools.server import Api
+from tests.tools.server import Api, serve_here
+from tests.tools.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -371,6 +373,28 @@ async def test_a_temporary_model_stores_and_learns_nothing(
     assert text_of([chunk async for chunk in chunks]) == "Tags"
     assert await count_conversations(api, ada) == 1
     assert "title" not in str(await api.get(f"/staff/{ada}/memories"))
+
+
+async def test_a_temporary_reply_may_take_longer_than_a_lease(db: Path, provider: ScriptedProvider) -> None:
+    """No row of its own could be renewed; it is not taken for one that another process has."""
+    gate = provider.hold(["Long", " title"])
+    gate.release(1)
+    async with serve_here(db, provider, lease_s=0.5) as api:
+        await api.make_staff("Ada")
+        async with AsyncOpenAI(base_url=f"{api.url}/v1", api_key="unused", max_retries=0) as client:
+            asking = asyncio.create_task(ask(client, user("Title?"), model="Ada:temporary"))
+            await provider.arrived(1)
+            database = api.app.state.services.database
+            renewals = 0
+
+            def count(transactions: int, _: float) -> None:
+                nonlocal renewals
+                renewals += transactions
+
+            database.on_commit = count
+            await until(lambda: renewals >= 6)  # nothing else commits here
+            gate.open()
+            assert await asking == ("Long title", None)
 
 
 # ── errors ───────────────────────────────────────────────────────────────────────────────────────────────────────────

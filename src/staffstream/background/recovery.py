@@ -83,7 +83,8 @@ class Recovery:
             await attempt(self._renew_leases)
 
     async def _renew_leases(self) -> None:
-        mine = list(self._active_runs.by_id.values())  # as of before: one that begins now may have missed the renewal
+        # As of before: one that begins now may have missed the renewal. One that is not stored has no row to renew.
+        mine = [active for active in self._active_runs.by_id.values() if active.past is None]
         held = await self._database.write(lambda tx: runs.renew_leases(tx, owner=self._owner))
         for active in mine:
             if held.get(active.run.id) != active.run.fence:
