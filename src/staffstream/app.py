@@ -16,6 +16,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 from staffstream.api.auth import Identify, Services, identify_local
+from staffstream.api.dialects.mcp import closing_mcp
 from staffstream.api.host_check import HostCheck
 from staffstream.api.join_tokens import JoinTokens, ensure_secret
 from staffstream.api.key_ring import KeyRing, OpenStreams
@@ -105,6 +106,7 @@ class Staffstream(Starlette):
             )
         await asyncio.to_thread(tokens.warm_up)
         async with contextlib.AsyncExitStack() as stack:
+            await stack.enter_async_context(closing_mcp(self.state))
             engine = choose_engine(settings.db)
             presence = stack.enter_context(contextlib.closing(engine.join()))
             await presence.enter()  # before the file is opened, which may just be being replaced

@@ -1,6 +1,6 @@
 """All routes of the app, from the endpoints that the resource modules declare."""
 
-from starlette.routing import Mount
+from starlette.routing import Mount, Route
 
 from staffstream.api import (
     chat_page,
@@ -17,7 +17,7 @@ from staffstream.api import (
     staff,
     system,
 )
-from staffstream.api.dialects import ag_ui, ai_sdk, openai
+from staffstream.api.dialects import ag_ui, ai_sdk, mcp, openai
 
 ENDPOINTS = [
     *staff.endpoints,
@@ -34,9 +34,6 @@ ENDPOINTS = [
     *docs.endpoints,
     *chat_page.endpoints,
 ]
-DIALECTS = [
-    *openai.endpoints,
-    *ai_sdk.endpoints,
-    *ag_ui.endpoints,
-]  # which are described where their clients come from, not in /openapi.json
+# Described where their clients come from, not in /openapi.json.
+DIALECTS: list[Route] = [*openai.endpoints, *ai_sdk.endpoints, *ag_ui.endpoints, Route("/mcp", mcp.McpEndpoint())]
 ROUTES = [*ENDPOINTS, *DIALECTS, Mount("/assets", chat_page.Assets())]

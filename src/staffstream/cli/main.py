@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from pydantic.fields import FieldInfo
 
 from staffstream import __version__
-from staffstream.cli.commands import backups, doctor, jobs, keys, reembed, transfer
+from staffstream.cli.commands import backups, doctor, jobs, keys, mcp, reembed, transfer
 from staffstream.errors import SetupError, StaffstreamError
 from staffstream.settings import Settings, name_variable, read_settings
 from staffstream.storage.engines import choose_engine
@@ -70,6 +70,7 @@ def make_parser() -> argparse.ArgumentParser:
     backups.add_commands(commands)
     transfer.add_commands(commands)
     doctor.add_commands(commands)
+    mcp.add_commands(commands)
     return parser
 
 
