@@ -51,7 +51,6 @@ from staffstream.storage.engines import choose_engine
 from staffstream.storage.jobs import JobKind
 from staffstream.storage.spending import Ledger
 from staffstream.storage.vectors import prepare_index
-from staffstream.storage.wakeups import PolledWakeups
 from staffstream.support import tokens
 from staffstream.support.metrics import Metrics
 
@@ -153,7 +152,7 @@ class Staffstream(Starlette):
                 metrics=self.metrics,
             )
             await stack.enter_async_context(worker.running(alone=presence.alone))
-            wakeups = PolledWakeups()
+            wakeups = await stack.enter_async_context(engine.open_wakeups())
             progress = ProgressWriter(
                 database=database,
                 owner=owner,

@@ -10,6 +10,7 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from staffstream.storage.findings import Finding
+from staffstream.storage.wakeups import RunWakeups
 
 if TYPE_CHECKING:
     from staffstream.storage.memory_search import MemorySearch
@@ -167,6 +168,10 @@ class Engine(Protocol):
 
     def open(self, *, durability: str = "full") -> AbstractAsyncContextManager[Database]:
         """Prepare and open the database. Raises SetupError."""
+        ...
+
+    def open_wakeups(self) -> AbstractAsyncContextManager[RunWakeups]:
+        """How this process and others that use the database tell each other of changed runs."""
         ...
 
     def check(self) -> Iterator[Callable[[], Iterator[Finding]]]:

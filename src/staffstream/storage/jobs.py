@@ -160,9 +160,11 @@ def claim_due_jobs(tx: Connection, kind: JobKind, *, owner: Owner, limit: int) -
         job = _read_job(row)
         if job.state == "running" and job.was_left_too_often:
             _bury_job(tx, job, "abandoned")
-        elif job.queue is None or row["others"] + begun[job.queue] < MOST_OF_A_QUEUE:
+        elif (job.queue is None or row["others"] + begun[job.queue] < MOST_OF_A_QUEUE) and (
+            mine := _begin_job(tx, job, owner)
+        ):
             begun[job.queue] += 1
-            claimed.append(_begin_job(tx, job, owner))
+            claimed.append(mine)
     return claimed
 
 
@@ -176,14 +178,15 @@ def _take_turns(rows: list[Any]) -> list[Any]:
     return [row for _, row in sorted(placed, key=lambda item: item[0])]
 
 
-def _begin_job(tx: Connection, job: Job, owner: Owner) -> Job:
+def _begin_job(tx: Connection, job: Job, owner: Owner) -> Job | None:
+    """None when another process took it since it was found."""
     row = tx.execute(
         "UPDATE jobs SET state = 'running', due_at = ?, again_at = NULL, owner = ?, fence = fence + 1,"
         " attempts = attempts + CASE WHEN kind = 'deliver' AND state = 'running' THEN 0 ELSE 1 END"
-        " WHERE id = ? RETURNING *",
-        (now_text(owner.lease_s), owner.id, job.id),
+        " WHERE id = ? AND fence = ? RETURNING *",
+        (now_text(owner.lease_s), owner.id, job.id, job.fence),
     ).fetchone()
-    return _read_job(row)
+    return _read_job(row) if row else None
 
 
 def renew_job_leases(tx: Connection, *, owner: Owner) -> dict[str, int]:
@@ -200,7 +203,8 @@ def complete_job(tx: Connection, job: Job) -> bool:
     tx.lock_scope(job.scope_id or 0)
     if (held := _find_held(tx, job)) is None:
         return False
-    tx.execute("DELETE FROM jobs WHERE id = ?", (job.id,))
+    if tx.execute("DELETE FROM jobs WHERE id = ? AND fence = ?", (job.id, job.fence)).rowcount == 0:
+        return False
     _drop_earlier(tx, held)  # what they failed at is done
     _put_again(tx, held)
     return True

@@ -10,6 +10,7 @@ from staffstream.storage.postgres.connections import PostgresConnection, connect
 from staffstream.storage.postgres.database import PostgresDatabase
 from staffstream.storage.postgres.presence import PostgresPresence
 from staffstream.storage.postgres.tables import describe_place, find_version, open_or_refuse, prepare_tables
+from staffstream.storage.postgres.wakeups import PostgresWakeups
 
 
 class PostgresEngine:
@@ -39,6 +40,11 @@ class PostgresEngine:
     async def open(self, *, durability: str = "full") -> AsyncIterator[PostgresDatabase]:
         async with PostgresDatabase.open(self._url, durability=durability) as database:
             yield database
+
+    @contextlib.asynccontextmanager
+    async def open_wakeups(self) -> AsyncIterator[PostgresWakeups]:
+        async with PostgresWakeups.open(self._url) as wakeups:
+            yield wakeups
 
     def check(self) -> Iterator[Callable[[], Iterator[Finding]]]:
         yield lambda: checks.check_server(self._url)

@@ -11,6 +11,7 @@ from staffstream.storage.sqlite.connections import SqliteConnection, connect, ge
 from staffstream.storage.sqlite.database import SqliteDatabase
 from staffstream.storage.sqlite.files import prepare_file
 from staffstream.storage.sqlite.presence import FilePresence
+from staffstream.storage.wakeups import PolledWakeups
 
 
 class SqliteEngine:
@@ -39,6 +40,10 @@ class SqliteEngine:
     async def open(self, *, durability: str = "full") -> AsyncIterator[SqliteDatabase]:
         async with SqliteDatabase.open(self.path, durability=durability) as database:
             yield database
+
+    @contextlib.asynccontextmanager
+    async def open_wakeups(self) -> AsyncIterator[PolledWakeups]:
+        yield PolledWakeups()
 
     def check(self) -> Iterator[Callable[[], Iterator[Finding]]]:
         yield checks.check_programs
