@@ -46,12 +46,18 @@ class Told:
         return [json.loads(line) async for line in self._output]
 
 
-@contextlib.asynccontextmanager
-async def run_client(dialect: str, url: str, code: str) -> AsyncIterator[Told]:
-    """Run code with a client for the URL; it must end by itself, and well."""
+def require_packages() -> str:
+    """The path of node. Without it or the clients the test is left out."""
     node = require_tool("node", "apt-get install nodejs")
     if not (NODE / "node_modules").is_dir():
         leave_out("the node packages are missing; get them with: npm ci --prefix tests/dialects/node")
+    return node
+
+
+@contextlib.asynccontextmanager
+async def run_client(dialect: str, url: str, code: str) -> AsyncIterator[Told]:
+    """Run code with a client for the URL; it must end by itself, and well."""
+    node = require_packages()
     process = await asyncio.create_subprocess_exec(
         node, str(NODE / "client.mjs"), dialect, url, code,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, stdin=asyncio.subprocess.DEVNULL,
