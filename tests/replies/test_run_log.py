@@ -1,4 +1,4 @@
-"""The log of one run: every reader hears the same text, whenever it joins and however it reads."""
+"""The log of one run: every reader receives the same text, whenever it joins and however it reads."""
 
 import asyncio
 import contextlib
@@ -77,7 +77,7 @@ def test_a_reader_joins_at_any_cursor(texts: list[str], data: st.DataObject) -> 
 async def _join(
     texts: list[str], said_by_then: int, after: int, pushes: list[bool] | None, folds: set[int]
 ) -> list[Frame]:
-    """What a reader hears that joins at a cursor when some of the texts have been said. `pushes` says which of its
+    """What a reader receives that joins at a cursor when some of the texts have been said. `pushes` says which of its
     pushes take what they are given, `folds` when the log is folded.
     """
     log, writes = _make_log(closed=False), []
@@ -169,7 +169,7 @@ async def test_an_empty_text_makes_no_frame() -> None:
 
 
 async def test_readers_are_woken_and_do_not_wait_for_each_other() -> None:
-    """One reads as it comes, one takes nothing until the end; both hear everything."""
+    """One reads as it comes, one takes nothing until the end; both receive everything."""
     log = RunLog("r")
     quick, lazy = log.follow(heartbeat_s=LONG_S), log.follow(heartbeat_s=LONG_S)
     received = []

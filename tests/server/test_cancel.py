@@ -58,7 +58,7 @@ async def test_cancel_while_claude_is_silent(api: Api, provider: ScriptedProvide
     await provider.left(1)
 
 
-async def test_cancel_keeps_what_was_said(api: Api, provider: ScriptedProvider, ada: str) -> None:
+async def test_cancel_keeps_the_text(api: Api, provider: ScriptedProvider, ada: str) -> None:
     """The text so far is a message of status cancelled, and part of what Claude is told next."""
     gate = provider.hold()
     gate.release(2)
@@ -99,7 +99,7 @@ async def test_cancel_after_the_end_changes_nothing(api: Api, provider: Scripted
 
 
 async def test_cancel_ends_every_stream_of_the_run(api: Api, provider: ScriptedProvider, ada: str) -> None:
-    """All who follow it hear the same end."""
+    """All who follow it receive the same end."""
     gate = provider.hold()
     gate.release(1)
     async with api.stream(ada, "Hi") as first, api.join(ada, first.run_id) as second:

@@ -31,7 +31,7 @@ async def _count_questions(api: Api, staff_id: str) -> int:
 
 
 async def test_the_same_key_twice_at_once(api: Api, provider: ScriptedProvider, ada: str) -> None:
-    """Both hear the one reply to its one end; Claude is asked once and the question is saved once."""
+    """Both receive the one reply to its one end; Claude is asked once and the question is saved once."""
     gate = provider.hold()
     gate.release(2)
     asking = [asyncio.create_task(api.ask(ada, "Hi", key="k")) for _ in range(5)]
@@ -79,7 +79,7 @@ async def test_the_same_key_after_the_end(api: Api, provider: ScriptedProvider, 
 
 
 async def test_the_doors_share_a_key(api: Api, provider: ScriptedProvider, ada: str) -> None:
-    """What was asked by one mode is heard, or accepted, by the other as the same run."""
+    """What was asked by one mode is received, or accepted, by the other as the same run."""
     gate = provider.hold()
     accepted = await api.send(ada, "Hi", key="k")
     async with api.stream(ada, "Hi", key="k") as stream_reader:
@@ -108,7 +108,7 @@ async def test_the_same_key_in_the_queue(api: Api, provider: ScriptedProvider, a
 
 
 async def test_a_reader_stays_with_a_run_that_is_made_again(db: Path, provider: ScriptedProvider) -> None:
-    """An asynchronous run that is put back has not failed: who asked again by the stream hears its reply."""
+    """An asynchronous run that is put back has not failed: who asked again by the stream receives its reply."""
     gate = Gate()
     provider.script(lambda request: [Hold(gate), *http_error(529, "overloaded_error")(request)])
     async with serve_here(db, provider, upstream_retries=0) as api:
@@ -222,7 +222,7 @@ async def test_a_key_outlives_a_crash(db: Path, provider: ScriptedProvider) -> N
 
 async def test_a_key_of_the_asynchronous_door_outlives_a_crash(db: Path, provider: ScriptedProvider) -> None:
     """Who repeats the question after the restart is told of the same run, which is made again; by the other mode the
-    same key hears it, and another body is still refused.
+    same key receives it, and another body is still refused.
     """
     provider.script(Reply(head_gate=Gate()))
     async with start_server(db, provider) as server:

@@ -19,7 +19,7 @@ SAID = "".join(PIECES)
 
 
 def _check_tail(received: ReadStream, after: int, text: str = SAID) -> None:
-    """What was heard is the text after the cursor, under cursors that count its characters."""
+    """What was received is the text after the cursor, under cursors that count its characters."""
     assert received.text == text[after:]
     at = after
     for frame in received.frames:
@@ -29,7 +29,7 @@ def _check_tail(received: ReadStream, after: int, text: str = SAID) -> None:
 
 
 async def _join_everywhere(api: Api, staff_id: str, run_id: str, text: str = SAID) -> list[ReadStream]:
-    """Join at every cursor; all hear the same end."""
+    """Join at every cursor; all receive the same end."""
     received = [await api.rejoin(staff_id, run_id, after) for after in range(len(text) + 1)]
     for after, each in enumerate(received):
         _check_tail(each, after, text)
@@ -42,7 +42,7 @@ async def _join_everywhere(api: Api, staff_id: str, run_id: str, text: str = SAI
 
 @pytest.mark.parametrize("told", range(len(PIECES)))
 async def test_every_cursor_of_a_live_reply(api: Api, provider: ScriptedProvider, ada: str, told: int) -> None:
-    """Wherever the reply stands, whoever joins at any cursor of it hears exactly the rest."""
+    """Wherever the reply stands, whoever joins at any cursor of it receives exactly the rest."""
     gate = provider.hold(PIECES)
     gate.release(told)
     async with api.stream(ada, "Hi") as first:
@@ -67,7 +67,7 @@ async def _wait_for_readers(api: Api, run_id: str, count: int) -> None:
 
 
 async def test_every_cursor_of_a_finished_reply(api: Api, provider: ScriptedProvider, ada: str) -> None:
-    """A run that is over is heard as if it were live, its end included."""
+    """A run that is over is received as if it were live, its end included."""
     provider.script(Reply(PIECES))
     first = await api.ask(ada, "Hi")
     for received in await _join_everywhere(api, ada, first.run_id):
@@ -115,7 +115,7 @@ async def test_a_reader_that_comes_back_again_and_again(api: Api, provider: Scri
 
 
 async def test_joining_while_the_reply_ends(api: Api, provider: ScriptedProvider, ada: str) -> None:
-    """A join that falls into the moment of the end hears the rest and the end, from the log or from the saved text."""
+    """A join at the moment of the end receives the rest and the end, from the log or from the saved text."""
     for _ in range(8):
         gate = provider.hold(PIECES)
         gate.release(len(PIECES))
@@ -227,7 +227,7 @@ async def test_two_tabs(api: Api, provider: ScriptedProvider, ada: str) -> None:
 
 
 async def test_readers_do_not_wait_for_each_other(api: Api, provider: ScriptedProvider, ada: str) -> None:
-    """One that reads on hears each token at once, whatever one that does not read has missed."""
+    """One that reads on receives each token at once, whatever one that does not read has missed."""
     gate = provider.hold(PIECES)
     async with api.stream(ada, "Hi") as idle, api.join(ada, idle.run_id) as eager:
         for piece in PIECES:
@@ -269,7 +269,7 @@ async def test_joining_before_the_first_token(api: Api, provider: ScriptedProvid
 
 
 async def test_joining_an_asynchronous_run(api: Api, provider: ScriptedProvider, ada: str) -> None:
-    """What was asked by the other mode can be heard too, from the queue on."""
+    """What was asked by the other mode can be received too, from the queue on."""
     gate = provider.hold(PIECES)
     ids = [(await api.send(ada, text))["run_id"] for text in ("One", "Two")]
     async with api.join(ada, ids[0]) as first, api.join(ada, ids[1]) as queued:
@@ -306,7 +306,7 @@ async def test_a_bug_ends_a_stream_too(
 # ── looking at a run ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_a_run_shows_what_it_has_said(api: Api, provider: ScriptedProvider, ada: str) -> None:
+async def test_a_run_shows_its_text(api: Api, provider: ScriptedProvider, ada: str) -> None:
     """Its text and cursor are of the same moment, to the last token, and the cursor can be joined at."""
     gate = provider.hold(PIECES)
     async with api.stream(ada, "Hi") as first:
@@ -332,7 +332,7 @@ async def test_a_run_shows_what_it_has_said(api: Api, provider: ScriptedProvider
 
 
 async def _phases(stream_reader: StreamReader, until: str) -> Sequence[str]:
-    """The phases told up to and with one of them."""
+    """The phases received up to and with one of them."""
     told: list[str] = []
     elapsed_ms = 0
     while not told or told[-1] != until:
@@ -346,7 +346,7 @@ async def _phases(stream_reader: StreamReader, until: str) -> Sequence[str]:
 
 
 async def test_status_events(api: Api, provider: ScriptedProvider, ada: str) -> None:
-    """Who asks for them is told building, thinking and responding as they come; who does not hears none."""
+    """Who asks for them receives building, thinking and responding as they come; who does not ask receives none."""
     head, gate = Gate(), Gate()
     provider.script(Reply(PIECES, head_gate=head, gate=gate))
     run_id = (await api.send(ada, "Hi"))["run_id"]

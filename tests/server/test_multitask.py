@@ -199,7 +199,7 @@ async def test_interrupting(api: Api, provider: ScriptedProvider, ada: str, mode
     assert _read_history(provider.requests[1].body) == [("user", "1"), ("assistant", "Hello from"), ("user", "2")]
 
 
-async def test_interrupting_before_anything_was_said(api: Api, provider: ScriptedProvider, ada: str) -> None:
+async def test_interrupting_before_there_is_text(api: Api, provider: ScriptedProvider, ada: str) -> None:
     """The first question stays without an answer, and Claude reads both."""
     provider.script(steps(STREAM_HEAD, OPEN, Stall()))
     async with api.stream(ada, "1") as first:

@@ -44,7 +44,7 @@ def _check_integrity(db: Path) -> None:
 
 
 async def _hear_until_cut(stream_reader: StreamReader) -> str:
-    """What was heard of a stream whose server was killed."""
+    """What was received of a stream whose server was killed."""
     with contextlib.suppress(httpx.HTTPError):
         while await stream_reader.next():
             pass
@@ -126,8 +126,8 @@ async def test_an_asynchronous_run_is_made_again(db: Path, provider: ScriptedPro
         assert await server.api.said(ada) == ["Hi", SAID]
 
 
-async def test_an_asynchronous_run_that_somebody_heard(db: Path, provider: ScriptedProvider) -> None:
-    """One of which text was sent is not made again, since its reader would hear two beginnings."""
+async def test_an_asynchronous_run_of_which_somebody_received_text(db: Path, provider: ScriptedProvider) -> None:
+    """One of which text was sent is not made again, since its reader would receive two beginnings."""
     gate = provider.hold()
     gate.release(2)
     async with start_server(db, provider) as server:
@@ -206,12 +206,12 @@ async def test_a_run_that_always_crashes_its_server_ends(db: Path, provider: Scr
 
 async def test_kill_at_any_moment(db: Path, provider: ScriptedProvider) -> None:
     """Under talk through both modes, cut at random instants: every acknowledged question is there; what was accepted by
-    the asynchronous mode has its one reply, a stream its reply or an honest end, and what was heard of one is kept but
-    for what half a second can say.
+    the asynchronous mode has its one reply, a stream its reply or an honest end, and what was received of one is kept
+    but for the text of half a second.
     """
     random.seed(7)
     provider.default = lambda request: Reply(LONG[: random.randrange(400)], delay_s=0.002)(request)
-    streams: dict[str, tuple[str, str]] = {}  # run id → what was heard of it, staff id
+    streams: dict[str, tuple[str, str]] = {}  # run id → what was received of it, staff id
     queued: dict[str, str] = {}
     questions: dict[str, str] = {}  # message id → question
     staff: list[str] = []
@@ -256,7 +256,7 @@ async def test_kill_at_any_moment(db: Path, provider: ScriptedProvider) -> None:
 async def _talk(
     api: Api, staff_id: str, name: str, streams: dict[str, Any], queued: dict[str, str], questions: dict[str, str]
 ) -> None:
-    """Ask by both modes in turn until the server is gone; note what was acknowledged and heard."""
+    """Ask by both modes in turn until the server is gone; note what was acknowledged and received."""
     with contextlib.suppress(httpx.HTTPError):
         for n in range(50):
             question = f"{name} question {n}"
