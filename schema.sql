@@ -58,7 +58,8 @@ CREATE TABLE conversations (
     last_turn  INTEGER NOT NULL DEFAULT 0,
     created_at TEXT NOT NULL,
     updated_at TEXT NOT NULL,
-    external_id TEXT                         -- a client's own id of it
+    external_id TEXT,                        -- a client's own id of it
+    time_zone  TEXT NOT NULL DEFAULT ''      -- where the user is, by its IANA name; '': not given here
 ) STRICT;
 CREATE UNIQUE INDEX conversations_default ON conversations (scope_id) WHERE is_default = 1;
 CREATE UNIQUE INDEX conversations_by_external_id ON conversations (scope_id, external_id) WHERE external_id IS NOT NULL;
@@ -350,4 +351,4 @@ CREATE INDEX spending_entries_of_user ON spending_entries (user_id, day);
 CREATE INDEX spending_entries_of_staff ON spending_entries (staff_id, day);
 
 PRAGMA application_id = 0x53544653;
-PRAGMA user_version = 8;
+PRAGMA user_version = 9;

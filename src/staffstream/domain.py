@@ -4,6 +4,7 @@ Ids are UUIDv7, strictly growing within a process, so that sorting by id is sort
 3339 UTC text with milliseconds everywhere: in SQL, in JSON, in memory.
 """
 
+import functools
 import os
 import random
 import re
@@ -12,6 +13,7 @@ import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
+from zoneinfo import ZoneInfo
 
 MessageType = Literal["user", "assistant"]
 MessageStatus = Literal["complete", "cancelled", "interrupted"]
@@ -77,6 +79,7 @@ class Conversation:
     is_default: bool
     created_at: str
     updated_at: str
+    time_zone: str = ""
     external_id: str | None = None
 
 
@@ -219,6 +222,15 @@ def parse_time(text: str) -> datetime:
     """An aware datetime from RFC 3339 text; one without an offset is taken as UTC. Raises ValueError."""
     moment = datetime.fromisoformat(text)
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+@functools.lru_cache(maxsize=64)
+def load_zone(name: str) -> ZoneInfo:
+    """The time zone of an IANA name such as Europe/Oslo. Raises ValueError for an unknown name."""
+    try:
+        return ZoneInfo(name)
+    except (KeyError, OSError) as error:
+        raise ValueError("must be the name of a time zone, such as Europe/Oslo") from error
 
 
 _SURROGATE = re.compile("[\ud800-\udfff]")

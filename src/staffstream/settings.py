@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -24,6 +25,7 @@ from pydantic import (
     field_validator,
 )
 
+from staffstream.domain import load_zone
 from staffstream.errors import SetupError
 
 ENV_PREFIX = "STAFFSTREAM_"
@@ -34,6 +36,11 @@ _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\s]+")
 
 def _split(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _check_zone(name: str) -> str:
+    load_zone(name)
+    return name
 
 
 def _parse(value: object) -> object:
@@ -163,6 +170,9 @@ class Settings(BaseModel):
     )
     context_retention_days: int | None = Field(
         90, ge=1, description="The records of what replies were built from are erased after so many days."
+    )
+    time_zone: Annotated[str, AfterValidator(_check_zone)] = Field(
+        "UTC", description="Time zone of users who have given none, by its IANA name such as `Europe/Oslo`."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What the log holds.")
     log_format: Literal["text", "json"] = Field("text", description="How a line of the log looks.")

@@ -21,6 +21,7 @@ async def create(call: Call, body: NewConversation) -> Answer:
         [ImportedMessage(m.message_type, m.content, m.created_at) for m in body.messages],
         title=body.title or "",
         user_name=body.user_name or "",
+        time_zone=body.time_zone or "",
     )
     return Answer(
         NEW_CONVERSATION.show(made, message_ids=[message.id for message in imported]),

@@ -16,7 +16,7 @@ from pydantic import (
     StrictStr,
 )
 
-from staffstream.domain import MemoryKind, MultitaskStrategy, Role, Run, format_time, parse_time
+from staffstream.domain import MemoryKind, MultitaskStrategy, Role, Run, format_time, load_zone, parse_time
 from staffstream.replies.encoders import RunEncoder
 from staffstream.storage.jobs import JobKind, JobState
 
@@ -213,11 +213,22 @@ class PastMessage(Body):
     created_at: Time
 
 
+def _check_zone(name: str) -> str:
+    if name:
+        load_zone(name)
+    return name
+
+
+TimeZone = Annotated[StrictStr, Field(max_length=64), AfterValidator(_check_zone)]
+"""The IANA name of the user's time zone, such as Europe/Oslo."""
+
+
 class ConversationChanges(Changes):
     """What PATCH may change; absent fields stay."""
 
     title: ShortText = ""
     user_name: ShortText = ""
+    time_zone: TimeZone = ""
 
 
 class NewConversation(Body):
@@ -225,6 +236,7 @@ class NewConversation(Body):
 
     title: ShortText | None = None
     user_name: ShortText | None = None
+    time_zone: TimeZone | None = None
     messages: Annotated[list[PastMessage], Field(max_length=5000)] = []
 
 

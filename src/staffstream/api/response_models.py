@@ -131,7 +131,7 @@ class Usage(TypedDict, total=False):
 CONVERSATION = View(
     "Conversation",
     domain.Conversation,
-    "id staff_id title user_name is_default created_at updated_at external_id",
+    "id staff_id title user_name time_zone is_default created_at updated_at external_id",
     doc="A thread of messages.",
 )
 NEW_CONVERSATION = CONVERSATION.extend(

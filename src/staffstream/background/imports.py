@@ -29,12 +29,21 @@ class Importer:
         self._purger = purger
 
     async def import_conversation(
-        self, staff_id: str, user_id: str, past: Sequence[ImportedMessage], *, title: str, user_name: str
+        self,
+        staff_id: str,
+        user_id: str,
+        past: Sequence[ImportedMessage],
+        *,
+        title: str,
+        user_name: str,
+        time_zone: str,
     ) -> tuple[Conversation, list[Message]]:
         """The conversation and its messages, in order, all of which can be recalled. Raises NotFound."""
         async with self._open(staff_id, user_id) as (scope, hidden):
             made = await self._database.write(
-                lambda tx: conversations.create_conversation(tx, hidden, title=title, user_name=user_name)
+                lambda tx: conversations.create_conversation(
+                    tx, hidden, title=title, user_name=user_name, time_zone=time_zone
+                )
             )
             imported: list[Message] = []
             for chunk in cut_chunks(past):

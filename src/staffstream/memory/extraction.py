@@ -19,6 +19,7 @@ from staffstream.storage import conversations
 from staffstream.storage.database import Connection
 from staffstream.storage.memories import Memory
 from staffstream.storage.vectors import EmbedNow
+from staffstream.support.local_time import read_local
 from staffstream.support.tokens import count_tokens, trim_to_tokens
 
 log = logging.getLogger(__name__)
@@ -110,6 +111,7 @@ class Batch:
     known: Sequence[Memory]
     more: bool
     after: tuple[int, str]
+    time_zone: str = "UTC"
     part_tokens: int = BATCH_TOKENS
 
     def halve(self) -> "Batch | None":
@@ -125,10 +127,16 @@ class Batch:
 
 
 def collect_batch(
-    conn: Connection, scope: Scope, conversation_id: str, *, embed: EmbedNow | None, half_lives: HalfLives
+    conn: Connection,
+    scope: Scope,
+    conversation_id: str,
+    *,
+    embed: EmbedNow | None,
+    half_lives: HalfLives,
+    time_zone: str,
 ) -> Batch | None:
     """The conversation's messages that nothing was learned from yet, as many as one question takes, or one message that
-    is too long for one; None if there are none.
+    is too long for one; None if there are none. `time_zone` is that of users who have given none.
 
     Turns that are still being answered wait, so that the watermark never passes a reply that is yet to come.
     """
@@ -144,8 +152,9 @@ def collect_batch(
     if not taken:
         return None
     known = find_known_facts(conn, scope, taken, embed=embed, half_lives=half_lives, limit=KNOWN_FACTS)
+    zone = conversations.find_time_zone(conn, scope, conversation_id) or time_zone
     after = conversations.load_watermark(conn, scope, conversation_id)
-    return Batch(scope, conversation, taken, known, more=len(taken) < len(unread), after=after)
+    return Batch(scope, conversation, taken, known, more=len(taken) < len(unread), after=after, time_zone=zone)
 
 
 def _count_read(message: Message) -> int:
@@ -209,10 +218,11 @@ def _write_known(number: int, fact: Memory) -> str:
 
 def _write_message(number: int, read: tuple[Message, str], batch: Batch, staff_name: str) -> str:
     message, text = read
+    local = read_local(message.created_at, batch.time_zone)
     name = batch.conversation.user_name if message.message_type == "user" else staff_name
     return (
         f'<message n="{number}" from="{message.message_type}" name={quoteattr(name)}'
-        f" date={quoteattr(message.created_at[:10])}>{text}</message>"
+        f' date="{local:%Y-%m-%d}" weekday="{local:%A}" time="{local:%H:%M}">{text}</message>'
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from staffstream.domain import Conversation, Message, Run, Scope, Staff
 from staffstream.memory import summaries
+from staffstream.memory.hearsay import is_hearsay
 from staffstream.models.embeddings import Embedder, EmbedderUnavailable
 from staffstream.settings import Settings
 from staffstream.storage import conversations, jobs, memories, staff
@@ -61,9 +62,12 @@ class Learning:
     def index_reply(
         self, tx: Connection, member: Staff, run: Run, message: Message, record: dict[str, Any] | None
     ) -> None:
-        """Make a reply searchable in the transaction that saves it, and enqueue the jobs that are due."""
+        """Make a reply searchable in the transaction that saves it, unless it adds nothing to what was recalled for it,
+        and enqueue the jobs that are due.
+        """
         if member.memory_enabled:
-            self._add_episode(tx, run.scope, message, member.name)
+            if not is_hearsay(message.content, _list_known(tx, run, record)):
+                self._add_episode(tx, run.scope, message, member.name)
             self.schedule_extraction(tx, run.scope, run.conversation_id)
         else:  # messages of a time without memory are not learned from later either
             conversations.set_learned(tx, run.scope, run.conversation_id, message)
@@ -128,6 +132,14 @@ def index_past_conversation(
         jobs.enqueue_job(tx, "extract", conversation.id, scope_id=scope.id)
     elif messages:
         conversations.set_learned(tx, scope, conversation.id, messages[-1])
+
+
+def _list_known(conn: Connection, run: Run, record: dict[str, Any] | None) -> list[str]:
+    """What the reply was built from: its question and what was recalled for it."""
+    question = conversations.get_message(conn, run.scope, run.user_message_id)
+    sections = {section["name"]: section["items"] for section in record["sections"]} if record else {}
+    recalled = [item["text"] for name in ("memories", "graph") for item in sections.get(name, ())]
+    return [question.content, *recalled]
 
 
 def _needs_summary(record: dict[str, Any]) -> bool:

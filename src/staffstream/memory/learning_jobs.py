@@ -62,7 +62,12 @@ class LearningJobs:
         def collect(conn: Connection) -> tuple[extraction.Batch | None, Staff]:
             scope = _load_scope(conn, job)
             batch = extraction.collect_batch(
-                conn, scope, job.subject, embed=self._learning.embed_now, half_lives=self._half_lives
+                conn,
+                scope,
+                job.subject,
+                embed=self._learning.embed_now,
+                half_lives=self._half_lives,
+                time_zone=self._settings.time_zone,
             )
             return batch, staff.get_staff(conn, scope.staff_id)
 

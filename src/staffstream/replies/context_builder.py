@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from staffstream.domain import MemoryKind, Message, Scope, Staff
+from staffstream.domain import MemoryKind, Message, Scope, Staff, now_text
 from staffstream.errors import MessageTooLong
 from staffstream.memory.learning import Learning
 from staffstream.memory.recall import HalfLives, recall_memories
@@ -17,6 +17,7 @@ from staffstream.storage.database import Connection, Database
 from staffstream.storage.memories import Memory, load_memories
 from staffstream.storage.spending import Ledger
 from staffstream.storage.vectors import EmbedNow
+from staffstream.support.local_time import describe_moment
 from staffstream.support.timers import Stage
 from staffstream.support.tokens import count_tokens
 
@@ -127,6 +128,7 @@ class ContextBuilder:
             max_output_tokens=member.max_output_tokens or self._settings.max_output_tokens,
             ratio=self._ratios.get(model),
             instructions=instructions,
+            now=describe_moment(now_text(), sources.time_zone or self._settings.time_zone),
         )
 
     def _model_of(self, member: Staff) -> str:

@@ -47,6 +47,7 @@ class Sources:
     evidence: Sequence[Evidence] = ()
     left_out: Sequence[dict[str, Any]] = ()
     stages: Sequence[Stage] = ()
+    time_zone: str = ""
 
 
 def gather_sources(
@@ -75,6 +76,7 @@ def gather_sources(
         evidence=[*map(_describe_memory, used), *map(_describe_relation, relations)],
         left_out=[_describe_left_out(item) for item in left_out],
         stages=stages.taken,
+        time_zone=conversations.find_time_zone(conn, scope, conversation_id),
     )
 
 

@@ -46,15 +46,16 @@ def create_conversation(
     *,
     title: str = "",
     user_name: str = "",
+    time_zone: str = "",
     is_default: bool = False,
     external_id: str | None = None,
 ) -> Conversation:
     """A new empty conversation; `external_id` is a client's own id of it."""
     now = now_text()
     row = tx.execute(
-        "INSERT INTO conversations (id, scope_id, title, user_name, is_default, created_at, updated_at, external_id)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?) RETURNING *",
-        (make_id(), scope.id, title, user_name, int(is_default), now, now, external_id),
+        "INSERT INTO conversations (id, scope_id, title, user_name, time_zone, is_default, created_at, updated_at,"
+        " external_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING *",
+        (make_id(), scope.id, title, user_name, time_zone, int(is_default), now, now, external_id),
     ).fetchone()
     return _read_conversation(row, scope)
 
@@ -115,9 +116,9 @@ def list_conversations(conn: Connection, scope: Scope, *, limit: int, before: st
 
 
 def update_conversation(tx: Connection, scope: Scope, conversation_id: str, changes: Mapping[str, Any]) -> Conversation:
-    """Change title or user_name. Raises NotFound."""
+    """Change title, user_name or time_zone. Raises NotFound."""
     get_conversation(tx, scope, conversation_id)
-    for name in ("title", "user_name"):
+    for name in ("title", "user_name", "time_zone"):
         if name in changes:
             tx.execute(f"UPDATE conversations SET {name} = ? WHERE id = ?", (changes[name], conversation_id))
     tx.execute("UPDATE conversations SET updated_at = ? WHERE id = ?", (now_text(), conversation_id))
@@ -156,6 +157,17 @@ def load_names(conn: Connection, scope: Scope) -> tuple[list[str], str]:
     ).fetchall()
     users = [row["user_name"] for row in rows if row["user_name"]]
     return list(dict.fromkeys(users)), rows[0]["name"] if rows else ""
+
+
+def find_time_zone(conn: Connection, scope: Scope, conversation_id: str) -> str:
+    """The user's time zone: the conversation's, or the last one given in their latest conversations; "" if none is."""
+    row = conn.execute(
+        "SELECT time_zone FROM (SELECT * FROM conversations WHERE scope_id = ?1 AND id = ?2 UNION ALL SELECT * FROM"
+        " (SELECT * FROM conversations WHERE scope_id = ?1 ORDER BY updated_at DESC LIMIT 20) AS latest) AS looked_at"
+        " WHERE time_zone <> '' ORDER BY (id = ?2) DESC, updated_at DESC LIMIT 1",
+        (scope.id, conversation_id),
+    ).fetchone()
+    return str(row["time_zone"]) if row else ""
 
 
 # ── messages ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -470,6 +482,7 @@ def _read_conversation(row: Row, scope: Scope) -> Conversation:
         is_default=bool(row["is_default"]),
         created_at=row["created_at"],
         updated_at=row["updated_at"],
+        time_zone=row["time_zone"],
         external_id=row["external_id"],
     )
 

@@ -49,6 +49,7 @@ export interface components {
             staff_id: string;
             title: string;
             user_name: string;
+            time_zone: string;
             is_default: boolean;
             /** Format: date-time */
             created_at: string;
@@ -60,6 +61,7 @@ export interface components {
         ConversationChanges: {
             title?: string;
             user_name?: string;
+            time_zone?: string;
         };
         /** @description One event for one URL; the id is the `webhook-id` of every attempt. */
         Delivery: {
@@ -322,6 +324,8 @@ export interface components {
             title?: string | null;
             /** @default null */
             user_name?: string | null;
+            /** @default null */
+            time_zone?: string | null;
             /** @default [] */
             messages?: components["schemas"]["PastMessage"][];
         };
@@ -333,6 +337,7 @@ export interface components {
             staff_id: string;
             title: string;
             user_name: string;
+            time_zone: string;
             is_default: boolean;
             /** Format: date-time */
             created_at: string;

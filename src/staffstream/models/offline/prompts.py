@@ -122,7 +122,7 @@ def _list_texts(message: Json) -> list[str]:
 
 def _is_note(text: str) -> bool:
     """Whether a block was written by the server: only its first message and its last can have one."""
-    return bool(_find_summary(text) or re.match(r"\s*<recalled>.*</recalled>\s*$", text, re.DOTALL))
+    return bool(_find_summary(text) or re.match(r"\s*<(recalled|now)>.*</\1>\s*$", text, re.DOTALL))
 
 
 def _find_summary(text: str) -> re.Match[str] | None:

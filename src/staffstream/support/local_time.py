@@ -1,0 +1,16 @@
+"""The date and time in a time zone, as prompts tell it."""
+
+from datetime import datetime
+
+from staffstream.domain import load_zone, parse_time
+
+
+def read_local(moment: str, zone: str) -> datetime:
+    """One of our time texts as the local date and time of a zone."""
+    return parse_time(moment).astimezone(load_zone(zone))
+
+
+def describe_moment(moment: str, zone: str) -> str:
+    """E.g. "Tuesday, 1 December 2026, 03:17 (Europe/Oslo)"."""
+    local = read_local(moment, zone)
+    return f"{local:%A}, {local.day} {local:%B %Y}, {local:%H:%M} ({zone})"
