@@ -8,13 +8,14 @@ import pytest
 
 from staffstream.background.maintenance import WordMerger
 from staffstream.domain import Scope, now_text
-from staffstream.storage import memories, staff
+from staffstream.storage import memories, meta, staff
 from staffstream.storage.database import Connection
 from staffstream.storage.memories import NewMemory
 from staffstream.storage.sqlite.backups import check_backup
-from tests.tools.databases import connect, open_database
+from tests.tools.databases import connect, open_database, transact
 from tests.tools.provider import DEADLINE_S, ScriptedProvider
 from tests.tools.server import Api, serve_here
+from tests.tools.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -65,6 +66,30 @@ async def test_conversations_past_their_age_are_erased_with_what_came_from_them(
     with contextlib.closing(connect(db)) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     check_backup(db)
+
+
+async def test_nothing_is_erased_by_a_clock_that_has_jumped(
+    db: Path, provider: ScriptedProvider, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It says so and waits a day, over restarts too; by then a person has put the clock right, or it was right."""
+    async with serve_here(db, provider, retention_days=30) as api:
+        ada = await api.make_staff()
+        old, _ = await talk(api, ada, "My sister Marit sails to Bodø.")
+    age(db, old, days=31)
+    with contextlib.closing(connect(db)) as connection, transact(connection):
+        meta.set_note(connection, "age_checked_at", now_text(-60 * 86400))
+    for _ in range(2):
+        caplog.clear()
+        async with serve_here(db, provider, retention_days=30) as api:
+            await until_logged(caplog, "nothing is erased by age for a day")
+            assert [item["id"] for item in await api.get(f"/staff/{ada}/conversations")] == [old]
+
+
+async def until_logged(caplog: pytest.LogCaptureFixture, text: str) -> None:
+    async def is_logged() -> bool:
+        return text in caplog.text
+
+    await until(is_logged)
 
 
 async def test_a_conversation_with_an_active_run_is_not_erased(db: Path, provider: ScriptedProvider) -> None:

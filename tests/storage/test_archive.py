@@ -31,10 +31,15 @@ def export_lines(db: Path, staff_id: str) -> Lines:
         return list(archive.export_staff(connection, staff_id))
 
 
+def connect_prepared(db: Path) -> Any:
+    prepare(db)
+    return connect(db)
+
+
 def import_lines(db: Path, lines: Lines) -> str:
     prepare(db)
     with contextlib.closing(connect(db)) as connection, transact(connection):
-        return archive.import_staff(connection, lines, None).id
+        return archive.import_staff(connection, lines, None)[0].id
 
 
 def count_rows(db: Path) -> int:
@@ -354,3 +359,29 @@ def test_the_command_refuses_what_is_no_export(db: Path, tmp_path: Path, content
         refused = run_command("import", path, db=db)
         assert refused.returncode == 2
         assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.parametrize("head", [{"version": 2}, {"schema": 999}])
+async def test_a_newer_export_is_named_as_one(db: Path, tmp_path: Path, head: dict[str, int]) -> None:
+    """With what to do, and both versions."""
+    with contextlib.closing(connect_prepared(db)) as connection, transact(connection):
+        member = staff.create_staff(connection, {"name": "Ada"})
+        lines = list(archive.export_staff(connection, member.id))
+    with pytest.raises(SetupError, match=r"newer staffstream .* Upgrade this"):
+        import_lines(tmp_path / "other.db", change_head(**head)(lines))
+
+
+async def test_the_webhook_of_a_file_is_never_taken_over_silently(db: Path, tmp_path: Path) -> None:
+    """Whoever wrote the file would be sent every reply: the URL is shown, and kept when somebody says so."""
+    url = "https://hooks.example/x?token=1"
+    with contextlib.closing(connect_prepared(db)) as connection, transact(connection):
+        member = staff.create_staff(connection, {"name": "Ada", "webhook_url": url})
+        file = tmp_path / "ada.jsonl"
+        file.write_text("\n".join(archive.export_staff(connection, member.id)) + "\n")
+    for flags, kept in (((), None), (("--keep-webhook",), url)):
+        other = tmp_path / f"other{len(flags)}.db"
+        done = run_command("import", file, *flags, db=other)
+        assert done.returncode == 0, done.stderr
+        assert url in done.stdout + done.stderr
+        with contextlib.closing(connect_prepared(other)) as connection:
+            assert [found.webhook_url for found in staff.list_staff(connection)] == [kept]

@@ -16,8 +16,8 @@ from staffstream.storage.conversations import ImportedMessage
 from staffstream.storage.database import Connection, Database
 from staffstream.storage.memories import Memory, NewMemory
 
-CHUNK = 25
-_CHUNK_CHARACTERS = 100_000
+CHUNK = 10
+_CHUNK_CHARACTERS = 50_000
 
 
 class Importer:

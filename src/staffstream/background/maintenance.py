@@ -8,13 +8,14 @@ import asyncio
 import contextlib
 import functools
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from staffstream.background.purge import Purger
 from staffstream.domain import now_text
 from staffstream.errors import NotFound, Unavailable
 from staffstream.settings import Settings
-from staffstream.storage import conversations, keys, runs, spending
+from staffstream.storage import conversations, keys, meta, runs, spending
 from staffstream.storage.database import Connection, Database
 
 log = logging.getLogger(__name__)
@@ -23,6 +24,7 @@ KEYS_ROUND_S = 30.0
 WORDS_ROUND_S = 5.0
 AGE_ROUND_S = 3600.0
 _DAY_S = 24 * 3600.0
+_CLOCK_NOTE = "age_checked_at"
 _BATCH = 100
 _BREATH_S = 0.05  # between the steps of a merge: replies go first
 
@@ -33,7 +35,7 @@ async def run_maintenance(
 ) -> AsyncIterator[None]:
     """Do the rounds until the block ends. `keys_used` is emptied as it is written down: {key id: time}."""
     write_uses = functools.partial(_write_key_uses, database, keys_used)
-    erase_old = functools.partial(_erase_old, settings, database, purger)
+    erase_old = functools.partial(_erase_old, settings, database, purger, ClockWatch(database))
     tasks = [
         asyncio.create_task(repeat(write_uses, KEYS_ROUND_S), name="note the use of keys"),
         asyncio.create_task(
@@ -98,8 +100,38 @@ def _merge_words(tx: Connection) -> bool:
     return tx.search.merge_words(tx)
 
 
-async def _erase_old(settings: Settings, database: Database, purger: Purger) -> None:
+class ClockWatch:
+    """Tells a clock that has jumped ahead: one 60 days ahead would make everything old at once. After a gap of more
+    than a day between two looks, a long stop of the server among them, nothing is erased for a day.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._wait_until: float | None = None
+
+    async def can_be_trusted(self) -> bool:
+        seen = await self._database.read(lambda conn: meta.find_note(conn, _CLOCK_NOTE))
+        now = now_text()
+        if seen is not None and seen < now_text(-_DAY_S):
+            if self._wait_until is None:
+                log.warning(
+                    "the clock says %s and said %s when it was looked at last: nothing is erased by age for a day,"
+                    " in case it is wrong",
+                    now,
+                    seen,
+                )
+                self._wait_until = time.monotonic() + _DAY_S
+            if time.monotonic() < self._wait_until:
+                return False
+        self._wait_until = None
+        await self._database.write(lambda tx: meta.set_note(tx, _CLOCK_NOTE, now))
+        return True
+
+
+async def _erase_old(settings: Settings, database: Database, purger: Purger, clock: "ClockWatch") -> None:
     """Conversations that nobody has used for so long, with all that came from them, and old records of contexts."""
+    if not await clock.can_be_trusted():
+        return
     if settings.retention_days is not None:
         await _erase_conversations(database, purger, before=now_text(-settings.retention_days * _DAY_S))
     if settings.context_retention_days is not None:

@@ -82,9 +82,10 @@ def export_staff(conn: Connection, staff_id: str) -> Iterator[str]:
 # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def import_staff(tx: Connection, lines: Iterable[str], embed: EmbedNow | None) -> Staff:
-    """Save the staff member of a file; its webhook gets a new secret. Raises SetupError for whatever is not right in
-    the file, and for a staff member who is here already; the caller's transaction must then be rolled back.
+def import_staff(tx: Connection, lines: Iterable[str], embed: EmbedNow | None) -> tuple[Staff, str | None]:
+    """Save the staff member of a file, and give it and the webhook URL that the file has. The URL is not taken over:
+    whoever wrote the file would be sent every reply. Raises SetupError for whatever is not right in the file, and for a
+    staff member who is here already; the caller's transaction must then be rolled back.
     """
     reader = _Reader(tx)
     try:
@@ -96,7 +97,10 @@ def import_staff(tx: Connection, lines: Iterable[str], embed: EmbedNow | None) -
     _index_memories(tx, reader.scopes.values(), embed)
     if len(reader.known["staff"]) != 1:
         raise SetupError("The file must hold exactly one staff member.")
-    return staff.get_staff(tx, str(next(iter(reader.known["staff"]))))
+    member = staff.get_staff(tx, str(next(iter(reader.known["staff"]))))
+    if member.webhook_url is None:
+        return member, None
+    return staff.update_staff(tx, member.id, {"webhook_url": None}), member.webhook_url
 
 
 @dataclass(slots=True)
@@ -207,9 +211,13 @@ def _read_rows(lines: Iterable[str]) -> Iterator[tuple[str, Row]]:
     head = next(parsed, {})
     if head.get("format") != FORMAT:
         raise SetupError("The file is no export of staffstream.")
-    if head.get("version") != VERSION or head.get("schema", 0) > read_version():
+    version, schema = head.get("version"), head.get("schema")
+    if not isinstance(version, int) or not isinstance(schema, int) or version < 1:
+        raise SetupError("The file does not say which version of an export it is.")
+    if version > VERSION or schema > read_version():
         raise SetupError(
-            f"The file has version {head.get('version')}, and this staffstream reads {VERSION}. Upgrade it."
+            f"The file was exported by a newer staffstream (format {version}, schema {schema}; this one reads format"
+            f" {VERSION}, schema {read_version()}). Upgrade this staffstream."
         )
     for rows, entry in enumerate(parsed):
         if entry.get("end"):

@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pysqlite3
@@ -425,3 +427,19 @@ def test_there_is_room_for_nothing_without_a_database(db: Path) -> None:
     for command in (("backup", db.with_name("b.db")), ("compact",)):
         assert run_command(*command, db=db).returncode == 2
     assert not db.exists()
+
+
+def test_a_full_disk_leaves_no_part_of_a_backup(db: Path, tmp_path: Path) -> None:
+    """Nor SQLite's own files beside it."""
+    prepare(db)
+    folder = tmp_path / "backups"
+    folder.mkdir()
+    with contextlib.closing(connect(db)) as connection:
+        size_kib = db.stat().st_size // 1024
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    for limit_kib in (size_kib // 2, 8):
+        command = f'ulimit -f {limit_kib}; exec "$@"'
+        arguments = [sys.executable, "-m", "staffstream", "backup", folder / "a.db", "--db", db]
+        done = subprocess.run(["bash", "-c", command, "bash", *arguments], capture_output=True, text=True, timeout=60)
+        assert done.returncode != 0
+        assert list(folder.iterdir()) == [], done.stderr

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from staffstream.cli.commands import add_db_option, open_file, show_progress
+from staffstream.cli.commands import add_db_option, open_file, print_line, show_progress
 from staffstream.cli.commands.past_chats import import_past
 from staffstream.domain import Scope, Staff
 from staffstream.errors import SetupError
@@ -38,6 +38,9 @@ def add_commands(commands: Any) -> None:
     )
     importing.add_argument(
         "--dry-run", action="store_true", help="save nothing, and tell what is in the file and what learning would cost"
+    )
+    importing.add_argument(
+        "--keep-webhook", action="store_true", help="send replies to the webhook URL of the file, without asking"
     )
     importing.set_defaults(run=_import)
     for parser in (export, importing):
@@ -82,23 +85,38 @@ def _import(args: argparse.Namespace) -> None:
         if args.staff is None:
             if args.learn or args.dry_run:
                 raise SetupError("--learn and --dry-run are for exports of other services, which need --staff.")
-            _import_staff(connection, args.file, embed)
+            _import_staff(connection, args.file, embed, keep_webhook=args.keep_webhook)
         else:
             import_past(connection, args, _find_staff(connection, args.staff), embed)
 
 
-def _import_staff(connection: Connection, path: Path, embed: EmbedNow | None) -> None:
+def _import_staff(connection: Connection, path: Path, embed: EmbedNow | None, *, keep_webhook: bool) -> None:
     """All of it in one transaction: a file that turns out wrong at its end leaves nothing."""
     try:
         size = path.stat().st_size if path.is_file() else None
         with open(path, encoding="utf-8") as file, show_progress(size, "bytes") as progress, transact(connection):
-            member = archive.import_staff(connection, _read_lines(file, progress), embed)
+            member, url = archive.import_staff(connection, _read_lines(file, progress), embed)
             for scope in staff.list_scopes(connection, member.id):
                 _request_vectors(connection, scope, embed)
     except (OSError, UnicodeDecodeError) as error:
         raise SetupError(f"{path} cannot be read: {error}. Conversations from elsewhere need --staff.") from error
-    print(f"imported {member.name}; its webhook secret, if it has a webhook, is a new one")
+    print_line(f"imported {member.name}")
+    if url is not None:
+        _set_webhook(connection, member, url, keep=keep_webhook)
     print(member.id)
+
+
+def _set_webhook(connection: Connection, member: Staff, url: str, *, keep: bool) -> None:
+    """Ask before replies are sent to an address that a file names."""
+    print_line(f"the file's webhook, to which every reply would be sent: {url}")
+    if not keep and sys.stdin.isatty():
+        keep = input("keep it? [y/N] ").strip().lower() in ("y", "yes")
+    if not keep:
+        print_line("it was not taken over; --keep-webhook does that")
+        return
+    with transact(connection):
+        staff.update_staff(connection, member.id, {"webhook_url": url})
+    print_line("it is kept, and signed with a new secret")
 
 
 def _read_lines(file: TextIO, progress: Any) -> Iterator[str]:

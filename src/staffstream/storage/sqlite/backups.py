@@ -182,7 +182,8 @@ def _make_whole(target: Path, *, like: Path | None = None) -> Iterator[Path]:
             os.replace(part, target)
             _sync(target.parent)
     except BaseException:
-        part.unlink(missing_ok=True)
+        for name in (part.name, f"{part.name}-journal", f"{part.name}-wal", f"{part.name}-shm"):
+            part.with_name(name).unlink(missing_ok=True)
         raise
 
 
