@@ -221,7 +221,7 @@ CREATE INDEX memories_to_embed ON memories (number) WHERE embedded = 0 AND delet
 
 -- The words of the living memories, by memories.number. secure-delete takes deleted words out of the index at once
 -- instead of at some later merge; usermerge lets housekeeping put parts together as soon as there are two of a size.
-CREATE VIRTUAL TABLE memory_words USING fts5 (text, content = '', tokenize = 'porter unicode61');
+CREATE VIRTUAL TABLE memory_words USING fts5 (text, content = '', tokenize = "unicode61 remove_diacritics 0 categories 'L* N* M* Co'");
 INSERT INTO memory_words (memory_words, rank) VALUES ('secure-delete', 1);
 INSERT INTO memory_words (memory_words, rank) VALUES ('usermerge', 2);
 
@@ -351,4 +351,4 @@ CREATE INDEX spending_entries_of_user ON spending_entries (user_id, day);
 CREATE INDEX spending_entries_of_staff ON spending_entries (staff_id, day);
 
 PRAGMA application_id = 0x53544653;
-PRAGMA user_version = 9;
+PRAGMA user_version = 10;

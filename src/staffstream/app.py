@@ -49,6 +49,7 @@ from staffstream.storage import keys, staff
 from staffstream.storage.database import Connection, Database
 from staffstream.storage.engines import choose_engine
 from staffstream.storage.jobs import JobKind
+from staffstream.storage.memory_search import prepare_words
 from staffstream.storage.spending import Ledger
 from staffstream.storage.vectors import prepare_index
 from staffstream.support import tokens
@@ -116,6 +117,7 @@ class Staffstream(Starlette):
             database.on_commit = self.metrics.note_commit
             embedder = await stack.enter_async_context(open_embedder(settings))
             await database.write(lambda tx: prepare_index(tx, embedder.name, embedder.dimensions))
+            await database.write(prepare_words)
             learning = Learning(settings=settings, embedder=embedder)
             await database.write(learning.resume_embedding)
             owner, ledger = Owner(make_id(), settings.lease_s), Ledger(settings, self.metrics)

@@ -1,7 +1,7 @@
 """Recall: what fits is found by word and by meaning, what does not is left out, and age weighs a little."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from staffstream.domain import Scope
+from staffstream.domain import Message, Scope, make_id, now_text
 from staffstream.memory.fact_changes import learn_fact
 from staffstream.memory.recall import HalfLives, Recalled, recall_memories
 from staffstream.models.embeddings import load_static_embedder
+from staffstream.replies.context import MEMORY_SHARE
+from staffstream.replies.context_sources import recall_for
 from staffstream.storage import memories, staff
 from staffstream.storage.database import Connection, Group
 from staffstream.storage.memories import Memory, NewMemory
@@ -115,11 +117,18 @@ def test_what_fits_is_recalled_and_relevant(tx: Connection, scope: Scope, questi
 
 
 def test_an_unrelated_question_recalls_nothing(tx: Connection, scope: Scope) -> None:
-    """Of over a hundred questions about other things, at most one in twenty has anything to inject."""
+    """Of over a hundred questions about other things, most have nothing to inject, and on average a line or two."""
     keep_life(tx, scope)
     assert len(UNRELATED) >= 100
-    wrong = [question for question in UNRELATED if any(item.relevant for item in ask(tx, scope, question))]
-    assert len(wrong) <= len(UNRELATED) * 0.05, wrong
+    found = [ask(tx, scope, question) for question in UNRELATED]
+    assert sum(any(item.relevant for item in each) for each in found) <= len(UNRELATED) / 2
+    assert _mean_tokens(found) <= 50
+
+
+def _mean_tokens(found: Iterable[Sequence[Recalled]]) -> float:
+    """What memories may take of a context of 6,000 tokens, on average."""
+    shares = [max((item.grade for item in each), default=0.0) ** 2 * MEMORY_SHARE * 6000 for each in found]
+    return sum(shares) / len(shares)
 
 
 def test_an_embedder_to_which_all_texts_are_alike_recalls_no_more(tx: Connection, scope: Scope) -> None:
@@ -133,8 +142,7 @@ def test_an_embedder_to_which_all_texts_are_alike_recalls_no_more(tx: Connection
     for line in LIFE.splitlines():
         memories.add_memory(tx, scope, NewMemory(text=line), embed_alike)
     asked = {question: ask(tx, scope, question, embed=embed_alike) for question in (*UNRELATED, *FITTING)}
-    wrong = [question for question in UNRELATED if any(item.relevant for item in asked[question])]
-    assert len(wrong) <= len(UNRELATED) * 0.05, wrong
+    assert _mean_tokens(asked[question] for question in UNRELATED) <= 150
     assert all(any(word in item.memory.text for item in asked[question]) for question, word in FITTING.items())
 
 
@@ -167,11 +175,23 @@ def test_a_question_for_everything_recalls_what_is_known_of_the_user(
     assert not {"Tom has a horse.", "The user has a car."} & set(texts)
 
 
-@pytest.mark.parametrize("question", ["Do you remember the name of Kari's town?", "Tell me a joke about penguins!"])
-def test_a_question_with_a_topic_is_about_that(tx: Connection, scope: Scope, question: str) -> None:
-    """Words of asking alone do not make everything relevant."""
+def test_a_question_with_a_topic_is_about_that(tx: Connection, scope: Scope) -> None:
+    """Words of asking alone do not ask for all that is known."""
     keep_life(tx, scope)
-    assert sum(item.relevant for item in ask(tx, scope, question, limit=40)) < 10
+    assert "Kari" in ask(tx, scope, "Do you remember the name of Kari's town?")[0].memory.text
+    assert _mean_tokens([ask(tx, scope, "Tell me a joke about penguins!")]) <= 50
+
+
+def test_one_text_counts_once_and_the_question_itself_is_no_evidence(tx: Connection, scope: Scope) -> None:
+    """A question that was asked and left without an answer many times does not push out what was told."""
+    asked = "Where is my mother's ring?"
+    keep(tx, scope, "My mother's ring lies in the blue tin.", "2025-01-01")
+    for day in range(1, 26):
+        keep(tx, scope, asked, f"2026-01-{day:02}")
+        keep(tx, scope, "I do not know where your mother's ring is.", f"2026-01-{day:02}")
+    question = Message(make_id(), "", "", 1, "user", asked, "complete", now_text())
+    texts = [item.memory.text for item in recall_for(tx, scope, question, EMBED, HalfLives())]
+    assert sorted(texts) == ["I do not know where your mother's ring is.", "My mother's ring lies in the blue tin."]
 
 
 def test_equals_are_ordered_by_age(tx: Connection, scope: Scope) -> None:

@@ -224,8 +224,8 @@ def test_what_a_section_leaves_over_flows_to_the_recent_turns() -> None:
     without = _fit(Sources(ADA, question, turns), 4000)
     recalled = _fit(Sources(ADA, question, turns, evidence=[_evidence(n, "fact " * 50) for n in range(40)]), 4000)
     assert without.record["total_tokens"] > 4000 - 200
-    assert 2000 < _tokens_of(recalled, "recent_turns") < _tokens_of(without, "recent_turns")
-    assert _tokens_of(recalled, "memories") <= 1000
+    assert 1500 < _tokens_of(recalled, "recent_turns") < _tokens_of(without, "recent_turns")
+    assert _tokens_of(recalled, "memories") <= 2400
 
 
 def _tokens_of(context: Context, name: str) -> int:

@@ -9,6 +9,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
+from staffstream.support.words import is_english, split_words
+
+_INSTRUCTION_CHARACTERS = 400
 MOST_WORDS = 32  # of a long message, that many are searched for
 
 
@@ -37,7 +40,6 @@ _LATEST = re.compile(
     r"\b(?:latest|newest|recent|recently|lately|currently|nowadays|last time|these days|at the moment|right now)\b",
     re.IGNORECASE,
 )
-_FIRST_PERSON = re.compile(r"\b(?:i|me|my|mine|myself)\b", re.IGNORECASE)
 _ABOUT_USER = re.compile(
     r"\b(?:know|remember|recall|learn(?:ed|t)?|tell|remind|describe|summari[sz]e|everything|anything)\b.*\b(?:me|myself)\b"
     r"|\bwho (?:am i|i am)\b|\b(?:have|did) i (?:ever )?(?:told|tell) you\b",
@@ -47,20 +49,24 @@ _NO_TOPIC = _list_words("""
     describe far know learn learned learnt recall remember remind said summarise summarize summary told
     conversation conversations ever everything fact facts information memories memory person thing things
 """)
+_CODE = re.compile(r"(?<![\w-])(?=[\w-]*\d)(?=[\w-]*[A-Za-z])[\w-]{6,}(?![\w-])", re.ASCII)
 _YEAR = re.compile(r"\b(?:19|20)\d\d\b")
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """`topic` is the question without the names of those who talk, `words` its words that are worth a search. `people`
+    """`topic` is the question without codes and the names of those who talk, `words` its words that are worth a search,
+    `codes` those of them that are parts of a code or an id: one that no memory has tells nothing. `people`
     are the ones it is about, as they are written in `Memory.speaker`; `months` are 1–12.
     """
 
     topic: str
     words: tuple[str, ...]
+    codes: frozenset[str]
     people: frozenset[str]
     months: frozenset[int]
     years: frozenset[int]
+    is_english: bool
     asks_when: bool
     asks_latest: bool
     asks_about_user: bool
@@ -68,24 +74,43 @@ class Query:
 
 
 def read_query(text: str, *, user_names: Iterable[str], staff_name: str) -> Query:
-    """What the question asks for. Without a name in it, "I" and "my" are the user."""
+    """What the question asks for. Without a name in it, it is about the user, who may have no name yet."""
     known = {name for name in (*user_names, staff_name) if name.strip()}
     named = frozenset(name for name in known if _write_name(name).search(text))
     topic = text
     for name in named:
         topic = _write_name(name).sub(" ", topic)
-    about_user = not named and _FIRST_PERSON.search(text)
+    codes = _CODE.findall(topic)
     words = tuple(list(dict.fromkeys(_find_words(topic)))[:MOST_WORDS])
+    topic = _CODE.sub(" ", topic)
     return Query(
         topic=topic,
         words=words,
-        people=frozenset(user_names) if about_user else named,
+        codes=frozenset(word for code in codes for word in split_words(code)),
+        people=named or frozenset((*user_names, "")),
         months=frozenset(_find_months(text)),
         years=frozenset(int(found) for found in _YEAR.findall(text)),
+        is_english=is_english(split_words(topic)),
         asks_when=bool(_WHEN.search(text)),
         asks_latest=bool(_LATEST.search(text)),
         asks_about_user=_NO_TOPIC.issuperset(words) and bool(_ABOUT_USER.search(text)),
     )
+
+
+_STANDING = re.compile(
+    r"(?:^|[.!?:]\s+)(?:please,? )?(?:always|never|whenever|every time)\b|\bfrom now on\b"
+    r"|\bi(?:'d| would)? (?:much |really )?prefer\b"
+    r"|\b(?:immer|niemals?|ab jetzt|ich bevorzuge|toujours|jamais|désormais|je préfère|siempre|nunca|prefiero"
+    r"|a partir de (?:ahora|agora)|sempre|d'ora in poi|preferisco|prefiro|altijd|nooit|voortaan|zawsze|nigdy|od teraz"
+    r"|всегда|никогда|отныне|предпочитаю|her zaman|asla|bundan sonra|tercih ederim)\b"
+    r"|いつも|必ず|今後|总是|總是|以后|以後|从不|请记住|항상|절대|앞으로|دائما|أبدا|من الآن|हमेशा|कभी नहीं|เสมอ",
+    re.IGNORECASE,
+)
+
+
+def is_standing_instruction(text: str) -> bool:
+    """Whether a text tells how things should always be done, or are preferred."""
+    return _STANDING.search(text[:_INSTRUCTION_CHARACTERS]) is not None
 
 
 def tells_time(text: str) -> bool:
@@ -111,7 +136,7 @@ def _find_months(text: str) -> set[int]:
 
 
 def _find_words(text: str) -> list[str]:
-    return [word for word in re.findall(r"\w+", text.lower()) if word not in _STOP_WORDS and word.strip("_")]
+    return [word for word in split_words(text) if word not in _STOP_WORDS]
 
 
 @lru_cache(maxsize=1024)

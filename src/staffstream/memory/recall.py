@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 
 from staffstream.domain import MemoryKind, Scope
-from staffstream.memory.query import Query, is_question, read_query, tells_time
+from staffstream.memory.passages import find_passage
+from staffstream.memory.query import Query, is_question, is_standing_instruction, read_query, tells_time
 from staffstream.memory.vector_cache import NO_VECTOR, Distances, Positions, ScopeIndex, open_index
 from staffstream.models.embeddings.static import Ids, load_static_embedder
 from staffstream.storage.conversations import load_names
@@ -31,16 +32,17 @@ from staffstream.storage.vectors import EmbedNow, holds_vectors_of, write_vector
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 Flags = np.ndarray[Any, np.dtype[np.bool_]]
 
-SEEDS = 24  # the best by words …
-NEAREST = 40  # … and by vectors, as far as signs tell; their neighbours come on top
-COMPARED = 128  # so many of them are compared piece by piece; Mix says how many are read
-NEIGHBOURS = np.array([0.15, 0.30, 0.20, 0.15], np.float32)  # what a turn gets of the matches before and after it …
-TALK = 0.50  # … and of the best in its talk, which is its conversation on its day
+SEEDS = 32  # the best by words …
+NEAREST = 64  # … and by vectors, as far as signs tell; their neighbours come on top
+COMPARED = 256  # so many of them are compared piece by piece; Mix says how many are read
+NEIGHBOURS = np.array([0.15, 0.30, 0.20, 0.15], np.float32)
+TALK = 0.50
 TALK_TURNS = 3  # whose best turns' mean it is
 ALONE = 1.6  # a fact has no neighbours: its own match counts for what they give a turn
 SAID_BY, ASKS, DATED, TELLS_WHEN = 1.4, 0.85, 1.5, 1.2
+STANDING = 1.4
+USUAL_COSINE = 0.15  # of unrelated texts, for embedders that spread theirs well
 NO_LONGER_TRUE = 0.6
-FLOOR, FLOOR_OF_BEST = 0.30, 0.78  # one memory's evidence must reach the second for any to be relevant
 AGED, LATEST_AGED = 0.10, 0.50  # age takes at most a tenth, and half when the question asks for the latest
 MS_A_DAY = 86_400_000
 MOST_SAMPLED, SMALL_SCOPE = 2000, 10  # memories
@@ -54,23 +56,34 @@ PRIOR_TEXTS = 100  # as if so many texts of plain English were in the scope: cou
 class Mix:
     """The parts of a match: shared words, likeness of vectors, nearest pieces. They sum to 1.
 
-    `read` is how many candidates are read from the file and weighed exactly: more where more hangs on the vectors, of
-    which only the signs are in memory.
+    `read` is how many candidates are read from the file and weighed exactly. The other three tell how sure it is that
+    the question is about something in the scope at all: the best sum of a memory's cosine and `sure_words` times its
+    share of the words is nothing at `nothing` and sure at `sure`.
     """
 
     words: float
     vector: float
     pieces: float
     read: int
+    sure_words: float
+    nothing: float
+    sure: float
 
     def of(self, words: Floats, cosines: Floats, pieces: Floats) -> Floats:
         mixed: Floats = (self.words * words + self.vector * cosines + self.pieces * pieces).astype(np.float32)
         return mixed
 
+    def grade(self, words: Floats, cosines: Floats | np.float32) -> float:
+        """From 0, nothing in the scope is near, to 1, the evidence is sure."""
+        best = float((cosines + self.sure_words * words).max(initial=0))
+        return min(1.0, max(0.0, (best - self.nothing) / (self.sure - self.nothing)))
 
-STATIC = Mix(0.30, 0.25, 0.45, read=64)  # the built-in table
-MODEL = Mix(0.20, 0.40, 0.40, read=COMPARED)  # an embedder that reads whole texts
-WORDS_ALONE = Mix(0.40, 0.0, 0.60, read=64)  # no vector of the question
+
+STATIC = Mix(0.30, 0.25, 0.45, 128, 0.33, 0.36, 0.66)  # the built-in table, which knows English;
+STATIC_OTHER = Mix(0.50, 0.20, 0.30, 128, 1.0, 0.0, 0.50)  # for other languages the words alone tell how sure it is
+MODEL = Mix(0.20, 0.40, 0.40, 128, 0.33, 0.30, 0.55)  # an embedder that reads whole texts
+OTHER = Mix(0.35, 0.65, 0.0, 128, 0.10, 0.20, 0.42)
+WORDS_ALONE = Mix(0.40, 0.0, 0.60, 128, 1.0, 0.2, 0.6)  # no vector of the question
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +100,12 @@ class Recalled:
 
     memory: Candidate
     score: float
-    relevant: bool = True
+    grade: float = 1.0
+    passage: str = ""
+
+    @property
+    def relevant(self) -> bool:
+        return self.grade > 0
 
 
 def recall_memories(
@@ -117,13 +135,23 @@ def recall_memories(
         found = _find_candidates(conn, scope, index, asked, embed, without_message, width)
     if not found.memories:
         return []
-    score = found.relevance * _weigh_traits(asked, found.memories) * _weigh_age(asked, found.memories, half_lives, now)
-    relevant = (found.relevance >= FLOOR) & (found.evidence.max() >= FLOOR_OF_BEST)
+    score = (
+        found.relevance
+        * _weigh_traits(asked, found.memories, staff_name)
+        * _weigh_age(asked, found.memories, half_lives, now)
+    )
+    grades = np.full(len(score), found.grade)
     if asked.asks_about_user:  # no fact is known yet, so what the user told stands for them
-        relevant = np.array([each.speaker != staff_name and not is_question(each.text) for each in found.memories])
+        told = [each.speaker != staff_name and not is_question(each.text) for each in found.memories]
+        grades = np.array(told, np.float64)
     order = np.argsort(-score, kind="stable").tolist()
     best = [i for i in order if kind is None or found.memories[i].kind == kind][:limit]
-    return [Recalled(found.memories[i], float(score[i]), bool(relevant[i])) for i in best]
+    return [
+        Recalled(
+            found.memories[i], float(score[i]), float(grades[i]), find_passage(found.memories[i].text, asked.words)
+        )
+        for i in best
+    ]
 
 
 def _recall_user(conn: Connection, scope: Scope, asked: Query, half_lives: HalfLives, now: datetime) -> list[Recalled]:
@@ -139,11 +167,11 @@ def _recall_user(conn: Connection, scope: Scope, asked: Query, half_lives: HalfL
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """The candidates. `relevance` ranks; `evidence` decides whether the question is about the scope at all."""
+    """The candidates. `relevance` ranks; `grade` says how sure it is that the question is about any of them."""
 
     memories: Sequence[Candidate]
     relevance: Floats
-    evidence: Floats
+    grade: float
 
 
 def _find_candidates(
@@ -158,10 +186,10 @@ def _find_candidates(
     """In steps, each for fewer: what is in memory tells which candidates to read from the file, and these are compared
     exactly. At least `width` are gone on with in each, where there are so many.
     """
-    words, matched = _match_words(conn, scope, index, asked.words)
+    words, matched = _match_words(conn, scope, index, asked)
     vector = None if embed is None else embed(asked.topic)
     distances = None if vector is None else index.measure_distances(vector)
-    mix = _choose_mix(conn, with_vectors=distances is not None)
+    mix = _choose_mix(conn, asked, with_vectors=distances is not None)
     unrelated = _find_unrelated(distances, vector)
     positions = _gather(index, words, matched, distances, width)
     turns = _Neighbours(index, positions)
@@ -182,7 +210,10 @@ def _find_candidates(
     relevance = turns.lift(chosen, match)
     relevance += TALK * _find_best_of_talk(index.get_threads(positions[chosen]), match, memories)
     matching = match > 0
-    return _Found(list(compress(memories, matching)), relevance[matching], (relevance + cosines)[matching])
+    usual = max(0.0, unrelated - USUAL_COSINE)  # what this embedder gives to texts about something else
+    likeness = _scale_cosines(np.array([each.likeness for each in memories], np.float32), usual)
+    grade = mix.grade(words[chosen][matching], likeness[matching] if mix is not STATIC_OTHER else np.float32(0))
+    return _Found(list(compress(memories, matching)), relevance[matching], grade)
 
 
 def _estimate_cosines(distances: Distances | None, positions: Positions, vector: Floats | None) -> Floats:
@@ -228,10 +259,13 @@ def _load_those_here(
     return memories, here
 
 
-def _choose_mix(conn: Connection, *, with_vectors: bool) -> Mix:
+def _choose_mix(conn: Connection, asked: Query, *, with_vectors: bool) -> Mix:
     if not with_vectors:
         return WORDS_ALONE
-    return STATIC if holds_vectors_of(conn, load_static_embedder().name, load_static_embedder().dimensions) else MODEL
+    table = load_static_embedder()
+    if holds_vectors_of(conn, table.name, table.dimensions):
+        return STATIC if asked.is_english else STATIC_OTHER
+    return MODEL if asked.is_english else OTHER
 
 
 def _gather(index: ScopeIndex, words: Floats, matched: Positions, distances: Distances | None, width: int) -> Positions:
@@ -261,7 +295,7 @@ def _find_smallest(values: np.ndarray[Any, Any], count: int) -> Positions:
     return np.concatenate([smaller, equal[: count - len(smaller)]])
 
 
-def _match_words(conn: Connection, scope: Scope, index: ScopeIndex, words: Sequence[str]) -> tuple[Floats, Positions]:
+def _match_words(conn: Connection, scope: Scope, index: ScopeIndex, asked: Query) -> tuple[Floats, Positions]:
     """For every position the share of the question's words that it has, and which have any; rare words count more, in
     short texts too.
 
@@ -271,7 +305,10 @@ def _match_words(conn: Connection, scope: Scope, index: ScopeIndex, words: Seque
     total, shares = 0.0, np.zeros(len(index), np.float32)
     most = max(500, min(len(index) // 8, MOST_HOLDERS))
     seen: dict[bytes, Positions] = {}
-    for holders in index.locate_all(conn.search.find_words(conn, scope, words, most=most)):
+    holding = conn.search.find_words(conn, scope, [word for word in asked.words if word not in asked.codes], most=most)
+    if asked.codes:
+        holding += filter(len, conn.search.find_words(conn, scope, sorted(asked.codes), most=most))
+    for holders in index.locate_all(holding):
         if len(holders) and seen.setdefault(holders.tobytes(), holders) is not holders:
             continue  # another form of a word before it
         weight = math.log1p((len(index) + PRIOR_TEXTS - len(holders) + 0.5) / (len(holders) + 0.5))
@@ -320,13 +357,15 @@ class _Neighbours:
         around = index.look_around(positions)
         self._places = np.minimum(np.searchsorted(positions, around), len(positions) - 1)
         self._shares = np.where(positions[self._places] == around, NEIGHBOURS[:, None], np.float32(0))
-        self._own = np.where(index.get_threads(positions) == 0, np.float32(ALONE), np.float32(1))
+        missing = (NEIGHBOURS[:, None] * (around < 0)).sum(axis=0).astype(np.float32)
+        self._own = np.where(index.get_threads(positions) == 0, np.float32(ALONE), 1 + missing)
 
     def lift(self, items: Positions, match: Floats) -> Floats:
         """Each match with its share of its neighbours'; outside any conversation it stands for both."""
         matches = np.zeros(len(self._own), np.float32)
         matches[items] = match
-        lifted: Floats = (self._own * matches + (self._shares * matches[self._places]).sum(axis=0))[items]
+        around = (self._shares * matches[self._places]).sum(axis=0)
+        lifted: Floats = (self._own * matches + around)[items]
         return lifted
 
     def choose(self, items: Positions, match: Floats, count: int) -> Positions:
@@ -342,16 +381,20 @@ def _find_best_of_talk(threads: Positions, match: Floats, memories: Sequence[Can
     best: dict[tuple[int, str], list[float]] = {}
     for talk, value in sorted(zip(talks, match.tolist(), strict=True), key=itemgetter(1), reverse=True):
         best.setdefault(talk, []).append(value)
-    means = {talk: sum(values[:TALK_TURNS]) / TALK_TURNS if talk[0] else 0.0 for talk, values in best.items()}
+    means = {
+        talk: sum(values[:TALK_TURNS]) / min(TALK_TURNS, len(values)) if talk[0] else 0.0
+        for talk, values in best.items()
+    }
     return np.array([means[talk] for talk in talks], np.float32)
 
 
-def _weigh_traits(asked: Query, memories: Sequence[Candidate]) -> Floats:
+def _weigh_traits(asked: Query, memories: Sequence[Candidate], staff_name: str) -> Floats:
     """A factor a candidate: who said it, when, does it tell, is it still true, does it matter."""
     factors = np.array([0.95 + 0.1 * each.importance for each in memories], np.float32)
     if asked.people:
         factors[[each.kind == "fact" or each.speaker in asked.people for each in memories]] *= SAID_BY
     factors[[is_question(each.text) for each in memories]] *= ASKS
+    factors[[each.speaker != staff_name and is_standing_instruction(each.text) for each in memories]] *= STANDING
     if asked.months or asked.years:
         factors[[_falls_into(asked, each.occurred_at) for each in memories]] *= DATED
     if asked.asks_when:

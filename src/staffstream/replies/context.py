@@ -21,7 +21,8 @@ from staffstream.support.tokens import count_tokens, trim_to_tokens
 
 # Shares of the budget. What a section leaves over flows to the recent turns.
 SUMMARY_SHARE = 0.15
-MEMORY_SHARE = 0.25
+MEMORY_SHARE = 0.60  # when the evidence is sure; when it is not, as much less, but …
+WEAK_TOKENS = 100  # … a few lines
 GRAPH_SHARE = 0.08
 
 MESSAGE_OVERHEAD_TOKENS = 4  # what the provider's own framing of a message costs, rounded up
@@ -146,12 +147,14 @@ def _fit_rest(
     """Evidence and recent turns. Recent turns have what the evidence's caps leave them, and then what the evidence
     left over.
     """
-    shares = int(budget_tokens * (MEMORY_SHARE + GRAPH_SHARE))
+    shares = _cap_memories(budget_tokens, sources.grade) + int(budget_tokens * GRAPH_SHARE)
     shares = min(shares, budget.left // 2)  # a long persona must not leave the talk itself without a place
     reserve = shares + budget.measure("", WRAPPER_TOKENS) if sources.evidence else 0
     waiting = list(sources.turns)
     recent = _fit_turns(budget, waiting, keep_free=reserve)
-    evidence, dropped = _fit_evidence(sources.evidence, budget, budget_tokens, {m.id for turn in recent for m in turn})
+    evidence, dropped = _fit_evidence(
+        sources.evidence, budget, budget_tokens, {m.id for turn in recent for m in turn}, sources.grade
+    )
     recent = _fit_turns(budget, waiting, keep_free=0) + recent
     present = {message.id for turn in recent for message in turn}
     doubled = [item for item in evidence if item.source_message_id in present]
@@ -184,9 +187,9 @@ def _measure_turn(budget: _Budget, turn: Sequence[Message]) -> int:
 
 
 def _fit_evidence(
-    evidence: Sequence[Evidence], budget: _Budget, budget_tokens: int, present: set[str]
+    evidence: Sequence[Evidence], budget: _Budget, budget_tokens: int, present: set[str], grade: float
 ) -> tuple[list[Evidence], list[dict[str, Any]]]:
-    caps = {"memories": int(budget_tokens * MEMORY_SHARE), "graph": int(budget_tokens * GRAPH_SHARE)}
+    caps = {"memories": _cap_memories(budget_tokens, grade), "graph": int(budget_tokens * GRAPH_SHARE)}
     taken: list[Evidence] = []
     dropped: list[dict[str, Any]] = []
     wrapper = budget.measure("", WRAPPER_TOKENS)
@@ -200,6 +203,11 @@ def _fit_evidence(
         else:
             dropped.append(_describe_drop(item, "over the section's cap"))
     return taken, dropped
+
+
+def _cap_memories(budget_tokens: int, grade: float) -> int:
+    """How many tokens the memories may take: by the square of how sure the evidence is."""
+    return max(WEAK_TOKENS, int(budget_tokens * MEMORY_SHARE * grade**2)) if grade else 0
 
 
 def _section_of(item: Evidence) -> str:

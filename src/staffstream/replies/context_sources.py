@@ -1,7 +1,7 @@
 """Everything that one reply may be built from, gathered from one snapshot of the database.
 
 What was recalled becomes evidence: one line each, with its date, escaped, so that nothing in it can end the block it
-stands in. What falls below the relevance floor is left out and said so: injecting nothing is right when nothing fits.
+stands in. How sure the evidence is decides how much of it goes in (context.py); where nothing is near, none does.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from staffstream.storage.database import Connection
 from staffstream.storage.vectors import EmbedNow
 from staffstream.support.timers import Stage, StageTimer
 
-MOST_MEMORIES = 24
+MOST_MEMORIES = 64
 MOST_RELATIONS = 12
 SHOWN_LEFT_OUT = 8
 _MOST_TURNS = 400
@@ -46,6 +46,7 @@ class Sources:
     summary: str = ""
     evidence: Sequence[Evidence] = ()
     left_out: Sequence[dict[str, Any]] = ()
+    grade: float = 1.0
     stages: Sequence[Stage] = ()
     time_zone: str = ""
 
@@ -74,6 +75,7 @@ def gather_sources(
         turns=turns,
         summary=summary,
         evidence=[*map(_describe_memory, used), *map(_describe_relation, relations)],
+        grade=max((item.grade for item in recalled), default=0.0),
         left_out=[_describe_left_out(item) for item in left_out],
         stages=stages.taken,
         time_zone=conversations.find_time_zone(conn, scope, conversation_id),
@@ -91,11 +93,24 @@ def recall_for(
         scope,
         question.content,
         embed=embed,
-        limit=MOST_MEMORIES + SHOWN_LEFT_OUT,
+        limit=2 * MOST_MEMORIES,
         without_message=question.id,
         half_lives=half_lives,
     )
-    return [item for item in found if item.memory.valid_to is None and not _is_later(item, question)][:MOST_MEMORIES]
+    usable = [item for item in found if item.memory.valid_to is None and not _is_later(item, question)]
+    return _take_each_text_once(usable, question.content)[:MOST_MEMORIES]
+
+
+def _take_each_text_once(found: Sequence[Recalled], question: str) -> list[Recalled]:
+    """Without texts that came before, and without the question itself, which answers nothing."""
+    texts = {question.strip().casefold()}
+    taken = []
+    for item in found:
+        text = item.memory.text.strip().casefold()
+        if text not in texts:
+            texts.add(text)
+            taken.append(item)
+    return taken
 
 
 def _is_later(item: Recalled, question: Message) -> bool:
@@ -123,10 +138,12 @@ def _find_relations(
 
 def _describe_memory(item: Recalled) -> Evidence:
     memory = item.memory
+    passage = item.passage or memory.text
     said_by = f" from={quoteattr(memory.speaker)}" if memory.kind == "episode" and memory.speaker else ""
-    line = f'<memory date="{memory.occurred_at[:10]}" kind="{memory.kind}"{said_by}>{escape(memory.text)}</memory>'
+    kind = "" if memory.kind == "episode" else f' kind="{memory.kind}"'
+    line = f'<memory date="{memory.occurred_at[:10]}"{kind}{said_by}>{escape(passage)}</memory>'
     return Evidence(
-        "memory", memory.id, line, memory.text, item.score, memory.kind, memory.occurred_at, memory.source_message_id
+        "memory", memory.id, line, passage, item.score, memory.kind, memory.occurred_at, memory.source_message_id
     )
 
 

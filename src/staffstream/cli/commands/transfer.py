@@ -16,6 +16,7 @@ from staffstream.models.embeddings import make_embedder
 from staffstream.settings import read_settings
 from staffstream.storage import archive, jobs, staff
 from staffstream.storage.database import Connection, transact
+from staffstream.storage.memory_search import prepare_words
 from staffstream.storage.vectors import EmbedNow, find_local, prepare_index
 
 _MOST_LINE_CHARACTERS = 64 * 1024 * 1024
@@ -151,4 +152,5 @@ def _find_embedder(connection: Connection) -> EmbedNow | None:
     )
     with transact(connection):
         prepare_index(connection, embedder.name, embedder.dimensions)
+        prepare_words(connection)
     return find_local(embedder)

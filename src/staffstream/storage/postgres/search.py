@@ -2,77 +2,56 @@
 Vectors are compared by numpy, once their rows are read.
 """
 
-import re
-import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from staffstream.domain import Scope
-from staffstream.storage.database import Connection, Row
+from staffstream.storage.database import Connection
 from staffstream.storage.memory_search import CANDIDATE_COLUMNS, Candidate, Numbers
 from staffstream.storage.numbers import BITS_IN_SCOPE, get_number_range
 from staffstream.storage.vectors import VectorRow
+from staffstream.support.words import list_forms, split_words
 
 _ROWS_AT_A_TIME = 10_000
-_WORD = re.compile(r"[^\W_]+")
-_STEM = "coalesce((ts_lexize('english_stem', word))[1], word)"
 
 
 class PostgresSearch:
     """`MemorySearch` over `memory_words` and `memory_vectors`."""
 
     def add_words(self, tx: Connection, number: int, text: str) -> None:
-        tx.execute(
-            f"INSERT INTO memory_words (number, terms) SELECT ?1, array_agg(DISTINCT ?2 || {_STEM})"
-            " FROM unnest(CAST(?3 AS text[])) AS word",
-            (number, f"{number >> BITS_IN_SCOPE}:", split_terms(text) or [""]),
-        )
+        prefix = f"{number >> BITS_IN_SCOPE}:"
+        terms = list(dict.fromkeys(prefix + term for term in text.split()))
+        tx.execute("INSERT INTO memory_words (number, terms) VALUES (?, CAST(? AS text[]))", (number, terms))
 
     def drop_words(self, tx: Connection, number: int, text: str) -> None:
         tx.execute("DELETE FROM memory_words WHERE number = ?", (number,))
 
     def find_words(self, conn: Connection, scope: Scope, words: Sequence[str], *, most: int) -> list[Numbers]:
-        asked = [(place, term) for place, word in enumerate(words) for term in split_terms(word)]
+        asked = [(place, form) for place, word in enumerate(words) for form in list_forms(word)]
         if not asked:
             return []
         rows = conn.execute(
-            "SELECT found.numbers FROM (SELECT place, array_agg(?1 || " + _STEM + ") AS terms"
+            "SELECT found.numbers FROM (SELECT place, array_agg(?1 || word) AS terms"
             " FROM unnest(CAST(?2 AS bigint[]), CAST(?3 AS text[])) AS asked (place, word) GROUP BY place) AS asked,"
             " LATERAL (SELECT array_agg(number ORDER BY number) AS numbers FROM (SELECT number FROM memory_words"
-            " WHERE memory_words.terms @> asked.terms LIMIT ?4) AS held) AS found ORDER BY place",
-            (f"{scope.id}:", [place for place, _ in asked], [term for _, term in asked], most + 1),
+            " WHERE memory_words.terms && asked.terms LIMIT ?4) AS held) AS found ORDER BY place",
+            (f"{scope.id}:", [place for place, _ in asked], [form for _, form in asked], most + 1),
         )
         found = [np.array(row[0] or [], np.int64) for row in rows]
         return [numbers for numbers in found if len(numbers) <= most]
 
     def has_phrase(self, conn: Connection, scope: Scope, phrase: str) -> bool:
-        words = _WORD.findall(_fold(phrase))
+        words = split_words(phrase)
         if not words:
             return False
         rows = conn.execute(
-            "SELECT text FROM memory_words JOIN memories USING (number) WHERE terms @> (SELECT array_agg(?1 || "
-            + _STEM
-            + ") FROM unnest(CAST(?2 AS text[])) AS word)",
-            (f"{scope.id}:", words),
+            "SELECT text FROM memory_words JOIN memories USING (number) WHERE terms && CAST(?1 AS text[])",
+            ([f"{scope.id}:{form}" for form in list_forms(words[0])],),
         )
         wanted = f" {' '.join(words)} "
-        return any(wanted in f" {' '.join(_WORD.findall(_fold(row['text'])))} " for row in rows)
-
-    def find_facts(self, conn: Connection, scope: Scope, words: Sequence[str], *, limit: int) -> list[Row]:
-        terms = [term for word in words for term in split_terms(word)]
-        found: list[Row] = conn.execute(
-            "WITH asked AS (SELECT array_agg(DISTINCT ?1 || "
-            + _STEM
-            + ") AS terms FROM unnest(CAST(?2 AS text[])) AS word)"
-            " SELECT memories.* FROM asked, memory_words JOIN memories USING (number)"
-            " WHERE memory_words.terms && asked.terms AND kind = 'fact' AND valid_to IS NULL"
-            " ORDER BY cardinality(ARRAY(SELECT unnest(memory_words.terms)"
-            " INTERSECT SELECT unnest(asked.terms))) DESC, cardinality(memory_words.terms), number DESC LIMIT ?3",
-            (f"{scope.id}:", terms, limit),
-        ).fetchall()
-        return found
+        return any(wanted in f" {' '.join(split_words(row['text']))} " for row in rows)
 
     def load_candidates(
         self, conn: Connection, scope: Scope, numbers: Sequence[int], vector: bytes | None
@@ -105,18 +84,6 @@ class PostgresSearch:
 
     def merge_words(self, tx: Connection) -> bool:
         return False
-
-
-def split_terms(text: str) -> list[str]:
-    """The words of a text, folded as SQLite's tokenizer folds them: without case and accents, each once."""
-    return list(dict.fromkeys(_WORD.findall(_fold(text))))
-
-
-def _fold(text: str) -> str:
-    if text.isascii():
-        return text.lower()
-    parts = unicodedata.normalize("NFKD", text.lower())
-    return unicodedata.normalize("NFC", "".join(part for part in parts if not unicodedata.combining(part)))
 
 
 def _compare(vectors: Sequence[Any], vector: bytes | None) -> list[float]:

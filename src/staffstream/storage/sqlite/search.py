@@ -15,10 +15,11 @@ from staffstream.storage.database import Connection
 from staffstream.storage.memory_search import CANDIDATE_COLUMNS, Candidate, Numbers
 from staffstream.storage.numbers import get_number_range
 from staffstream.storage.vectors import VectorRow
+from staffstream.support.words import list_forms, split_words
 
 _ROWS_AT_A_TIME = 10_000
 _PAGES_A_MERGE = 16  # a few milliseconds of the writer
-_NUMBERS_AT_A_TIME = 64  # as many as a reply looks at; a list as JSON would take longer to read than the rows
+_NUMBERS_AT_A_TIME = 128  # as many as a reply looks at; a list as JSON would take longer to read than the rows
 
 
 class SqliteSearch:
@@ -38,7 +39,7 @@ class SqliteSearch:
             "SELECT (SELECT count(*) || ',' || coalesce(group_concat(number), '') FROM (SELECT rowid AS number"
             " FROM memory_words WHERE memory_words MATCH value AND rowid BETWEEN ? AND ? LIMIT +?))"
             " FROM json_each(?) ORDER BY key",
-            (first, last, most + 1, json.dumps([_write_query([word]) for word in words])),
+            (first, last, most + 1, json.dumps([_write_query(list_forms(word)) for word in words])),
         )
         found = [np.fromstring(row[0].rstrip(","), np.int64, sep=",") for row in rows]
         return [numbers[1:] for numbers in found if numbers[0] <= most]
@@ -46,7 +47,7 @@ class SqliteSearch:
     def has_phrase(self, conn: Connection, scope: Scope, phrase: str) -> bool:
         row = conn.execute(
             "SELECT 1 FROM memory_words WHERE memory_words MATCH ? AND rowid BETWEEN ? AND ? LIMIT 1",
-            (_write_query([phrase]), *get_number_range(scope)),
+            (_write_phrase(phrase), *get_number_range(scope)),
         ).fetchone()
         return row is not None
 
@@ -92,6 +93,12 @@ class SqliteSearch:
         before = tx.total_changes
         tx.execute("INSERT INTO memory_words (memory_words, rank) VALUES ('merge', ?)", (_PAGES_A_MERGE,))
         return bool(tx.total_changes - before >= 2)  # the statement itself counts as one
+
+
+def _write_phrase(phrase: str) -> str:
+    """An FTS5 query for the words one after the other, in a text of either kind of language."""
+    forms = [list_forms(word) for word in split_words(phrase)]
+    return _write_query({" ".join(each[0] for each in forms), " ".join(each[-1] for each in forms)})
 
 
 def _write_query(words: Iterable[str]) -> str:
