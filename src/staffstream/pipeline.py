@@ -44,7 +44,7 @@ from staffstream.replies.report import report_reply
 from staffstream.replies.stopping import RunStopper
 from staffstream.replies.token_ratios import TokenRatios
 from staffstream.settings import Settings
-from staffstream.storage import conversations, runs, staff
+from staffstream.storage import conversations, idempotency, runs, staff
 from staffstream.storage.database import Connection, Database
 from staffstream.storage.spending import Ledger
 from staffstream.support import traces
@@ -173,7 +173,7 @@ class Pipeline:
             raise Draining
         member, scope = staff.get_or_create_scope(tx, request.staff_id, request.user_id)
         key = request.idempotency_key
-        if key and (known := runs.find_run_by_key(tx, scope, key, request.request_hash)):
+        if key and (known := idempotency.find_run_by_key(tx, scope, key, request.request_hash)):
             return Acceptance(known)
         (self._ledger.check_caps if request.mode == "stream" else self._ledger.check_spent)(tx, scope)
         located = _locate(tx, scope, request)
@@ -189,7 +189,7 @@ class Pipeline:
             mode=request.mode, webhook_url=request.webhook_url, owner=self._owner if begins else None,
         )  # fmt: skip
         if key:
-            runs.save_idempotency_key(tx, scope, key, request.request_hash, run)
+            idempotency.save_idempotency_key(tx, scope, key, request.request_hash, run)
         interrupts = other if strategy == "interrupt" else None
         return Acceptance(run, (member, question) if begins else None, interrupts)
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 from staffstream.errors import Unavailable
 from staffstream.replies.token_ratios import TokenRatios
-from staffstream.storage import runs, spending
+from staffstream.storage import idempotency, spending
 from staffstream.storage.database import Database
 from staffstream.support.rounds import attempt
 
@@ -21,8 +21,8 @@ async def run_bookkeeping(database: Database, ratios: TokenRatios) -> AsyncItera
         await ratios.save(database)
         if await database.read(spending.has_entries):
             await database.write(spending.sum_up_entries)
-        if await database.read(runs.has_old_keys):
-            await database.write(runs.drop_old_keys)
+        if await database.read(idempotency.has_old_keys):
+            await database.write(idempotency.drop_old_keys)
 
     async def tidy_up_forever() -> None:
         while True:
