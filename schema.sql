@@ -24,7 +24,8 @@ CREATE TABLE staff (
     memory_enabled        INTEGER NOT NULL DEFAULT 1 CHECK (memory_enabled IN (0, 1)),
     created_at            TEXT NOT NULL,
     updated_at            TEXT NOT NULL,
-    erased_at             TEXT               -- nobody finds it any more; what it holds is being purged
+    erased_at             TEXT,              -- nobody finds it any more; what it holds is being purged
+    thinking_budget_tokens INTEGER CHECK (thinking_budget_tokens >= 1024)  -- null: it does not think first
 ) STRICT;
 
 CREATE TABLE api_keys (

@@ -10,7 +10,7 @@ import uvloop
 
 from bench import figures, processes
 
-NAMES = ("relay", "accept", "fanout", "slow_readers", "start", "first_token")
+NAMES = ("relay", "dialects", "accept", "fanout", "slow_readers", "start", "first_token")
 MORE = ("memory", "crash", "soak")  # take long: run when they are named, and in short with --smoke
 
 

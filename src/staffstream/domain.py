@@ -60,6 +60,7 @@ class Staff:
     model: str | None
     context_budget_tokens: int | None
     max_output_tokens: int | None
+    thinking_budget_tokens: int | None
     webhook_url: str | None
     webhook_secrets: tuple[str, ...] = field(repr=False)
     webhook_disabled_at: str | None

@@ -61,7 +61,7 @@ def test_streams_and_webhooks_are_described() -> None:
     stream = DOCUMENT["paths"]["/api/v1/staff/{staff_id}/messages/stream"]["post"]["responses"]["200"]
     data = stream["content"]["text/event-stream"]["schema"]["properties"]["data"]
     assert data["contentSchema"] == {"$ref": "#/components/schemas/Event"}
-    assert len(DOCUMENT["components"]["schemas"]["Event"]["oneOf"]) == 4
+    assert len(DOCUMENT["components"]["schemas"]["Event"]["oneOf"]) == 5
     webhook = DOCUMENT["webhooks"]["runEnded"]["post"]
     assert {item["name"] for item in webhook["parameters"]} == {"webhook-id", "webhook-timestamp", "webhook-signature"}
     assert webhook["requestBody"]["content"]["application/json"]["schema"] == {

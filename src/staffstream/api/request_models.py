@@ -128,6 +128,7 @@ class StaffChanges(Changes):
     model: Annotated[StrictStr, Field(min_length=1, max_length=200)] | None = None
     context_budget_tokens: Annotated[StrictInt, Field(ge=200, le=1_000_000)] | None = None
     max_output_tokens: Annotated[StrictInt, Field(ge=1, le=128_000)] | None = None
+    thinking_budget_tokens: Annotated[StrictInt, Field(ge=1024, le=128_000)] | None = None
     webhook_url: Url | None = None
     webhook_secret: Secret = ""
     memory_enabled: StrictBool = True
@@ -170,13 +171,14 @@ class Feedback(Body):
 
 
 class StreamQuery(BaseModel):
-    """The query of a stream: `events=status` adds events of progress."""
+    """The query of a stream: `events=status` adds events of progress, `thinking` what it thinks first."""
 
     events: str = ""
 
     def make_encoder(self, run: Run) -> RunEncoder:
         """What writes the stream of a run as this query wants it."""
-        return RunEncoder(run.id, wants_status="status" in self.events.split(","))
+        wanted = self.events.split(",")
+        return RunEncoder(run.id, wants_status="status" in wanted, wants_thinking="thinking" in wanted)
 
 
 class JoinQuery(StreamQuery):

@@ -86,7 +86,8 @@ def show_job(job: jobs.Job) -> Json:
 STAFF = View(
     "Staff",
     domain.Staff,
-    "id name role persona model context_budget_tokens max_output_tokens webhook_url webhook_disabled_at memory_enabled"
+    "id name role persona model context_budget_tokens max_output_tokens thinking_budget_tokens webhook_url"
+    " webhook_disabled_at memory_enabled"
     " created_at updated_at",
 )
 NEW_STAFF = STAFF.extend(
@@ -372,6 +373,14 @@ class StatusEvent(TypedDict):
 
 
 @_exactly
+class ThinkingEvent(TypedDict):
+    """A piece of what the model thinks before its reply; only with `?events=thinking`, and never saved."""
+
+    type: Literal["thinking"]
+    content: str
+
+
+@_exactly
 class RunEnd(TypedDict):
     """How a run ended."""
 
@@ -394,4 +403,4 @@ class WebhookEvent(TypedDict):
     data: RunEnd
 
 
-EVENTS = (TokenEvent, DoneEvent, ErrorEvent, StatusEvent)
+EVENTS = (TokenEvent, DoneEvent, ErrorEvent, StatusEvent, ThinkingEvent)

@@ -183,7 +183,7 @@ def _add_staff(commands: Any) -> None:
     making.add_argument("name")
     for option in ("role", "persona", "model", "webhook-url"):
         making.add_argument(f"--{option}")
-    for option in ("context-budget-tokens", "max-output-tokens"):
+    for option in ("context-budget-tokens", "max-output-tokens", "thinking-budget-tokens"):
         making.add_argument(f"--{option}", type=int)
     _add_client_options(making)
     making.set_defaults(run=lambda args: _with_server(_create_staff(args), args))
@@ -215,7 +215,10 @@ async def _list_staff(args: argparse.Namespace) -> int:
 
 
 async def _create_staff(args: argparse.Namespace) -> int:
-    names = ("name", "role", "persona", "model", "webhook_url", "context_budget_tokens", "max_output_tokens")
+    names = (
+        "name", "role", "persona", "model", "webhook_url", "context_budget_tokens", "max_output_tokens",
+        "thinking_budget_tokens",
+    )  # fmt: skip
     body = {name: value for name in names if (value := getattr(args, name)) is not None}
     async with _open_client(args) as client:
         response = await client.post("/staff", json=body)

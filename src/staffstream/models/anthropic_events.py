@@ -109,7 +109,7 @@ class EventReader:
         if not isinstance(delta, dict):
             raise UpstreamMalformed
         if delta.get("type") != "text_delta":
-            return Thinking()
+            return Thinking(_as_text(delta.get("thinking")) if delta.get("type") == "thinking_delta" else "")
         text = delta.get("text")
         if text is None or text == "":  # says nothing, so it is no sign of life either
             return None

@@ -103,6 +103,8 @@ def write_request(prompt: Prompt) -> dict[str, Any]:
     """The prompt as the Messages API takes it."""
     messages = [{"role": message.role, "content": _write_blocks(message.blocks)} for message in prompt.messages]
     request: dict[str, Any] = {"model": prompt.model, "max_tokens": prompt.max_tokens, "messages": messages}
+    if prompt.thinking_tokens:
+        request["thinking"] = {"type": "enabled", "budget_tokens": prompt.thinking_tokens}
     return request | ({"system": _write_blocks(prompt.system)} if prompt.system else {})
 
 

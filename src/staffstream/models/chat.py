@@ -40,6 +40,7 @@ class Prompt:
     max_tokens: int
     system: Sequence[Block]
     messages: Sequence[PromptMessage]
+    thinking_tokens: int | None = None  # within max_tokens; None: it does not think first
 
 
 # ── the reply ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -54,7 +55,11 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Thinking:
-    """A sign of life that is no text for the user: thinking, a tool call, a block of an unknown kind."""
+    """A sign of life that is no text of the reply: a piece of what the model thinks first, or, without text, a tool
+    call or a block of an unknown kind.
+    """
+
+    text: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from staffstream.domain import Message, Run, RunEnd, RunFailure, RunState, Staff, now_text
 from staffstream.errors import ServerRestart, ServerShutdown, StaffstreamError
-from staffstream.models.chat import Accepted, Event, Finished
+from staffstream.models.chat import Accepted, Event, Finished, Thinking
 from staffstream.replies.context import Context
 from staffstream.replies.run_log import RunLog
 from staffstream.storage.run_pieces import Progress
@@ -68,12 +68,19 @@ class ActiveRun:
                 self.started.set()
             elif type(event) is Finished:
                 self.finished = event
-            elif self.first_token_watch:  # thinking: a sign of life
-                self.first_token_watch.note()
+            elif type(event) is Thinking:
+                self._take_thinking(event)
         if texts:
             if self.first_token_at is None:
                 self._reach_first_token()
             self.log.append(*texts)
+
+    def _take_thinking(self, event: Thinking) -> None:
+        """It is shown to who wants it, and never saved; of what comes after the first token nothing is."""
+        if self.first_token_watch:
+            self.first_token_watch.note()
+        if event.text and self.first_token_at is None:
+            self.log.add_thinking(event.text)
 
     def _reach_first_token(self) -> None:
         self.first_token_at = now_text()

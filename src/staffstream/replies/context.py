@@ -96,6 +96,7 @@ def fit_context(
     ratio: float | None,
     instructions: str = "",
     now: str = "",
+    thinking_tokens: int | None = None,
 ) -> Context:
     """The best prompt within the budget. The question is whole, whatever else has to go; turns and evidence go in
     whole or not at all. `now` is the user's local date and time.
@@ -112,9 +113,10 @@ def fit_context(
     evidence, turns, dropped = _fit_rest(sources, budget, budget_tokens)
     prompt = Prompt(
         model,
-        max_output_tokens,
+        max_output_tokens + (thinking_tokens or 0),
         _write_system(system, instructions),
         _write_messages(summary, turns, now, evidence, sources.question),
+        thinking_tokens,
     )
     record = {
         "model": model,

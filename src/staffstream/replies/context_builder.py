@@ -129,6 +129,7 @@ class ContextBuilder:
             ratio=self._ratios.get(model),
             instructions=instructions,
             now=describe_moment(now_text(), sources.time_zone or self._settings.time_zone),
+            thinking_tokens=member.thinking_budget_tokens,
         )
 
     def _model_of(self, member: Staff) -> str:

@@ -21,9 +21,13 @@ class Encoder(Protocol):
 
     ping: bytes
     wants_status: bool
+    wants_thinking: bool
 
     def encode_start(self) -> bytes:
         """What opens the stream, before anything of the reply."""
+
+    def encode_thinking(self, start: int, text: str) -> bytes:
+        """A piece of what the model thinks first, the `start`th."""
 
     def encode_text(self, start: int, text: str) -> bytes:
         """A piece of the reply, which begins `start` characters after the reply's beginning."""
@@ -40,13 +44,18 @@ class RunEncoder:
 
     ping = sse.PING
 
-    def __init__(self, run_id: str, *, wants_status: bool = False) -> None:
+    def __init__(self, run_id: str, *, wants_status: bool = False, wants_thinking: bool = False) -> None:
         self._run_id = run_id
         self.wants_status = wants_status
+        self.wants_thinking = wants_thinking
 
     def encode_start(self) -> bytes:
         """Nothing: the first token opens the stream."""
         return b""
+
+    def encode_thinking(self, start: int, text: str) -> bytes:
+        """A thinking frame, which has no cursor: it is no part of the reply."""
+        return b"data: %s\n\n" % sse.encode_json({"type": "thinking", "content": text})
 
     def encode_text(self, start: int, text: str) -> bytes:
         """A token frame under the cursor at its end."""

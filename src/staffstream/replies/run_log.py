@@ -31,6 +31,7 @@ class _Subscriber:
     cursor: int
     encoder: Encoder
     push: Push | None
+    thoughts: int = 0  # pieces of thinking that it has been sent
     wake: asyncio.Future[None] | None = None
     idle: bool = False
 
@@ -54,6 +55,7 @@ class RunLog:
         self._parts: list[str] = []  # and what came since, a frame each
         self._ends: list[int] = []  # the cursor after each of them
         self._count = 0  # of all frames
+        self._thinking: list[str] = []  # before the text, for those who want it
         self._subscribers: dict[_Subscriber, SilenceWatch] = {}
         self._encoder = RunEncoder(run_id)
         self._loop = asyncio.get_running_loop()
@@ -80,6 +82,11 @@ class RunLog:
                 self._count += 1
         if self.cursor > before:
             self._deliver(before)
+
+    def add_thinking(self, text: str) -> None:
+        """Add a piece of what the model thinks before its reply; it is kept for as long as the log."""
+        self._thinking.append(text)
+        self._wake_subscribers()
 
     def enter_phase(self, phase: Phase) -> None:
         """Record what the run is doing, for subscribers that asked for status events."""
@@ -130,6 +137,8 @@ class RunLog:
                 if status and self.phase != shown:
                     shown = self.phase
                     data = self._encode_status(encoder)
+                if encoder.wants_thinking:
+                    data += self._encode_thinking(subscriber)
                 frames, subscriber.cursor = self._encode_after(subscriber.cursor, encoder)
                 over = self.closed and subscriber.cursor >= self.cursor
                 ending = encoder.encode_end(self.end) if over and self.end else b""
@@ -139,7 +148,7 @@ class RunLog:
                     watch.note()
                 if over:
                     return
-                if subscriber.cursor < self.cursor or self.closed or (status and self.phase != shown):
+                if self._is_behind(subscriber) or self.closed or (status and self.phase != shown):
                     continue  # more came while the subscriber was being sent this
                 if await self._wait(subscriber):
                     yield self._encode_status(encoder) if status else encoder.ping
@@ -151,6 +160,9 @@ class RunLog:
             if subscriber.cursor > before:  # it has had some of this from another process
                 if subscriber.cursor < self.cursor:
                     subscriber.wake_up()
+                continue
+            if self._is_behind(subscriber, before):
+                subscriber.wake_up()
                 continue
             if subscriber.push is not None and subscriber.wake is not None and not subscriber.wake.done():
                 if (frames := encoded.get(subscriber.encoder)) is None:
@@ -180,6 +192,17 @@ class RunLog:
             if limited and cursor > most:
                 break
         return b"".join(frames), cursor
+
+    def _encode_thinking(self, subscriber: _Subscriber) -> bytes:
+        start, subscriber.thoughts = subscriber.thoughts, len(self._thinking)
+        pieces = enumerate(self._thinking[start:], start)
+        return b"".join(subscriber.encoder.encode_thinking(number, text) for number, text in pieces)
+
+    def _is_behind(self, subscriber: _Subscriber, cursor: int | None = None) -> bool:
+        """Whether there is more for it, up to a cursor or to the end."""
+        if subscriber.encoder.wants_thinking and subscriber.thoughts < len(self._thinking):
+            return True
+        return subscriber.cursor < (self.cursor if cursor is None else cursor)
 
     def _encode_status(self, encoder: Encoder) -> bytes:
         elapsed_ms = round((self._loop.time() - self._started_at) * 1000)

@@ -22,6 +22,7 @@ _FIELDS = (
     "model",
     "context_budget_tokens",
     "max_output_tokens",
+    "thinking_budget_tokens",
     "webhook_url",
     "memory_enabled",
 )

@@ -388,6 +388,7 @@ export interface components {
             model?: string | null;
             context_budget_tokens?: number | null;
             max_output_tokens?: number | null;
+            thinking_budget_tokens?: number | null;
             webhook_url?: string | null;
             webhook_secret?: string;
             memory_enabled?: boolean;
@@ -402,6 +403,7 @@ export interface components {
             model: string | null;
             context_budget_tokens: number | null;
             max_output_tokens: number | null;
+            thinking_budget_tokens: number | null;
             webhook_url: string | null;
             webhook_disabled_at: string | null;
             memory_enabled: boolean;
@@ -531,6 +533,7 @@ export interface components {
             model: string | null;
             context_budget_tokens: number | null;
             max_output_tokens: number | null;
+            thinking_budget_tokens: number | null;
             webhook_url: string | null;
             webhook_disabled_at: string | null;
             memory_enabled: boolean;
@@ -547,6 +550,7 @@ export interface components {
             model?: string | null;
             context_budget_tokens?: number | null;
             max_output_tokens?: number | null;
+            thinking_budget_tokens?: number | null;
             webhook_url?: string | null;
             webhook_secret?: string;
             memory_enabled?: boolean;
@@ -559,6 +563,12 @@ export interface components {
             phase: "building" | "thinking" | "responding";
             elapsed_ms: number;
             tokens: number;
+        };
+        /** @description A piece of what the model thinks before its reply; only with `?events=thinking`, and never saved. */
+        ThinkingEvent: {
+            /** @constant */
+            type: "thinking";
+            content: string;
         };
         /** @description The next piece of the reply. Its frame has an `id:` line, `<run_id>:<cursor>`. */
         TokenEvent: {
@@ -583,7 +593,7 @@ export interface components {
             timestamp: string;
             data: components["schemas"]["RunEnd"];
         };
-        Event: components["schemas"]["TokenEvent"] | components["schemas"]["DoneEvent"] | components["schemas"]["ErrorEvent"] | components["schemas"]["StatusEvent"];
+        Event: components["schemas"]["TokenEvent"] | components["schemas"]["DoneEvent"] | components["schemas"]["ErrorEvent"] | components["schemas"]["StatusEvent"] | components["schemas"]["ThinkingEvent"];
     };
     responses: never;
     parameters: never;
@@ -635,6 +645,7 @@ export type Section = components['schemas']['Section'];
 export type Staff = components['schemas']['Staff'];
 export type StaffChanges = components['schemas']['StaffChanges'];
 export type StatusEvent = components['schemas']['StatusEvent'];
+export type ThinkingEvent = components['schemas']['ThinkingEvent'];
 export type TokenEvent = components['schemas']['TokenEvent'];
 export type Usage = components['schemas']['Usage'];
 export type WebhookEvent = components['schemas']['WebhookEvent'];

@@ -141,6 +141,7 @@ class AgentEncoder:
 
     ping = sse.PING
     wants_status = False
+    wants_thinking = True
 
     def __init__(self, run: Run, body: RunAgentInput, snapshot: list[Json] | None = None, after: int = 0) -> None:
         self._ids = {"threadId": body.threadId, "runId": body.runId}

@@ -179,6 +179,7 @@ class UIMessageEncoder:
 
     ping = sse.PING
     wants_status = False
+    wants_thinking = True
 
     def __init__(self, run: Run) -> None:
         self._message_id = run.id

@@ -89,8 +89,8 @@ class Asked:
         self._held.enter_context(self._call.services.open_streams.register(self._call.caller.key_id, stream))
         return stream
 
-    async def collect(self) -> tuple[str, RunEnd]:
-        """The whole reply and how it ended. A client that hangs up stops the run."""
+    async def collect(self) -> "WholeReply":
+        """The whole reply. A client that hangs up stops the run."""
         whole = WholeReply()
         with self._held:
             follow = asyncio.create_task(self._collect(whole))
@@ -103,7 +103,7 @@ class Asked:
             finally:
                 leaving.cancel()
                 follow.cancel()
-        return "".join(whole.texts), whole.end
+        return whole
 
     async def _collect(self, whole: "WholeReply") -> None:
         async with contextlib.aclosing(self._choose_follow(whole)(push=None)) as frames:
@@ -165,6 +165,7 @@ class WholeReply:
 
     ping = b""
     wants_status = False
+    wants_thinking = True
 
     def __init__(self) -> None:
         self.texts: list[str] = []
@@ -172,6 +173,10 @@ class WholeReply:
         self.end = RunEnd()
 
     def encode_start(self) -> bytes:
+        return b""
+
+    def encode_thinking(self, start: int, text: str) -> bytes:
+        self.thinking.append(text)
         return b""
 
     def encode_text(self, start: int, text: str) -> bytes:

@@ -213,7 +213,9 @@ def _make_request(call: Call, member: Staff, history: History, instructions: str
 
 
 async def _answer_whole(asked: Asked, model: str) -> Response:
-    text, end = await asked.collect()
+    whole = await asked.collect()
+    end, text, thought = whole.end, "".join(whole.texts), "".join(whole.thinking)
+    reasoning = {"reasoning_content": thought} if thought else {}
     headers = {name.decode(): value.decode() for name, value in asked.list_headers()}
     if end.failure:
         status = 503 if end.failure.retryable else 502
@@ -222,7 +224,7 @@ async def _answer_whole(asked: Asked, model: str) -> Response:
         "choices": [
             {
                 "index": 0,
-                "message": {"role": "assistant", "content": text, "refusal": None},
+                "message": {"role": "assistant", "content": text, "refusal": None} | reasoning,
                 "logprobs": None,
                 "finish_reason": _name_reason(end),
             }
@@ -260,6 +262,7 @@ class ChunkEncoder:
 
     ping = sse.PING
     wants_status = False
+    wants_thinking = True
 
     def __init__(self, run: Run, model: str, *, with_usage: bool) -> None:
         self._head = _head(run, model, "chat.completion.chunk")
@@ -271,6 +274,10 @@ class ChunkEncoder:
     def encode_start(self) -> bytes:
         """The chunk with the role."""
         return self._encode([_choice({"role": "assistant", "content": ""})])
+
+    def encode_thinking(self, start: int, text: str) -> bytes:
+        """A chunk of reasoning, by the name that chat servers read it under."""
+        return self._encode([_choice({"reasoning_content": text})])
 
     def encode_text(self, start: int, text: str) -> bytes:
         """A chunk of the reply; everything around its text was written once."""
