@@ -109,7 +109,7 @@ def test_the_neighbourhood_steps_along_indexes(tx: Connection, scope: Scope) -> 
     values = {"scope": scope.id, "start": "[]", "depth": 2, "limit": 9, "ended": 0}
     plan = [row["detail"] for row in tx.execute(f"EXPLAIN QUERY PLAN {graph.NEIGHBOURHOOD}", values)]
     steps = [detail for detail in plan if re.search(r"\b(?:r|relations|entities|s|o)\b USING", detail)]
-    assert len(steps) == 7, plan
+    assert len(steps) == 8, plan
     assert all(re.search(r"\((?:id|scope_id=\? AND (?:subject|object)_id)=\?\)", step) for step in steps), plan
 
 

@@ -267,7 +267,11 @@ WITH RECURSIVE near (entity_id, distance) AS (
     SELECT value, 0 FROM json_each(:start)
     UNION
     SELECT CASE WHEN r.subject_id = near.entity_id THEN r.object_id ELSE r.subject_id END, near.distance + 1 FROM near
-    CROSS JOIN relations AS r ON r.scope_id = :scope AND (r.subject_id = near.entity_id OR r.object_id = near.entity_id)
+    CROSS JOIN relations AS r ON r.id IN (
+        SELECT id FROM relations WHERE scope_id = :scope AND subject_id = near.entity_id
+        UNION ALL
+        SELECT id FROM relations WHERE scope_id = :scope AND object_id = near.entity_id
+    )
     WHERE near.distance + 1 < :depth AND (:ended = 1 OR r.valid_to IS NULL)
 ), touching (id, distance) AS (
     SELECT r.id, near.distance + 1 FROM near
