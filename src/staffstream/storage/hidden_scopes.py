@@ -35,7 +35,9 @@ def hide_user(tx: Connection, user_id: str) -> bool:
     of_user = "scope_id IN (SELECT id FROM scopes WHERE user_id = ?)"
     tx.execute(f"DELETE FROM jobs WHERE {of_user}", (user_id,))
     tx.execute(f"DELETE FROM runs WHERE state = 'queued' AND {of_user}", (user_id,))
-    hidden = tx.execute("UPDATE scopes SET user_id = ? || id WHERE user_id = ?", (f"{_ERASED}user ", user_id))
+    hidden = tx.execute(
+        "UPDATE scopes SET user_id = ? || CAST(id AS TEXT) WHERE user_id = ?", (f"{_ERASED}user ", user_id)
+    )
     return hidden.rowcount > 0
 
 
@@ -124,8 +126,8 @@ def list_erased(conn: Connection, *, imports: bool = False) -> list[Scope]:
     """
     rows = conn.execute(
         "SELECT scopes.* FROM scopes JOIN staff ON staff.id = staff_id WHERE erased_at IS NOT NULL"
-        " OR substr(user_id, 1, ?) = ? OR (? AND substr(user_id, 1, ?) = ?)",
-        (len(_ERASED), _ERASED, imports, len(_IMPORTED), _IMPORTED),
+        " OR user_id LIKE ? OR user_id LIKE ?",
+        (f"{_ERASED}%", f"{_IMPORTED if imports else _ERASED}%"),
     )
     return [Scope(row["id"], row["staff_id"], row["user_id"]) for row in rows]
 
