@@ -174,14 +174,18 @@ def claim_due_runs(tx: Connection, *, owner: Owner, limit: int, most_of_user: in
     ):
         going[row["user_id"]] = row["made"]
     full = pack_list(user for user, made in going.items() if made >= most_of_user)
-    claimed: list[Run] = []
+    claimed, busy = list[Run](), set[int]()
     for row in tx.execute(
         f"{_SELECT} WHERE {_IS_NEXT} AND coalesce(not_before, '') <= ? AND NOT user_id {IN_LIST}"
         " ORDER BY place, runs.id LIMIT +?",
         (now_text(), full, 2 * limit),
     ).fetchall():
         run = _read_run(row)
-        if len(claimed) < limit and going[run.user_id] < most_of_user and (begun := claim_run(tx, run, owner=owner)):
+        if run.scope_id in busy or len(claimed) == limit or going[run.user_id] >= most_of_user:
+            continue
+        if not tx.try_lock_scope(run.scope_id):  # its later runs must not begin before this one
+            busy.add(run.scope_id)
+        elif begun := claim_run(tx, run, owner=owner):
             going[run.user_id] += 1
             claimed.append(begun)
     return claimed

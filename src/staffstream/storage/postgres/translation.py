@@ -21,6 +21,8 @@ CREATE FUNCTION min(a text, b text) RETURNS text LANGUAGE sql IMMUTABLE AS $$SEL
 CREATE FUNCTION max(a text, b text) RETURNS text LANGUAGE sql IMMUTABLE AS $$SELECT greatest(a, b)$$;
 CREATE FUNCTION min(a bigint, b bigint) RETURNS bigint LANGUAGE sql IMMUTABLE AS $$SELECT least(a, b)$$;
 CREATE FUNCTION max(a bigint, b bigint) RETURNS bigint LANGUAGE sql IMMUTABLE AS $$SELECT greatest(a, b)$$;
+CREATE FUNCTION substr(a text, first integer, count bigint) RETURNS text LANGUAGE sql IMMUTABLE AS
+$$SELECT pg_catalog.substr(a, first, CAST(count AS integer))$$;
 CREATE TABLE schema_version (version BIGINT NOT NULL);
 """
 """What stands for SQLite's virtual table and for the functions that PostgreSQL calls by other names."""
