@@ -59,7 +59,7 @@ def said_to_claude(provider: ScriptedProvider) -> list[tuple[str, str]]:
     for message in provider.chats[-1].body["messages"]:
         blocks = message["content"]
         texts = [blocks] if isinstance(blocks, str) else [block["text"] for block in blocks]
-        found += [(message["role"], text) for text in texts if not text.startswith(("<recalled>", "<moment>"))]
+        found += [(message["role"], text) for text in texts if not text.startswith(("<recalled>", "<now>"))]
     return found
 
 
