@@ -353,6 +353,18 @@ async def test_a_header_names_the_conversation(
     assert (await api.said(ada, conversation_id=conversation))[-3:] == ["Third", answer, "again"]
 
 
+async def test_a_conversation_that_was_erased_is_not_found_again(client: AsyncOpenAI, api: Api, ada: str) -> None:
+    """Neither by its name, which is free for another one, nor by what is repeated."""
+    named = {"extra_headers": {"X-Conversation-Id": "chat-8"}}
+    erased = []
+    for _ in range(2):
+        first, conversation = await ask(client, user("Hi"), **named)
+        assert conversation not in erased
+        await api.delete(f"/staff/{ada}/conversations/{conversation}")
+        erased.append(conversation)
+    assert (await ask(client, user("Hi"), assistant(first), user("Go on")))[1] not in erased
+
+
 # ── temporary ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

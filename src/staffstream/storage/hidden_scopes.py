@@ -114,7 +114,14 @@ def show_import(tx: Connection, hidden: Scope, scope: Scope, conversation_id: st
 def _move(tx: Connection, conversation_id: str, to: Scope) -> None:
     for table in _MOVED:
         tx.execute(f"UPDATE {table} SET scope_id = ? WHERE conversation_id = ?", (to.id, conversation_id))
-    tx.execute("UPDATE conversations SET scope_id = ?, is_default = 0 WHERE id = ?", (to.id, conversation_id))
+    tx.execute(
+        "UPDATE fingerprints SET scope_id = ? WHERE message_id IN (SELECT id FROM messages WHERE conversation_id = ?)",
+        (to.id, conversation_id),
+    )
+    tx.execute(
+        "UPDATE conversations SET scope_id = ?, is_default = 0, external_id = NULL WHERE id = ?",  # its name is free
+        (to.id, conversation_id),
+    )
 
 
 # ── purging ──────────────────────────────────────────────────────────────────────────────────────────────────────────
