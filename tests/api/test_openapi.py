@@ -32,11 +32,11 @@ def list_operations() -> Iterator[tuple[str, str, dict[str, Any]]]:
 
 def test_every_route_is_declared_and_described() -> None:
     """A route that is no endpoint, or two declarations of one route, fail here."""
-    routes = [route for route in ROUTES if isinstance(route, Route)]
+    routes = [route for route in ROUTES if isinstance(route, Route) and route not in DIALECTS]
     assert all(isinstance(route, Endpoint) for route in routes)
     described = [(method, path) for method, path, _ in list_operations()]
     assert sorted(described) == sorted((endpoint.method, endpoint.path) for endpoint in ENDPOINTS)
-    assert len(described) == len(ENDPOINTS) == len(routes) - len(DIALECTS)
+    assert len(described) == len(ENDPOINTS) == len(routes)
 
 
 def test_names_and_references_are_sound() -> None:
