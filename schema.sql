@@ -352,4 +352,4 @@ CREATE INDEX spending_entries_of_user ON spending_entries (user_id, day);
 CREATE INDEX spending_entries_of_staff ON spending_entries (staff_id, day);
 
 PRAGMA application_id = 0x53544653;
-PRAGMA user_version = 10;
+PRAGMA user_version = 11;

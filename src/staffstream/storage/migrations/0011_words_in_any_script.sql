@@ -4,4 +4,4 @@ CREATE VIRTUAL TABLE memory_words
     USING fts5 (text, content = '', tokenize = "unicode61 remove_diacritics 0 categories 'L* N* M* Co'");
 INSERT INTO memory_words (memory_words, rank) VALUES ('secure-delete', 1);
 INSERT INTO memory_words (memory_words, rank) VALUES ('usermerge', 2);
-PRAGMA user_version = 10;
+PRAGMA user_version = 11;
