@@ -48,7 +48,7 @@ def test_codes_are_unique() -> None:
 def test_what_is_overload_or_time_may_be_tried_again() -> None:
     """408, 429, 503 and 504 are retryable; a mistake of the client's is not."""
     for kind in TOLD:
-        if kind.status in (408, 429, 503, 504):
+        if kind.status in (408, 429, 503, 504) and kind is not errors.StorageLost:  # until its operator acts
             assert kind.retryable, kind
         if kind.status in (400, 401, 403, 404, 405, 413, 415, 422):
             assert not kind.retryable, kind

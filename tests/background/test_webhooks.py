@@ -422,11 +422,11 @@ async def test_a_rotated_secret_signs_beside_the_one_before_it(post: Post, recei
 
 
 async def test_many_are_sent_at_the_same_time(post: Post, receiver: Receiver) -> None:
-    """One receiver that takes its time does not hold the others up."""
+    """As many as one receiver may have at a time; one that takes its time does not hold the others up."""
     gate = Gate()
-    receiver.script(*[Answer(200, gate=gate)] * 10)
-    sending: list[asyncio.Task[Delivery]] = [asyncio.create_task(_send_own(post, receiver.url)) for _ in range(10)]
-    await receiver.arrived(10)
+    receiver.script(*[Answer(200, gate=gate)] * 4)
+    sending: list[asyncio.Task[Delivery]] = [asyncio.create_task(_send_own(post, receiver.url)) for _ in range(4)]
+    await receiver.arrived(4)
     gate.open()
     assert {delivery.state for delivery in await asyncio.gather(*sending)} == {"delivered"}
 
@@ -444,7 +444,7 @@ async def test_a_name_that_takes_for_ever_holds_no_other_work_up(
     answered, look_up = threading.Event(), socket.getaddrinfo
 
     def look_up_slowly(host: str, *args: Any, **options: Any) -> Any:
-        if host == "tarpit.example":
+        if host.endswith("tarpit.example"):
             answered.wait(DEADLINE_S)
             raise socket.gaierror
         return look_up(host, *args, **options)
@@ -452,7 +452,7 @@ async def test_a_name_that_takes_for_ever_holds_no_other_work_up(
     monkeypatch.setattr(socket, "getaddrinfo", look_up_slowly)
     many = (os.cpu_count() or 1) + 4  # as many threads as the loop has at most
     async with Webhooks.open(post.database, private_hosts=HOSTS) as sender, asyncio.TaskGroup() as group:
-        ids = [await post.enqueue("http://tarpit.example/") for _ in range(many)]
+        ids = [await post.enqueue(f"http://{number}.tarpit.example/") for number in range(many)]
         slow = [group.create_task(post.attempt_in_vain(sender, delivery_id)) for delivery_id in ids]
         async with asyncio.timeout(DEADLINE_S / 2):
             assert await asyncio.to_thread(lambda: "done") == "done"

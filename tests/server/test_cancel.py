@@ -70,7 +70,7 @@ async def test_cancel_keeps_the_text(api: Api, provider: ScriptedProvider, ada: 
     reply = (await api.messages(ada))[0]
     assert (reply["id"], reply["content"], reply["status"]) == (run["id"], "Hello from", "cancelled")
     assert (await api.ask(ada, "Go on")).end["type"] == "done"
-    assert [m["content"][0]["text"] for m in provider.requests[-1].body["messages"]] == ["Hi", "Hello from", "Go on"]
+    assert [m["content"][-1]["text"] for m in provider.requests[-1].body["messages"]] == ["Hi", "Hello from", "Go on"]
 
 
 async def test_cancel_is_idempotent(api: Api, provider: ScriptedProvider, ada: str) -> None:

@@ -76,7 +76,7 @@ async def test_a_stream_that_had_begun(db: Path, provider: ScriptedProvider) -> 
         reply = (await api.messages(ada))[0]
         assert (reply["id"], reply["content"], reply["status"]) == (run["id"], "Hello from the", "interrupted")
         assert (await api.ask(ada, "Go on")).text == SAID
-    assert [m["content"][0]["text"] for m in provider.chats[-1].body["messages"]] == ["Hi", "Hello from the", "Go on"]
+    assert [m["content"][-1]["text"] for m in provider.chats[-1].body["messages"]] == ["Hi", "Hello from the", "Go on"]
 
 
 async def test_a_stream_that_had_said_nothing(db: Path, provider: ScriptedProvider) -> None:

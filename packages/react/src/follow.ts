@@ -195,6 +195,7 @@ export class ReplyFollower {
 
   *#applyFrame({ event, runId, cursor }: Frame): Generator<ReplyEvent, void> {
     yield* this.#accept({ runId, userMessageId: null, conversationId: null })
+    if (event.type === "thinking") return // sent only to those who ask for it
     if (event.type !== "token") {
       yield event
     } else if (cursor === null || this.#cursor === null || cursor > this.#cursor) {
