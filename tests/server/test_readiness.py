@@ -42,4 +42,5 @@ async def test_asking_often_commits_seldom(db: Path, provider: ScriptedProvider)
         started = time.monotonic()
         for _ in range(30):
             assert (await api.http.get(f"{api.url}/readyz")).status_code == 200
-        assert next(commits) <= 1 + (time.monotonic() - started) / PROBE_S
+        background = 3  # rounds that end within the time may commit too
+        assert next(commits) <= 1 + background + (time.monotonic() - started) / PROBE_S

@@ -44,10 +44,13 @@ async def test_what_the_user_writes_arrives_as_written(
 ) -> None:
     """At Claude, in the list of messages, and again at Claude as part of the history."""
     await api.ask(ada, text)
-    assert _sent_to_claude(provider) == text
+    assert (
+        _sent_to_claude(provider).replace("&lt;/recalled>", "</recalled>") == text
+    )  # the one tag that would end a block
     assert (await api.said(ada))[0] == text
     await api.ask(ada, "Go on")
-    assert text in [block["text"] for message in provider.chats[-1].body["messages"] for block in message["content"]]
+    sent = [block["text"] for message in provider.chats[-1].body["messages"] for block in message["content"]]
+    assert text.replace("</recalled>", "&lt;/recalled>") in sent
 
 
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
