@@ -26,6 +26,7 @@ from staffstream.api.request_body import BodyBudget
 from staffstream.api.routes import ROUTES
 from staffstream.background import maintenance
 from staffstream.background.bookkeeping import run_bookkeeping
+from staffstream.background.events import LiveEvents
 from staffstream.background.follow import Subscriptions
 from staffstream.background.imports import Importer
 from staffstream.background.progress import ProgressWriter
@@ -134,6 +135,8 @@ class Staffstream(Starlette):
                 ratios=ratios,
                 metrics=self.metrics,
             )
+            events = LiveEvents(database, list_active=pipeline.active_runs.list_saved)
+            pipeline.on_run = events.publish_run
             webhooks = await stack.enter_async_context(
                 Webhooks.open(database, private_hosts=settings.webhook_allow_private)
             )
@@ -152,6 +155,7 @@ class Staffstream(Starlette):
                 _assign_jobs(learning_jobs, webhooks, chat_model),
                 wake=learning.jobs_changed,
                 metrics=self.metrics,
+                note_job=events.note_job,
             )
             await stack.enter_async_context(worker.running(alone=presence.alone))
             wakeups = await stack.enter_async_context(engine.open_wakeups())
@@ -201,6 +205,7 @@ class Staffstream(Starlette):
                 bodies=BodyBudget(settings.max_bodies_bytes),
                 join_tokens=JoinTokens(database, await database.write(ensure_secret)),
                 write_probe=WriteProbe(database),
+                events=events,
             )
             warming = asyncio.get_running_loop().call_later(WARM_UP_AFTER_S, chat_model.warm_up)
             try:
@@ -215,6 +220,7 @@ class Staffstream(Starlette):
         """
         if (services := getattr(self.state, "services", None)) is not None:
             await services.pipeline.active_runs.drain(grace_s)
+            services.events.close()
             await services.worker.drain(min(grace_s, JOBS_GRACE_S))
 
     async def welcome(self) -> str:

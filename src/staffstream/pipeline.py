@@ -11,6 +11,7 @@ import logging
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from staffstream.domain import (
     Conversation,
@@ -139,6 +140,7 @@ class Pipeline:
         self._learning = learning
         self._ledger = ledger
         self._burst_gate = BurstGate(BURST_MESSAGES, BURST_WAIT_S)
+        self.on_run: Callable[[Run, Literal["run.started", "run.ended"]], None] = lambda run, kind: None
 
     # ── 1: accept ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -242,6 +244,9 @@ class Pipeline:
 
     async def _make_reply(self, active: ActiveRun) -> None:
         """Steps 2 to 4. Whatever happens in 2 and 3, 4 gives the run one terminal state and one terminal frame."""
+        is_saved = active.past is None
+        if is_saved:
+            self.on_run(active.run, "run.started")
         with report_reply(active):
             with active:
                 try:
@@ -257,6 +262,8 @@ class Pipeline:
                     log.exception("run %s failed", active.run.id)
                     active.fail(InternalError("The server made a mistake while making this reply."))
             await self._finish(active)
+        if is_saved:
+            self.on_run(active.run, "run.ended")
 
     # ── 2: build ─────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -10,6 +10,7 @@ from staffstream.api.join_tokens import JoinTokens
 from staffstream.api.key_ring import OpenStreams
 from staffstream.api.rate_limits import RateLimits
 from staffstream.api.request_body import BodyBudget
+from staffstream.background.events import LiveEvents
 from staffstream.background.follow import Subscriptions
 from staffstream.background.imports import Importer
 from staffstream.background.purge import Purger
@@ -48,6 +49,7 @@ class Services:
     bodies: BodyBudget
     join_tokens: JoinTokens
     write_probe: WriteProbe
+    events: LiveEvents
 
 
 def get_services(request: Request) -> Services:

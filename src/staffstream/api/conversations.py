@@ -23,6 +23,7 @@ async def create(call: Call, body: NewConversation) -> Answer:
         user_name=body.user_name or "",
         time_zone=body.time_zone or "",
     )
+    call.services.events.publish(await call.find_scope(), "conversation.changed", conversation_id=made.id)
     return Answer(
         NEW_CONVERSATION.show(made, message_ids=[message.id for message in imported]),
         {"Location": call.write_path("staff", staff_id, "conversations", made.id)},
@@ -54,13 +55,12 @@ async def show(call: Call) -> dict[str, Any]:
 @endpoints.patch("/{conversation_id}", response=CONVERSATION.model)
 async def update(call: Call, body: ConversationChanges) -> dict[str, Any]:
     """Change the title, or what the user is called in it."""
-    staff_id, user_id, conversation_id = call.param("staff_id"), call.user_id, call.param("conversation_id")
+    scope, conversation_id = await call.find_scope(), call.param("conversation_id")
     changes = body.model_dump(exclude_unset=True)
     changed = await call.services.database.write(
-        lambda tx: conversations.update_conversation(
-            tx, staff.find_scope(tx, staff_id, user_id), conversation_id, changes
-        )
+        lambda tx: conversations.update_conversation(tx, scope, conversation_id, changes)
     )
+    call.services.events.publish(scope, "conversation.changed", conversation_id=conversation_id)
     return CONVERSATION.show(changed)
 
 
@@ -74,3 +74,4 @@ async def delete(call: Call) -> None:
     await services.purger.erase_conversation(scope, conversation_id)
     await services.database.clear_log()
     await services.pipeline.stopper.stop_all(conversation_id=conversation_id)  # the queued one may have begun
+    services.events.publish(scope, "conversation.changed", conversation_id=conversation_id)

@@ -155,7 +155,7 @@ class Endpoint(Route):
         result = await self.handler(first, **given)
         if self.status == 204:
             return Response(status_code=204, headers=result.headers if isinstance(result, Answer) else None)
-        if isinstance(result, Response) or self.response is None:
+        if isinstance(result, Response) or self.response is None or self.media_type == "text/event-stream":
             response: ASGIApp = result
             return response
         answer = result if isinstance(result, Answer) else Answer(result)

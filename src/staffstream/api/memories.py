@@ -20,6 +20,7 @@ from staffstream.storage.memories import Memory, NewMemory
 endpoints = Endpoints("memories", "/api/v1/staff/{staff_id}")
 
 _MOST_NODES = 500
+_MOST_EVENTS = 20  # of one import: after the first ones a client has to load the list again anyway
 
 
 @endpoints.get("/memories", response=MEMORY.models, sends=["Link"], etag=True)
@@ -44,6 +45,9 @@ async def create(call: Call, body: MemoryInputs) -> Answer:
     inputs = body if isinstance(body, list) else [body]
     new = [NewMemory(text=m.text, kind=m.kind, occurred_at=m.occurred_at or "") for m in inputs]
     made = await call.services.importer.import_memories(staff_id, call.user_id, new)
+    scope = await call.find_scope()
+    for memory in made[:_MOST_EVENTS]:
+        call.services.events.publish_memory(scope, memory.id, "memory.learned", memory)
     shown = [MEMORY.show(memory) for memory in made]
     if isinstance(body, list):
         return Answer(shown)
@@ -77,7 +81,9 @@ async def update(call: Call, body: MemoryChanges) -> dict[str, Any]:
         learning.request_vectors(tx, scope)
         return changed
 
-    return MEMORY.show(await call.services.database.write(change))
+    changed = await call.services.database.write(change)
+    call.services.events.publish_memory(scope, memory_id, "memory.changed", changed)
+    return MEMORY.show(changed)
 
 
 @endpoints.delete("/memories/{memory_id}", sends=["Link"], problems=[409])
@@ -97,6 +103,7 @@ async def delete(call: Call, query: Forgetting) -> Answer:
         return erasing.forget_memory(tx, scope, memory_id, with_source=query.with_source)
 
     sources = await database.write(forget)
+    call.services.events.publish_memory(scope, memory_id, "memory.forgotten")
     if query.erase or query.with_source:
         await database.clear_log()
     paths = [call.write_path("staff", scope.staff_id, "messages", message_id) for message_id in sources]
@@ -128,7 +135,9 @@ async def restore(call: Call) -> dict[str, Any]:
         learning.request_vectors(tx, scope)
         return restored
 
-    return MEMORY.show(await call.services.database.write(bring_back))
+    restored = await call.services.database.write(bring_back)
+    call.services.events.publish_memory(scope, memory_id, "memory.changed", restored)
+    return MEMORY.show(restored)
 
 
 @endpoints.get("/graph", response=Graph)

@@ -152,14 +152,16 @@ async def try_context(call: Call, body: NewMessage) -> dict[str, Any]:
 @endpoints.delete("/messages/{message_id}", problems=[409])
 async def delete(call: Call) -> None:
     """Erase a message, its replies, and what was learned from them."""
-    staff_id, user_id, message_id = call.param("staff_id"), call.user_id, call.param("message_id")
+    scope, message_id = await call.find_scope(), call.param("message_id")
 
-    def erase(tx: Connection) -> None:
-        scope = staff.find_scope(tx, staff_id, user_id)
+    def erase(tx: Connection) -> str:
+        conversation_id = conversations.get_message(tx, scope, message_id).conversation_id
         erase_message(tx, scope, message_id)
+        return conversation_id
 
-    await call.services.database.write(erase)
+    conversation_id = await call.services.database.write(erase)
     await call.services.database.clear_log()
+    call.services.events.publish(scope, "conversation.changed", conversation_id=conversation_id)
 
 
 @endpoints.post("/messages/{message_id}/feedback", response=MESSAGE.model)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter
 
 from staffstream.api.endpoints import Endpoint
-from staffstream.api.response_models import EVENTS, Problem, WebhookEvent
+from staffstream.api.response_models import EVENTS, LiveEvent, Problem, WebhookEvent
 
 Json = dict[str, Any]
 _JSON, _STREAM = "application/json", "text/event-stream"
@@ -45,21 +45,13 @@ _PROBLEMS = {
     503: "The server or Claude cannot do it now.",
     504: "Claude did not answer in time.",
 }
-_FRAME = {  # one frame, taken apart, as OpenAPI 3.2 describes such streams
-    "type": "object",
-    "required": ["data"],
-    "properties": {
-        "id": {"type": "string", "description": "On tokens: <run_id>:<cursor>."},
-        "data": {
-            "type": "string",
-            "contentMediaType": _JSON,
-            "contentSchema": {"$ref": "#/components/schemas/Event"},
-        },
-    },
-}
 _STREAM_TEXT = (
     "Frames of one `data:` line each, with one of the events as JSON; after the last one, `done` or `error`, the stream"
     " ends. Comment lines (`: ping`) are sent in silence."
+)
+_LIVE_TEXT = (
+    "Frames of an `id:` line and one `data:` line each, with an event as JSON. The stream does not end by itself."
+    " Comment lines (`: ping`) are sent in silence."
 )
 
 
@@ -72,6 +64,7 @@ def describe_api(endpoints: Iterable[Endpoint], *, prefix: str, keyed: bool, ver
         paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = described
     webhook = schemas.add(WebhookEvent)
     events = [schemas.add(event) for event in EVENTS]
+    schemas.add(LiveEvent)
     problem = schemas.add(Problem)
     return {
         "openapi": "3.1.0",
@@ -155,11 +148,23 @@ def _drop_null(schema: Json) -> Json:
     return kinds[0] if len(kinds) == 1 else schema
 
 
+def _describe_frame(event: str) -> Json:
+    """One frame, taken apart, as OpenAPI 3.2 describes such streams."""
+    data = {
+        "type": "string",
+        "contentMediaType": _JSON,
+        "contentSchema": {"$ref": f"#/components/schemas/{event}"},
+    }
+    cursor = {"type": "string", "description": "Send it back as Last-Event-ID to go on after this frame."}
+    return {"type": "object", "required": ["data"], "properties": {"id": cursor, "data": data}}
+
+
 def _describe_responses(endpoint: Endpoint, schemas: _Schemas) -> Json:
     success: Json = {"description": "It worked."}
     if endpoint.media_type == _STREAM:
-        success["description"] = _STREAM_TEXT
-        success["content"] = {_STREAM: {"schema": _FRAME}}
+        is_run = endpoint.response is None
+        success["description"] = _STREAM_TEXT if is_run else _LIVE_TEXT
+        success["content"] = {_STREAM: {"schema": _describe_frame("Event" if is_run else "LiveEvent")}}
     elif endpoint.response is not None:
         success["content"] = {_JSON: {"schema": schemas.add(endpoint.response)}}
     elif endpoint.status != 204:

@@ -11,7 +11,8 @@ from typing_extensions import TypedDict
 
 from staffstream import domain
 from staffstream.api.views import Id, Json, Time, View
-from staffstream.domain import Mode, RunFailure
+from staffstream.background.events import EventType
+from staffstream.domain import Mode, Role, RunFailure
 from staffstream.errors import AddressNotPublic, DeliveryError, ReceiverUnreachable
 from staffstream.storage import deliveries, graph, jobs, keys, memories
 
@@ -125,6 +126,38 @@ class Usage(TypedDict, total=False):
     output_tokens: int
     cache_read_input_tokens: int | None
     cache_creation_input_tokens: int | None
+
+
+@_exactly
+class ModelPrices(TypedDict):
+    """What a model costs, in US dollars for a million tokens."""
+
+    name: str
+    """The beginning of the names that it stands for."""
+    input: float
+    output: float
+    cache_write: float
+    cache_read: float
+
+
+@_exactly
+class Me(TypedDict):
+    """The caller, and what the server takes where a staff member has no value of its own."""
+
+    user_id: str
+    role: Role
+    offline: bool
+    """A stand-in answers in Claude's place."""
+    model: str
+    context_budget_tokens: int
+    max_output_tokens: int
+
+
+@_exactly
+class LearningState(TypedDict):
+    """What nothing has been learned from yet."""
+
+    waiting_messages: int
 
 
 # ── conversations, messages and runs ─────────────────────────────────────────────────────────────────────────────────
@@ -401,6 +434,18 @@ class WebhookEvent(TypedDict):
     type: Literal["message.completed", "message.failed"]
     timestamp: Time
     data: RunEnd
+
+
+@_exactly
+class LiveEvent(TypedDict):
+    """Something that changed for the user. `reset`: events may be missing, so everything has to be asked for again."""
+
+    type: EventType
+    staff_id: NotRequired[Id]
+    conversation_id: NotRequired[Id | None]
+    run_id: NotRequired[Id]
+    memory_id: NotRequired[Id]
+    source_message_id: NotRequired[Id | None]
 
 
 EVENTS = (TokenEvent, DoneEvent, ErrorEvent, StatusEvent, ThinkingEvent)

@@ -3,12 +3,15 @@
 from starlette.routing import Mount, Route
 
 from staffstream.api import (
+    account,
     chat_page,
     conversations,
     deliveries,
     docs,
+    events,
     jobs,
     keys,
+    learning,
     me,
     memories,
     messages,
@@ -25,6 +28,9 @@ ENDPOINTS = [
     *runs.endpoints,
     *conversations.endpoints,
     *memories.endpoints,
+    *learning.endpoints,
+    *events.endpoints,
+    *account.endpoints,
     *rollout.endpoints,
     *deliveries.endpoints,
     *jobs.endpoints,

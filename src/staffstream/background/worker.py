@@ -13,7 +13,7 @@ import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from staffstream.domain import Owner
 from staffstream.errors import NotFound, StaffstreamError, Unavailable
@@ -61,9 +61,11 @@ class Worker:
         *,
         wake: asyncio.Event | None = None,
         metrics: Metrics | None = None,
+        note_job: Callable[[Job, Literal["started", "ended"]], Awaitable[None]] | None = None,
     ) -> None:
         self.wake = wake or asyncio.Event()
         self._metrics = metrics or Metrics()
+        self._note_job = note_job
         self._database = database
         self._owner = owner
         self._handlings = handlings
@@ -153,6 +155,15 @@ class Worker:
     # ── one job ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _work(self, job: Job) -> None:
+        if self._note_job:
+            await self._note_job(job, "started")
+        try:
+            await self._do(job)
+        finally:
+            if self._note_job:
+                await self._note_job(job, "ended")
+
+    async def _do(self, job: Job) -> None:
         try:
             save = await self._handlings[job.kind].handle(job)
         except NotFound:

@@ -32,8 +32,17 @@ class Learning:
         self.embed_now: EmbedNow | None = find_local(embedder)
         self.embedder_answers = True
         """Whether the embedder answered when it was asked last."""
+        self.asked_now: set[str] = set()
+        """The conversations that a user asked to learn from now, however few their new messages are."""
         self.jobs_changed = asyncio.Event()
         """Set after a commit that enqueued a job."""
+
+    def take_asked(self, conversation_id: str) -> bool:
+        """Whether a user asked to learn from the conversation now; each time that was asked is answered once."""
+        if conversation_id not in self.asked_now:
+            return False
+        self.asked_now.discard(conversation_id)
+        return True
 
     async def prepare_query(self, text: str) -> EmbedNow | None:
         """A function that returns the text's vector: the local embedder, or one that holds the remote one's answer.

@@ -74,7 +74,7 @@ class LearningJobs:
         batch, member = await self._database.read(collect)
         if batch is None or not member.memory_enabled:
             return _do_nothing
-        if self._comes_too_soon(batch):
+        if not self._learning.take_asked(job.subject) and self._comes_too_soon(batch):
             return lambda tx: self._learning.schedule_extraction(tx, batch.scope, job.subject)
         taken, answers, paid = await self._ask_facts(batch, member)
         extracted = check_answers(taken, [answer.value for answer in answers], staff=member)

@@ -160,6 +160,10 @@ class ActiveRuns:
         self._make_reply = make_reply
         self._tasks: set[asyncio.Task[None]] = set()
 
+    def list_saved(self) -> list[Run]:
+        """The runs that this process is making, but for those of which nothing is stored."""
+        return [active.run for active in self.by_id.values() if active.past is None]
+
     def begin(self, claimed: Iterable[Run]) -> None:
         """Make runs that this process has claimed."""
         for run in claimed:

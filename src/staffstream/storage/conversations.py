@@ -387,6 +387,18 @@ def has_unlearned(conn: Connection, scope: Scope, conversation_id: str, *, at_le
     return len(_find_unlearned(conn, scope, conversation_id, "messages.id", at_least)) == at_least
 
 
+def list_unlearned(conn: Connection, scope: Scope) -> dict[str, int]:
+    """How many messages of each conversation nothing was learned from yet, where there are any."""
+    rows = conn.execute(
+        "SELECT messages.conversation_id AS id, count(*) AS waiting FROM messages"
+        " LEFT JOIN extractions USING (conversation_id) WHERE messages.scope_id = ?"
+        " AND (turn, messages.id) > (coalesce(until_turn, 0), coalesce(until_message, ''))"
+        " GROUP BY messages.conversation_id",
+        (scope.id,),
+    )
+    return {row["id"]: row["waiting"] for row in rows}
+
+
 def load_watermark(conn: Connection, scope: Scope, conversation_id: str) -> tuple[int, str]:
     """The turn and the message up to which was learned; (0, "") if nothing was."""
     row = conn.execute(

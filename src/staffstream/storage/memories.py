@@ -293,6 +293,16 @@ def list_memories(
     return [read_memory(row) for row in rows]
 
 
+def list_learned(conn: Connection, scope: Scope, conversation_id: str, *, since: str) -> list[Memory]:
+    """The facts that were learned from a conversation since a moment, in the order of learning."""
+    rows = conn.execute(
+        "SELECT * FROM memories WHERE scope_id = ? AND conversation_id = ? AND kind = 'fact' AND created_at >= ?"
+        " AND deleted_at IS NULL ORDER BY number",
+        (scope.id, conversation_id, since),
+    )
+    return [read_memory(row) for row in rows]
+
+
 def list_forgotten_messages(conn: Connection, scope: Scope, message_ids: Sequence[str]) -> set[str]:
     """Those of some messages that the user had forgotten, by deleting what of them could be recalled."""
     rows = conn.execute(

@@ -189,6 +189,34 @@ export interface components {
             revoked_at: string | null;
             gateway: boolean;
         };
+        /** @description What nothing has been learned from yet. */
+        LearningState: {
+            waiting_messages: number;
+        };
+        /** @description Something that changed for the user. `reset`: events may be missing, so everything has to be asked for again. */
+        LiveEvent: {
+            /** @enum {string} */
+            type: "reset" | "conversation.changed" | "run.started" | "run.ended" | "learning.started" | "learning.ended" | "memory.learned" | "memory.changed" | "memory.forgotten";
+            /** Format: uuid */
+            staff_id?: string;
+            conversation_id?: string | null;
+            /** Format: uuid */
+            run_id?: string;
+            /** Format: uuid */
+            memory_id?: string;
+            source_message_id?: string | null;
+        };
+        /** @description The caller, and what the server takes where a staff member has no value of its own. */
+        Me: {
+            user_id: string;
+            /** @enum {string} */
+            role: "admin" | "member";
+            /** @description A stand-in answers in Claude's place. */
+            offline: boolean;
+            model: string;
+            context_budget_tokens: number;
+            max_output_tokens: number;
+        };
         /** @description Something remembered, true from `valid_from` to `valid_to`. */
         Memory: {
             /** Format: uuid */
@@ -307,6 +335,15 @@ export interface components {
             /** @enum {string} */
             mode: "stream" | "async";
             path: string;
+        };
+        /** @description What a model costs, in US dollars for a million tokens. */
+        ModelPrices: {
+            /** @description The beginning of the names that it stands for. */
+            name: string;
+            input: number;
+            output: number;
+            cache_write: number;
+            cache_read: number;
         };
         /** @description A question to be answered later; its own webhook_url goes before the staff member's. */
         NewAsyncMessage: {
@@ -617,6 +654,9 @@ export type Graph = components['schemas']['Graph'];
 export type Health = components['schemas']['Health'];
 export type Job = components['schemas']['Job'];
 export type Key = components['schemas']['Key'];
+export type LearningState = components['schemas']['LearningState'];
+export type LiveEvent = components['schemas']['LiveEvent'];
+export type Me = components['schemas']['Me'];
 export type Memory = components['schemas']['Memory'];
 export type MemoryChanges = components['schemas']['MemoryChanges'];
 export type MemoryInput = components['schemas']['MemoryInput'];
@@ -624,6 +664,7 @@ export type MemoryWhole = components['schemas']['MemoryWhole'];
 export type Message = components['schemas']['Message'];
 export type Mistake = components['schemas']['Mistake'];
 export type ModeResponse = components['schemas']['ModeResponse'];
+export type ModelPrices = components['schemas']['ModelPrices'];
 export type NewAsyncMessage = components['schemas']['NewAsyncMessage'];
 export type NewConversation = components['schemas']['NewConversation'];
 export type NewConversationResponse = components['schemas']['NewConversationResponse'];
