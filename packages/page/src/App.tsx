@@ -1,9 +1,10 @@
 /** The page: who one is, whom one talks to, and beside the talk what stands behind it. */
-import { StaffClientContext } from "@staffstream/react"
+import { MarkdownContext, StaffClientContext } from "@staffstream/react"
 import { useMemo, useState } from "react"
 import { Api, type Staff } from "./api.ts"
 import { Chat } from "./Chat.tsx"
-import { ApiContext, StaffContext } from "./context.ts"
+import { ApiContext, ServerContext, StaffContext, useServer } from "./context.ts"
+import { extensions } from "./extensions.ts"
 import { KeyForm } from "./KeyForm.tsx"
 import { Panel } from "./panels/Panel.tsx"
 import { ErrorText, Spinner } from "./parts.tsx"
@@ -12,36 +13,55 @@ import { Sidebar } from "./Sidebar.tsx"
 import { StaffEditor } from "./StaffEditor.tsx"
 import { forgetKey, makeClient, readKey, saveKey } from "./session.ts"
 import { useLoad } from "./useLoad.ts"
+import { useMenu } from "./useMenu.ts"
 
 export function App() {
   const [key, setKey] = useState(readKey)
-  const api = useMemo(() => new Api(makeClient(key)), [key])
+  const [refusedKey, setRefusedKey] = useState<string | null | undefined>(undefined)
+  // A key can be revoked at any time, so any call may lead back to the form.
+  const api = useMemo(() => new Api(makeClient(key, () => setRefusedKey(key))), [key])
   const staff = useLoad(api.listStaff, [api])
+  const me = useLoad(api.getMe, [api])
+  const models = useLoad(api.listModels, [api])
+  const server = useMemo(() => ({ me: me.data, models: models.data ?? [] }), [me.data, models.data])
 
-  if (staff.error?.status === 401) {
-    const enter = (entered: string, isKept: boolean) => {
-      saveKey(entered, isKept)
-      setKey(entered)
-    }
-    return <KeyForm wasWrong={key !== null} onEnter={enter} />
+  const enter = (entered: string | null, isKept = false) => {
+    if (entered === null) forgetKey()
+    else saveKey(entered, isKept)
+    setRefusedKey(undefined)
+    setKey(entered)
   }
-  const leave = () => {
-    forgetKey()
-    setKey(null)
+  if (refusedKey === key || staff.error?.status === 401) {
+    return <KeyForm wasWrong={key !== null} onEnter={enter} />
   }
   return (
     <ApiContext value={api}>
       <StaffClientContext value={api.client}>
-        {staff.data ? (
-          <Office
-            key={key}
-            staff={staff.data}
-            onChange={staff.reload}
-            onLeave={key === null ? null : leave}
-          />
-        ) : (
-          <main className="lobby">{staff.error ? <ErrorText error={staff.error} /> : <Spinner />}</main>
-        )}
+        <ServerContext value={server}>
+          <MarkdownContext value={extensions}>
+            {staff.data ? (
+              <Office
+                key={key}
+                staff={staff.data}
+                onChange={staff.reload}
+                onLeave={key === null ? null : () => enter(null)}
+              />
+            ) : (
+              <main className="lobby">
+                {staff.error ? (
+                  <>
+                    <ErrorText error={staff.error} />
+                    <button type="button" className="primary" onClick={staff.reload}>
+                      Try again
+                    </button>
+                  </>
+                ) : (
+                  <Spinner />
+                )}
+              </main>
+            )}
+          </MarkdownContext>
+        </ServerContext>
       </StaffClientContext>
     </ApiContext>
   )
@@ -50,7 +70,8 @@ export function App() {
 function Office(props: { staff: Staff[]; onChange: () => void; onLeave: (() => void) | null }) {
   const { staff, onChange, onLeave } = props
   const [route, go] = useRoute()
-  const [isMenuOpen, setMenuOpen] = useState(false)
+  const [isMenuOpen, setMenuOpen] = useMenu()
+  const { isAdmin } = useServer()
   const [edited, setEdited] = useState<Staff | "new" | null>(null)
   const present =
     staff.find(member => member.id === route.staffId) ?? (route.staffId === null ? staff[0] : undefined)
@@ -79,9 +100,13 @@ function Office(props: { staff: Staff[]; onChange: () => void; onLeave: (() => v
       ) : (
         <main className="lobby">
           <h1>{staff.length === 0 ? "Nobody works here yet" : "There is no such staff member"}</h1>
-          <button type="button" className="primary" onClick={() => setEdited("new")}>
-            New staff member
-          </button>
+          {isAdmin ? (
+            <button type="button" className="primary" onClick={() => setEdited("new")}>
+              New staff member
+            </button>
+          ) : (
+            staff.length === 0 && <p>An admin of this server can make the first one.</p>
+          )}
         </main>
       )}
       {edited && (

@@ -5,25 +5,31 @@ import {
   type ChatMessage,
   Composer,
   DEFAULT_LABELS,
+  getChatStore,
+  getDraft,
   MessageList,
   type StaffStreaming,
+  type StaffstreamError,
+  toStaffstreamError,
   useStaffStreaming,
 } from "@staffstream/react"
-import { useCallback, useEffect, useMemo } from "react"
-import { useApi, useStaff } from "./context.ts"
-import { tellConversationsChanged } from "./conversations.ts"
+import { useCallback, useEffect, useMemo, useState } from "react"
+import { useApi, useServer, useStaff } from "./context.ts"
 import { Figures } from "./Figures.tsx"
 import { Avatar, IconButton } from "./parts.tsx"
 import { ReplyActions } from "./ReplyActions.tsx"
-import { type PanelName, useRoute } from "./route.ts"
+import { NEW, type PanelName, useRoute } from "./route.ts"
 import { Welcome } from "./Welcome.tsx"
 
 export function Chat({ onMenu }: { onMenu: () => void }) {
   const staff = useStaff()
   const [{ conversationId, panel }, go] = useRoute()
-  const chat = useStaffStreaming(staff.id, { conversationId })
+  const { me } = useServer()
+  const isNew = conversationId === NEW
+  const own = useStaffStreaming(staff.id, isNew ? { conversationId: NEW, isIdle: true } : { conversationId })
+  const chat = useNewConversation(own)
+  const draft = getDraft(`${staff.id}/${conversationId ?? ""}`)
   const labels = useMemo(() => ({ ...DEFAULT_LABELS, placeholder: `Write to ${staff.name}` }), [staff.name])
-  useTitle(staff.id, conversationId, chat)
   useServersCopy(chat)
 
   const { sendFeedback, regenerate } = chat
@@ -59,6 +65,7 @@ export function Chat({ onMenu }: { onMenu: () => void }) {
         <IconButton
           icon="memory"
           label="Memory"
+          id="memory-button"
           aria-pressed={panel === "memory"}
           onClick={() => toggle("memory")}
         />
@@ -69,16 +76,30 @@ export function Chat({ onMenu }: { onMenu: () => void }) {
           onClick={() => toggle("graph")}
         />
       </header>
+      {me?.offline && (
+        <p className="banner" role="note">
+          A stand-in answers here. For Claude, set <code>ANTHROPIC_API_KEY</code> and start without{" "}
+          <code>--offline</code>.
+        </p>
+      )}
       <div className="ss-chat">
         <MessageList
           chat={chat}
           name={staff.name}
           labels={labels}
           renderActions={renderActions}
-          empty={<Welcome staff={staff} onSay={text => void chat.sendMessage(text)} />}
+          empty={
+            <Welcome
+              staff={staff}
+              onPick={text => {
+                draft.set(text)
+                document.querySelector<HTMLElement>(".ss-composer textarea")?.focus()
+              }}
+            />
+          }
         />
         <ChatError chat={chat} labels={labels} />
-        <Composer key={`${staff.id}/${conversationId}`} chat={chat} labels={labels} autoFocus />
+        <Composer key={`${staff.id}/${conversationId}`} chat={chat} labels={labels} draft={draft} autoFocus />
         <Figures chat={chat} model={staff.model} />
         <Announcer chat={chat} name={staff.name} labels={labels} />
       </div>
@@ -88,27 +109,45 @@ export function Chat({ onMenu }: { onMenu: () => void }) {
 
 const TITLE_CHARACTERS = 60
 
-/** A new conversation is called after its first message; each reply moves it up in the list. */
-function useTitle(
-  staffId: string,
-  conversationId: string | null,
-  { messages, isStreaming, hasOlder }: StaffStreaming,
-) {
+/**
+ * A new conversation is made on the server with its first message, and called after it: looking at an empty one, or
+ * pressing "+" again and again, leaves nothing behind.
+ */
+function useNewConversation(chat: StaffStreaming): StaffStreaming {
   const api = useApi()
-  const first = messages[0]
-  const isFirstTurn = messages.length <= 2 && !hasOlder && first?.status === "complete"
-  const title = isFirstTurn && conversationId ? first.content.trim().replace(/\s+/g, " ") : null
-  useEffect(() => {
-    if (title === null || conversationId === null || !isStreaming) return
-    const short = [...title].slice(0, TITLE_CHARACTERS).join("")
-    // A title is a nicety: without it the list shows the date.
-    void api
-      .renameConversation(staffId, conversationId, short)
-      .then(tellConversationsChanged, () => undefined)
-  }, [api, staffId, conversationId, title, isStreaming])
-  useEffect(() => {
-    if (!isStreaming) tellConversationsChanged()
-  }, [isStreaming])
+  const staff = useStaff()
+  const [{ conversationId }, go] = useRoute()
+  const isNew = conversationId === NEW
+  const [failure, setFailure] = useState<StaffstreamError | null>(null)
+  const sendMessage = useCallback(
+    async (content: string) => {
+      const title = [...content.trim().replace(/\s+/g, " ")].slice(0, TITLE_CHARACTERS).join("")
+      try {
+        const { id } = await api.createConversation(staff.id, title)
+        const sent = getChatStore(api.client, staff.id, { conversationId: id }).sendMessage(content)
+        go({ conversationId: id })
+        return sent
+      } catch (thrown) {
+        const error = toStaffstreamError(thrown)
+        setFailure(error)
+        return { status: "refused" as const, message: null, error }
+      }
+    },
+    [api, staff.id, go],
+  )
+  return useMemo(() => {
+    if (!isNew) return chat
+    const dismissError = () => setFailure(null)
+    return {
+      ...chat,
+      messages: [],
+      status: "ready" as const,
+      hasOlder: false,
+      error: failure,
+      sendMessage,
+      dismissError,
+    }
+  }, [isNew, chat, failure, sendMessage])
 }
 
 /** A stream tells what a reply says and costs; which model gave it, the saved message knows. */

@@ -1,10 +1,12 @@
 /** The figures of the reply that is being made, or of the last one: how soon, how fast, how much. */
 import type { StaffStreaming } from "@staffstream/react"
 import { useEffect, useState } from "react"
+import { useServer } from "./context.ts"
 import { formatCost, formatCount, formatMs } from "./format.ts"
 import { estimateCost } from "./prices.ts"
 
 export function Figures({ chat, model }: { chat: StaffStreaming; model: string | null }) {
+  const { models, me } = useServer()
   const { progress, messages, isStreaming } = chat
   const now = useNow(isStreaming)
   if (progress === null) return <p className="figures" />
@@ -24,7 +26,10 @@ export function Figures({ chat, model }: { chat: StaffStreaming; model: string |
         value={isFast ? formatCount(Math.round((tokens / lastedMs) * 1000)) : "–"}
       />
       <Figure isExtra name="Prompt" value={formatCount(promptTokens(usage))} />
-      <Figure name="Cost" value={formatCost(estimateCost(reply?.model ?? model, usage))} />
+      <Figure
+        name="Cost"
+        value={formatCost(estimateCost(models, reply?.model ?? model ?? me?.model, usage))}
+      />
     </dl>
   )
 }

@@ -11,10 +11,11 @@ export function KeyForm({
 }) {
   const [key, setKey] = useState("")
   const [isKept, setKept] = useState(false)
+  const isSendable = /^[\x20-\xff]*$/.test(key.trim())
   const enter = (event: FormEvent) => {
     event.preventDefault()
     // A line end from the clipboard is no part of a key, and no header may hold one.
-    if (key.trim() !== "") onEnter(key.trim(), isKept)
+    if (key.trim() !== "" && isSendable) onEnter(key.trim(), isKept)
   }
   return (
     <main className="lobby">
@@ -27,6 +28,11 @@ export function KeyForm({
         {wasWrong && (
           <p className="error-text" role="alert">
             The server does not accept this key.
+          </p>
+        )}
+        {!isSendable && (
+          <p className="error-text" role="alert">
+            A key has Latin letters, digits and signs only. Copy it again.
           </p>
         )}
         <label>
@@ -42,7 +48,7 @@ export function KeyForm({
           <input type="checkbox" checked={isKept} onChange={event => setKept(event.target.checked)} />
           Keep me signed in on this device
         </label>
-        <button type="submit" className="primary" disabled={key.trim() === ""}>
+        <button type="submit" className="primary" disabled={key.trim() === "" || !isSendable}>
           Enter
         </button>
       </form>

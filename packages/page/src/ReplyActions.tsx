@@ -1,5 +1,5 @@
 /** What one can do with a reply. */
-import type { ChatMessage } from "@staffstream/react"
+import { type ChatMessage, copyText } from "@staffstream/react"
 import { memo, useState } from "react"
 import { formatWhen } from "./format.ts"
 import { IconButton } from "./parts.tsx"
@@ -33,12 +33,7 @@ export const ReplyActions = memo(function ReplyActions(props: ReplyActionsProps)
 
 function CopyButton({ text }: { text: string }) {
   const [isCopied, setCopied] = useState(false)
-  // Only a secure page may write to the clipboard.
-  if (!navigator.clipboard) return null
-  const copy = async () => {
-    await navigator.clipboard.writeText(text)
-    setCopied(true)
-  }
+  const copy = async () => setCopied(await copyText(text))
   return (
     <IconButton
       icon="copy"

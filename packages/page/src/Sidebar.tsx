@@ -1,14 +1,15 @@
 /** Whom one can talk to, and the conversations with the one who is present. */
-import { useEffect, useState } from "react"
+import { useConversations } from "@staffstream/react"
+import { useEffect, useRef, useState } from "react"
 import type { Conversation, Staff } from "./api.ts"
-import { useApi } from "./context.ts"
-import { onConversationsChange } from "./conversations.ts"
+import { useApi, useServer } from "./context.ts"
 import { formatWhen } from "./format.ts"
 import { Icon } from "./icons.tsx"
 import { Avatar, Dialog, ErrorText, IconButton } from "./parts.tsx"
-import { useRoute, writeRoute } from "./route.ts"
+import { NEW, useRoute, writeRoute } from "./route.ts"
 import { ThemeButton } from "./ThemeButton.tsx"
-import { useAction, useLoad } from "./useLoad.ts"
+import { useActivity } from "./useActivity.ts"
+import { useAction } from "./useLoad.ts"
 
 export interface SidebarProps {
   staff: Staff[]
@@ -21,6 +22,7 @@ export interface SidebarProps {
 
 export function Sidebar({ staff, present, isOpen, onEdit, onLeave, onClose }: SidebarProps) {
   useEscape(isOpen, onClose)
+  const { isAdmin } = useServer()
   return (
     <>
       <nav className="sidebar" aria-label="Staff and conversations">
@@ -33,7 +35,7 @@ export function Sidebar({ staff, present, isOpen, onEdit, onLeave, onClose }: Si
         </div>
         <div className="section-head">
           <h2>Staff</h2>
-          <IconButton icon="plus" label="New staff member" onClick={() => onEdit("new")} />
+          {isAdmin && <IconButton icon="plus" label="New staff member" onClick={() => onEdit("new")} />}
         </div>
         <ul className="rows">
           {staff.map(member => (
@@ -56,7 +58,9 @@ export function Sidebar({ staff, present, isOpen, onEdit, onLeave, onClose }: Si
                   )}
                 </span>
               </a>
-              <IconButton icon="edit" label={`Edit ${member.name}`} onClick={() => onEdit(member)} />
+              {isAdmin && (
+                <IconButton icon="edit" label={`Edit ${member.name}`} onClick={() => onEdit(member)} />
+              )}
             </li>
           ))}
         </ul>
@@ -68,20 +72,21 @@ export function Sidebar({ staff, present, isOpen, onEdit, onLeave, onClose }: Si
 }
 
 function Conversations({ staffId, onClose }: { staffId: string; onClose: () => void }) {
-  const api = useApi()
   const [route, go] = useRoute()
   const [deleted, setDeleted] = useState<Conversation | null>(null)
-  const list = useLoad(signal => api.listConversations(staffId, signal), [api, staffId])
-  const reload = list.reload
-  useEffect(() => onConversationsChange(reload), [reload])
-  const begin = useAction(async () => {
-    const { id } = await api.createConversation(staffId)
-    list.reload()
-    go({ staffId, conversationId: id, panel: null, focus: null })
-    onClose()
-  })
-  const main = list.data?.find(conversation => conversation.is_default)
-  const named = (list.data ?? []).filter(conversation => !conversation.is_default)
+  const list = useConversations(staffId)
+  const { runningIds, unreadIds } = useActivity(route.conversationId)
+  const main = list.items?.find(conversation => conversation.is_default)
+  const named = (list.items ?? []).filter(conversation => !conversation.is_default)
+  const more = useRef<HTMLButtonElement>(null)
+  const { hasMore, loadMore, items } = list
+  // biome-ignore lint/correctness/useExhaustiveDependencies: each page has another end to watch
+  useEffect(() => {
+    if (!hasMore || more.current === null) return
+    const watcher = new IntersectionObserver(([entry]) => entry?.isIntersecting && loadMore())
+    watcher.observe(more.current)
+    return () => watcher.disconnect()
+  }, [hasMore, loadMore, items])
   return (
     <>
       <div className="section-head">
@@ -89,16 +94,20 @@ function Conversations({ staffId, onClose }: { staffId: string; onClose: () => v
         <IconButton
           icon="plus"
           label="New conversation"
-          disabled={begin.isBusy}
-          onClick={() => void begin.run()}
+          onClick={() => {
+            go({ staffId, conversationId: NEW, panel: null, focus: null })
+            onClose()
+          }}
         />
       </div>
-      <ErrorText error={list.error ?? begin.error} />
+      <ErrorText error={list.error} />
       <ul className="rows">
         <ConversationRow
           staffId={staffId}
           conversation={null}
           isPresent={route.conversationId === null || route.conversationId === main?.id}
+          isRunning={runningIds.has(main?.id ?? "")}
+          isUnread={unreadIds.has(main?.id ?? "")}
           onOpen={onClose}
         />
         {named.map(conversation => (
@@ -107,11 +116,18 @@ function Conversations({ staffId, onClose }: { staffId: string; onClose: () => v
             staffId={staffId}
             conversation={conversation}
             isPresent={route.conversationId === conversation.id}
+            isRunning={runningIds.has(conversation.id)}
+            isUnread={unreadIds.has(conversation.id)}
             onOpen={onClose}
             onDelete={() => setDeleted(conversation)}
           />
         ))}
       </ul>
+      {hasMore && (
+        <button ref={more} type="button" className="more" onClick={loadMore}>
+          More conversations
+        </button>
+      )}
       {deleted && (
         <DeleteConversation
           staffId={staffId}
@@ -133,11 +149,16 @@ interface ConversationRowProps {
   /** Null for the default one, which is always there. */
   conversation: Conversation | null
   isPresent: boolean
+  /** A reply is being made in it. */
+  isRunning: boolean
+  /** A reply has come that nobody has seen yet. */
+  isUnread: boolean
   onOpen: () => void
   onDelete?: () => void
 }
 
-function ConversationRow({ staffId, conversation, isPresent, onOpen, onDelete }: ConversationRowProps) {
+function ConversationRow(props: ConversationRowProps) {
+  const { staffId, conversation, isPresent, isRunning, isUnread, onOpen, onDelete } = props
   const title = conversation === null ? "Main conversation" : conversation.title || "New conversation"
   return (
     <li>
@@ -153,6 +174,8 @@ function ConversationRow({ staffId, conversation, isPresent, onOpen, onDelete }:
           </span>
           {conversation && <small>{formatWhen(conversation.updated_at)}</small>}
         </span>
+        {isRunning && <span className="dot" data-kind="running" role="img" aria-label="is answering" />}
+        {isUnread && !isPresent && <span className="dot" role="img" aria-label="unread" />}
       </a>
       {onDelete && <IconButton icon="trash" label={`Delete ${title}`} onClick={onDelete} />}
     </li>
@@ -196,8 +219,8 @@ function DeleteConversation({ staffId, conversation, onDeleted, onClose }: Delet
 function useEscape(isOpen: boolean, onClose: () => void): void {
   useEffect(() => {
     if (!isOpen) return
-    const hear = (event: KeyboardEvent) => event.key === "Escape" && onClose()
-    window.addEventListener("keydown", hear)
-    return () => window.removeEventListener("keydown", hear)
+    const onKeyDown = (event: KeyboardEvent) => event.key === "Escape" && onClose()
+    window.addEventListener("keydown", onKeyDown)
+    return () => window.removeEventListener("keydown", onKeyDown)
   }, [isOpen, onClose])
 }

@@ -1,7 +1,7 @@
 /** A staff member's fields, to make one or to change one. */
 import { type FormEvent, useState } from "react"
 import type { Staff, StaffFields } from "./api.ts"
-import { useApi } from "./context.ts"
+import { useApi, useServer } from "./context.ts"
 import { Dialog, ErrorText } from "./parts.tsx"
 import { useAction } from "./useLoad.ts"
 
@@ -16,15 +16,11 @@ export interface StaffEditorProps {
 export function StaffEditor({ staff, onSaved, onClose }: StaffEditorProps) {
   const api = useApi()
   const [fields, setFields] = useState(() => toForm(staff))
-  const [isLeaving, setLeaving] = useState(false)
+  const [isErasing, setErasing] = useState(false)
+  const { me, models } = useServer()
   const save = useAction(async () => {
     const body = toFields(fields, staff)
     onSaved(await (staff === null ? api.createStaff(body) : api.updateStaff(staff.id, body)))
-  })
-  const letGo = useAction(async () => {
-    if (staff === null) return
-    await api.deleteStaff(staff.id)
-    onSaved(null)
   })
   const set = (change: Partial<Form>) => setFields(known => ({ ...known, ...change }))
   const submit = (event: FormEvent) => {
@@ -70,17 +66,26 @@ export function StaffEditor({ staff, onSaved, onClose }: StaffEditorProps) {
             Model
             <input
               value={fields.model}
-              placeholder="the server's"
+              list="models"
+              placeholder={me?.model ?? "the server's"}
               onChange={e => set({ model: e.target.value })}
             />
+            <datalist id="models">
+              {models.map(({ name, input, output }) => (
+                <option key={name} value={name}>
+                  ${input} in, ${output} out for a million tokens
+                </option>
+              ))}
+            </datalist>
           </label>
           <label>
             Context budget, tokens
             <input
               type="number"
               min={200}
+              max={1_000_000}
               value={fields.budget}
-              placeholder="the server's"
+              placeholder={me?.context_budget_tokens.toString()}
               onChange={e => set({ budget: e.target.value })}
             />
           </label>
@@ -89,8 +94,9 @@ export function StaffEditor({ staff, onSaved, onClose }: StaffEditorProps) {
             <input
               type="number"
               min={1}
+              max={128_000}
               value={fields.longest}
-              placeholder="the server's"
+              placeholder={me?.max_output_tokens.toString()}
               onChange={e => set({ longest: e.target.value })}
             />
           </label>
@@ -103,16 +109,11 @@ export function StaffEditor({ staff, onSaved, onClose }: StaffEditorProps) {
             Remembers what it is told
           </label>
         </details>
-        <ErrorText error={save.error ?? letGo.error} />
+        <ErrorText error={save.error} names={FIELD_NAMES} />
         <footer className="dialog-foot">
           {staff !== null && (
-            <button
-              type="button"
-              className="danger quiet"
-              disabled={letGo.isBusy}
-              onClick={() => (isLeaving ? void letGo.run() : setLeaving(true))}
-            >
-              {isLeaving ? `Erase ${staff.name} and everything they hold` : "Let go"}
+            <button type="button" className="danger quiet" onClick={() => setErasing(true)}>
+              Let go…
             </button>
           )}
           <button type="submit" className="primary" disabled={save.isBusy || fields.name.trim() === ""}>
@@ -120,6 +121,68 @@ export function StaffEditor({ staff, onSaved, onClose }: StaffEditorProps) {
           </button>
         </footer>
       </form>
+      {isErasing && staff && (
+        <EraseStaff staff={staff} onErased={() => onSaved(null)} onClose={() => setErasing(false)} />
+      )}
+    </Dialog>
+  )
+}
+
+/** How the fields are called here, by their names in the API. */
+const FIELD_NAMES: Record<string, string> = {
+  name: "Name",
+  role: "Role",
+  persona: "Persona",
+  model: "Model",
+  context_budget_tokens: "Context budget",
+  max_output_tokens: "Longest reply",
+}
+
+interface EraseStaffProps {
+  staff: Staff
+  onErased: () => void
+  onClose: () => void
+}
+
+/** Erasing takes conversations and memories of all users along, so the name has to be written out. */
+function EraseStaff({ staff, onErased, onClose }: EraseStaffProps) {
+  const api = useApi()
+  const [typed, setTyped] = useState("")
+  const erase = useAction(async () => {
+    await api.deleteStaff(staff.id)
+    onErased()
+  })
+  return (
+    <Dialog title={`Let ${staff.name} go?`} onClose={onClose}>
+      <p>
+        <b dir="auto">{staff.name}</b> and everything that they hold, the conversations and memories of all
+        users, are erased. This cannot be undone.
+      </p>
+      <div className="fields">
+        <label>
+          Write the name to confirm
+          <input
+            value={typed}
+            dir="auto"
+            autoComplete="off"
+            onChange={event => setTyped(event.target.value)}
+          />
+        </label>
+      </div>
+      <ErrorText error={erase.error} />
+      <footer className="dialog-foot">
+        <button type="button" onClick={onClose}>
+          Keep {staff.name}
+        </button>
+        <button
+          type="button"
+          className="danger"
+          disabled={erase.isBusy || typed.trim() !== staff.name.trim()}
+          onClick={() => void erase.run()}
+        >
+          Erase everything
+        </button>
+      </footer>
     </Dialog>
   )
 }

@@ -8,7 +8,7 @@ const OPENINGS = [
   "What do you know about me?",
 ]
 
-export function Welcome({ staff, onSay }: { staff: Staff; onSay: (text: string) => void }) {
+export function Welcome({ staff, onPick }: { staff: Staff; onPick: (text: string) => void }) {
   return (
     <div className="welcome">
       <Avatar name={staff.name} />
@@ -21,7 +21,7 @@ export function Welcome({ staff, onSay }: { staff: Staff; onSay: (text: string) 
       <ul>
         {OPENINGS.map(opening => (
           <li key={opening}>
-            <button type="button" onClick={() => onSay(opening)}>
+            <button type="button" onClick={() => onPick(opening)}>
               {opening}
             </button>
           </li>

@@ -1,6 +1,25 @@
 /** The calls that the page makes beside the chat, as the server's contract has them. */
 import type { StaffClient } from "@staffstream/react"
 
+/** What a model costs, in US dollars for a million tokens; `name` stands for all names that begin with it. */
+export interface ModelPrices {
+  name: string
+  input: number
+  output: number
+  cache_write: number
+  cache_read: number
+}
+
+export interface Me {
+  user_id: string
+  role: "admin" | "member"
+  /** A stand-in answers in Claude's place. */
+  offline: boolean
+  model: string
+  context_budget_tokens: number
+  max_output_tokens: number
+}
+
 export interface Staff {
   id: string
   name: string
@@ -117,10 +136,14 @@ export class Api {
   updateStaff = (id: string, body: Partial<StaffFields>) => this.client.call<Staff>("PATCH", at(id), { body })
   deleteStaff = (id: string) => this.client.call<null>("DELETE", at(id))
 
-  listConversations = (staffId: string, signal?: AbortSignal) =>
-    this.client.call<Conversation[]>("GET", at(staffId, "conversations"), { query: { limit: 200 }, signal })
-  createConversation = (staffId: string) =>
-    this.client.call<Conversation>("POST", at(staffId, "conversations"), { body: {} })
+  getMe = (signal?: AbortSignal) => this.client.call<Me>("GET", "/me", { signal })
+  listModels = (signal?: AbortSignal) => this.client.call<ModelPrices[]>("GET", "/models", { signal })
+  getLearning = (staffId: string, signal?: AbortSignal) =>
+    this.client.call<{ waiting_messages: number }>("GET", at(staffId, "learning"), { signal })
+  learnNow = (staffId: string) => this.client.call<null>("POST", at(staffId, "learning"))
+
+  createConversation = (staffId: string, title: string) =>
+    this.client.call<Conversation>("POST", at(staffId, "conversations"), { body: { title } })
   renameConversation = (staffId: string, id: string, title: string) =>
     this.client.call<Conversation>("PATCH", at(staffId, "conversations", id), { body: { title } })
   deleteConversation = (staffId: string, id: string) =>
@@ -129,17 +152,15 @@ export class Api {
   getContext = (staffId: string, messageId: string, signal?: AbortSignal) =>
     this.client.call<ContextRecord>("GET", at(staffId, "messages", messageId, "context"), { signal })
 
-  listMemories = (
-    staffId: string,
-    query: { query?: string; kind?: string; deleted?: boolean; limit?: number },
-    signal?: AbortSignal,
-  ) => this.client.call<Memory[]>("GET", at(staffId, "memories"), { query: { limit: 50, ...query }, signal })
   addMemory = (staffId: string, text: string) =>
     this.client.call<Memory | Memory[]>("POST", at(staffId, "memories"), { body: { text } })
   changeMemory = (staffId: string, id: string, body: { text?: string; pinned?: boolean }) =>
     this.client.call<Memory>("PATCH", at(staffId, "memories", id), { body })
-  deleteMemory = (staffId: string, id: string) =>
-    this.client.call<null>("DELETE", at(staffId, "memories", id))
+  /** Out of every search, and restorable. With its source, the message that it came from is erased for good. */
+  deleteMemory = (staffId: string, id: string, withSource = false) =>
+    this.client.call<null>("DELETE", at(staffId, "memories", id), {
+      query: { ...(withSource && { with_source: true }) },
+    })
   restoreMemory = (staffId: string, id: string) =>
     this.client.call<Memory>("POST", at(staffId, "memories", id, "restore"))
   getMemory = (staffId: string, id: string, signal?: AbortSignal) =>

@@ -1,6 +1,6 @@
 /** What every part of the page needs to know, so that it need not be handed down. */
 import { createContext, useContext } from "react"
-import type { Api, Staff } from "./api.ts"
+import type { Api, Me, ModelPrices, Staff } from "./api.ts"
 
 export const ApiContext = createContext<Api | null>(null)
 
@@ -17,4 +17,17 @@ export function useStaff(): Staff {
   const staff = useContext(StaffContext)
   if (staff === null) throw new Error("useStaff needs a StaffContext above it")
   return staff
+}
+
+export interface ServerInfo {
+  me: Me | null
+  models: ModelPrices[]
+}
+
+/** Who one is for the server, and what models cost; empty until the server has said so. */
+export const ServerContext = createContext<ServerInfo>({ me: null, models: [] })
+
+export function useServer(): ServerInfo & { isAdmin: boolean } {
+  const info = useContext(ServerContext)
+  return { ...info, isAdmin: info.me?.role === "admin" }
 }

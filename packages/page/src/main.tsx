@@ -3,11 +3,14 @@ import { createRoot } from "react-dom/client"
 import "@staffstream/react/styles.css"
 import "./page.css"
 import { App } from "./App.tsx"
+import { ErrorBoundary } from "./ErrorBoundary.tsx"
 
 const root = document.getElementById("root")
 if (root === null) throw new Error("index.html has lost its root")
 createRoot(root).render(
   <StrictMode>
-    <App />
+    <ErrorBoundary>
+      <App />
+    </ErrorBoundary>
   </StrictMode>,
 )

@@ -48,8 +48,12 @@ export function Dialog({
   const dialog = useRef<HTMLDialogElement>(null)
   useEffect(() => {
     const element = dialog.current
+    const before = document.activeElement
     element?.showModal()
-    return () => element?.close()
+    return () => {
+      element?.close()
+      if (before instanceof HTMLElement && before.isConnected) before.focus()
+    }
   }, [])
   return (
     <dialog ref={dialog} aria-label={title} onCancel={onClose} onClose={onClose}>
@@ -62,12 +66,22 @@ export function Dialog({
   )
 }
 
-export function ErrorText({ error }: { error: StaffstreamError | null }) {
+interface ErrorTextProps {
+  error: StaffstreamError | null
+  /** What the fields of the API are called on the page. */
+  names?: Record<string, string>
+}
+
+export function ErrorText({ error, names = {} }: ErrorTextProps) {
   if (error === null) return null
+  const mistakes = error.fields.map(({ pointer, detail }) => {
+    const field = pointer.split("/")[1] ?? ""
+    return `${names[field] ?? field.replaceAll("_", " ")}: ${detail.replace(/^Input /, "")}`
+  })
   return (
     <p className="error-text" role="alert">
-      {error.message}
-      {error.requestId && <small> ({error.requestId})</small>}
+      {mistakes.length > 0 ? mistakes.join(". ") : error.message}
+      {error.requestId && mistakes.length === 0 && <small> ({error.requestId})</small>}
     </p>
   )
 }

@@ -16,6 +16,9 @@ export interface Route {
   focus: string | null
 }
 
+/** Stands for a conversation that the server does not have yet. */
+export const NEW = "new"
+
 const PANELS: readonly string[] = ["why", "memory", "graph"]
 
 export function readRoute(hash: string): Route {

@@ -5,26 +5,35 @@
  * with it everything that the page shows is asked for again.
  */
 import { StaffClient } from "@staffstream/react"
+import { kept, tab } from "./storage.ts"
 
 const NAME = "staffstream-key"
 
 export function readKey(): string | null {
-  return sessionStorage.getItem(NAME) ?? localStorage.getItem(NAME)
+  return tab.get(NAME) ?? kept.get(NAME)
 }
 
 export function saveKey(key: string, isKept: boolean): void {
   forgetKey()
-  const storage = isKept ? localStorage : sessionStorage
-  storage.setItem(NAME, key)
+  if (isKept) kept.set(NAME, key)
+  else tab.set(NAME, key)
 }
 
 export function forgetKey(): void {
-  sessionStorage.removeItem(NAME)
-  localStorage.removeItem(NAME)
+  tab.remove(NAME)
+  kept.remove(NAME)
 }
 
-/** A client for the server that sent this page, under whatever prefix. */
-export function makeClient(key: string | null): StaffClient {
+/** A client for the server that sent this page, under whatever prefix. `onRefused` is called when a call answers 401. */
+export function makeClient(key: string | null, onRefused: () => void): StaffClient {
   const baseUrl = new URL(".", location.href).href
-  return new StaffClient({ baseUrl, ...(key !== null && { headers: { Authorization: `Bearer ${key}` } }) })
+  return new StaffClient({
+    baseUrl,
+    ...(key !== null && { headers: { Authorization: `Bearer ${key}` } }),
+    fetch: async (input, init) => {
+      const response = await fetch(input, init)
+      if (response.status === 401) onRefused()
+      return response
+    },
+  })
 }

@@ -1,5 +1,5 @@
 /** Something from the server, asked for again whenever what it depends on changes; the last answer stays until then. */
-import { StaffstreamError } from "@staffstream/react"
+import { type StaffstreamError, toStaffstreamError } from "@staffstream/react"
 import { useCallback, useEffect, useState } from "react"
 
 export interface Loaded<T> {
@@ -26,8 +26,7 @@ export function useLoad<T>(load: (signal: AbortSignal) => Promise<T>, on: readon
       data => setState({ data, error: null, isLoading: false }),
       thrown => {
         if (controller.signal.aborted) return
-        if (!(thrown instanceof StaffstreamError)) throw thrown
-        setState({ data: null, error: thrown, isLoading: false })
+        setState({ data: null, error: toStaffstreamError(thrown), isLoading: false })
       },
     )
     return () => controller.abort()
@@ -51,8 +50,7 @@ export function useAction<Values extends unknown[]>(
       setState({ isBusy: false, error: null })
       return true
     } catch (thrown) {
-      if (!(thrown instanceof StaffstreamError)) throw thrown
-      setState({ isBusy: false, error: thrown })
+      setState({ isBusy: false, error: toStaffstreamError(thrown) })
       return false
     }
   }

@@ -16,7 +16,7 @@ import {
   ReplyFollower,
   type ReplySource,
 } from "./follow.ts"
-import { type CallOptions, Http, type HttpOptions, readBody } from "./http.ts"
+import { type CallOptions, Http, type HttpOptions, type LiveStream, readBody } from "./http.ts"
 import type { Feedback, Message, NewMessage, ReplyEvent, Run, RunHead } from "./types.ts"
 
 export type { ErrorFields } from "./errors.ts"
@@ -43,6 +43,13 @@ export interface ListOptions {
   /** The id of the message before which to list. */
   before?: string
   signal?: AbortSignal
+}
+
+export interface MessagePage {
+  /** Newest first. */
+  messages: Message[]
+  /** Whether there are older ones. */
+  hasMore: boolean
 }
 
 export class StaffClient {
@@ -108,14 +115,25 @@ export class StaffClient {
     return this.call("GET", `${staffPath(staffId)}/messages/${encodeURIComponent(messageId)}`, { signal })
   }
 
-  /** Finished messages, newest first, and whether there are older ones. */
-  async listMessages(
-    staffId: string,
-    { signal, ...query }: ListOptions = {},
-  ): Promise<{ messages: Message[]; hasMore: boolean }> {
+  /** A page of finished messages. */
+  async listMessages(staffId: string, { signal, ...query }: ListOptions = {}): Promise<MessagePage> {
     const response = await this.#http.call("GET", `${staffPath(staffId)}/messages`, { query, signal })
+    const links = response.headers.get("Link") ?? ""
+    return {
+      messages: await readBody<Message[]>(response),
+      hasMore: /\brel="?next"?/.test(links),
+    }
+  }
+
+  /** A page of any list of the API, by its path after `/api/v1`, and whether another one follows. */
+  async listPage<T>(
+    path: string,
+    query: NonNullable<CallOptions["query"]>,
+    signal?: AbortSignal,
+  ): Promise<{ items: T[]; hasMore: boolean }> {
+    const response = await this.#http.call("GET", path, { query, signal })
     const hasMore = /\brel="?next"?/.test(response.headers.get("Link") ?? "")
-    return { messages: await readBody<Message[]>(response), hasMore }
+    return { items: await readBody<T[]>(response), hasMore }
   }
 
   async sendFeedback(staffId: string, messageId: string, feedback: Feedback): Promise<void> {
@@ -126,6 +144,20 @@ export class StaffClient {
   /** Any other call of the API, by its path after `/api/v1`; the JSON it answers, or null. */
   call<T>(method: string, path: string, options: CallOptions = {}): Promise<T> {
     return this.#http.json<T>(method, path, options)
+  }
+
+  /** The events of everything that changes for this user, after the one whose id is `lastEventId`. */
+  listenLive(lastEventId: string | null, signal: AbortSignal, onBytes: () => void): Promise<LiveStream> {
+    const headers = lastEventId === null ? {} : { "Last-Event-ID": lastEventId }
+    return this.#http.events("GET", "/events", { headers, signal }, onBytes)
+  }
+
+  /** Who this client is for the server, so that tabs can tell whether they are the same user; never the key itself. */
+  async identify(): Promise<string> {
+    const own = [...new Headers(await this.#http.ownHeaders())].join("\n")
+    let hash = 0
+    for (const char of own) hash = (Math.imul(hash, 31) + (char.codePointAt(0) ?? 0)) | 0
+    return `${this.baseUrl}#${hash}`
   }
 
   async *#follow(

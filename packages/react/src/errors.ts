@@ -20,6 +20,8 @@ export class StaffstreamError extends Error {
   readonly userMessageId: string | null
   /** What to quote to the operator: it is in the server's log. */
   readonly requestId: string | null
+  /** What is wrong in the fields of a refused body; `pointer` is RFC 6901, e.g. `/name`. */
+  readonly fields: readonly FieldError[]
 
   constructor(detail: string, fields: ErrorFields) {
     super(detail, fields.cause === undefined ? undefined : { cause: fields.cause })
@@ -30,12 +32,18 @@ export class StaffstreamError extends Error {
     this.runId = fields.runId ?? null
     this.userMessageId = fields.userMessageId ?? null
     this.requestId = fields.requestId ?? null
+    this.fields = fields.fields ?? []
   }
 
-  /** True when the server's word never came, so that nobody knows whether it got ours. */
+  /** True when no answer came, so that nobody knows whether the server got the request. */
   get isConnectionLoss(): boolean {
     return this.code === "connection_lost"
   }
+}
+
+export interface FieldError {
+  pointer: string
+  detail: string
 }
 
 export interface ErrorFields {
@@ -46,6 +54,7 @@ export interface ErrorFields {
   runId?: string | null
   userMessageId?: string | null
   requestId?: string | null
+  fields?: readonly FieldError[]
   cause?: unknown
 }
 
@@ -53,7 +62,7 @@ export function connectionLost(detail: string, cause?: unknown): StaffstreamErro
   return new StaffstreamError(detail, { code: "connection_lost", retryable: true, cause })
 }
 
-/** A `StaffstreamError` from whatever was thrown. What is not one already is a mistake of ours: the browser is told too. */
+/** A `StaffstreamError` from whatever was thrown. Anything else is a mistake of this code, so the browser reports it too. */
 export function toStaffstreamError(thrown: unknown): StaffstreamError {
   if (thrown instanceof StaffstreamError) return thrown
   if (typeof reportError === "function") reportError(thrown)
@@ -77,6 +86,7 @@ export async function readProblem(response: Response): Promise<StaffstreamError>
     runId: text(problem.run_id) ?? response.headers.get("X-Run-Id"),
     userMessageId: text(problem.user_message_id) ?? response.headers.get("X-User-Message-Id"),
     requestId: text(problem.request_id),
+    fields: Array.isArray(problem.errors) ? problem.errors : [],
   })
 }
 

@@ -6,7 +6,7 @@
  */
 import { createParser, type EventSourceMessage } from "eventsource-parser"
 import { connectionLost, readProblem, StaffstreamError } from "./errors.ts"
-import type { Frame, RunHead } from "./types.ts"
+import type { Frame, LiveEvent, RunHead } from "./types.ts"
 
 export interface HttpOptions {
   /** Where the server is mounted, e.g. `https://example.org/assistant`. Default: the page's own origin. */
@@ -30,6 +30,8 @@ export interface EventStream {
   head: RunHead
   frames: AsyncGenerator<Frame, void>
 }
+
+export type LiveStream = AsyncGenerator<{ id: string | null; event: LiveEvent }, void>
 
 export class Http {
   readonly baseUrl: string
@@ -62,7 +64,24 @@ export class Http {
     const headers = { Accept: "text/event-stream", ...options.headers }
     const response = await this.#send(method, path, { ...options, headers })
     onBytes()
-    return { head: readHead(response), frames: readFrames(response, onBytes) }
+    return { head: readHead(response), frames: readMessages(response, onBytes, toFrame) }
+  }
+
+  /** The headers that the host adds to every call. */
+  async ownHeaders(): Promise<HeadersInit | undefined> {
+    const own = this.#options.headers
+    return typeof own === "function" ? await own() : own
+  }
+
+  /** An open stream of live events, each with its id. */
+  async events(method: string, path: string, options: CallOptions, onBytes: () => void): Promise<LiveStream> {
+    const headers = { Accept: "text/event-stream", ...options.headers }
+    const response = await this.#send(method, path, { ...options, headers })
+    onBytes()
+    return readMessages(response, onBytes, message => ({
+      id: message.id ?? null,
+      event: parseEvent(message.data),
+    }))
   }
 
   async #send(method: string, path: string, options: CallOptions): Promise<Response> {
@@ -87,11 +106,20 @@ export class Http {
   }
 
   async #headers(options: CallOptions): Promise<Headers> {
-    const own = this.#options.headers
-    const headers = new Headers(typeof own === "function" ? await own() : own)
+    const headers = toHeaders(await this.ownHeaders())
     if (options.body !== undefined) headers.set("Content-Type", "application/json")
     for (const [name, value] of Object.entries(options.headers ?? {})) headers.set(name, value)
     return headers
+  }
+}
+
+/** Only Latin-1 can be sent in a header: a key in another script is refused here, with a reason. */
+function toHeaders(own: HeadersInit | undefined): Headers {
+  try {
+    return new Headers(own)
+  } catch (thrown) {
+    const detail = "The key has a character that cannot be sent. Check it, or copy it again."
+    throw new StaffstreamError(detail, { code: "unauthorized", status: 401, cause: thrown })
   }
 }
 
@@ -114,7 +142,11 @@ function readHead(response: Response): RunHead {
   }
 }
 
-async function* readFrames(response: Response, onBytes: () => void): AsyncGenerator<Frame, void> {
+async function* readMessages<T>(
+  response: Response,
+  onBytes: () => void,
+  toItem: (message: EventSourceMessage) => T,
+): AsyncGenerator<T, void> {
   if (!response.body || !/^text\/event-stream\b/i.test(response.headers.get("Content-Type") ?? "")) {
     throw badResponse(response.status)
   }
@@ -128,7 +160,7 @@ async function* readFrames(response: Response, onBytes: () => void): AsyncGenera
       if (done) return
       onBytes()
       parser.feed(decoder.decode(value, { stream: true }))
-      for (const message of messages.splice(0)) yield toFrame(message)
+      for (const message of messages.splice(0)) yield toItem(message)
     }
   } finally {
     // A reader whose stream has already failed rejects here with the failure that is on its way out anyway.
@@ -146,14 +178,14 @@ async function read(reader: ReadableStreamDefaultReader<Uint8Array>) {
 
 function toFrame(message: EventSourceMessage): Frame {
   const [, runId, cursor] = /^(.+):(\d+)$/.exec(message.id ?? "") ?? []
-  const event = parseEvent(message.data)
+  const event = parseEvent<Frame["event"]>(message.data)
   return { event, runId: runId ?? null, cursor: cursor === undefined ? null : Number(cursor) }
 }
 
-function parseEvent(data: string): Frame["event"] {
-  let event: Frame["event"] | null = null
+function parseEvent<T extends { type: string }>(data: string): T {
+  let event: T | null = null
   try {
-    event = JSON.parse(data)
+    event = JSON.parse(data) as T
   } catch (thrown) {
     throw connectionLost("The stream was damaged on its way.", thrown)
   }

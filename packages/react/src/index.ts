@@ -5,12 +5,28 @@ export * from "./client.ts"
 export { Announcer } from "./components/Announcer.tsx"
 export { ChatError } from "./components/ChatError.tsx"
 export { Composer, type ComposerProps } from "./components/Composer.tsx"
+export { copyText } from "./components/copyText.ts"
+export { MarkdownContext, type MarkdownExtensions } from "./components/extensions.ts"
 export { Markdown, type MarkdownProps } from "./components/Markdown.tsx"
 export { MessageList, type MessageListProps } from "./components/MessageList.tsx"
 export { StaffChat, type StaffChatProps } from "./components/StaffChat.tsx"
+export { type Draft, getDraft } from "./draft.ts"
+export { toStaffstreamError } from "./errors.ts"
 export { DEFAULT_LABELS, type Labels } from "./labels.ts"
 export type { Progress, SendResult } from "./liveRun.ts"
 export type { ChatMessage } from "./messages.ts"
+export {
+  type MemoryFilter,
+  type Pages,
+  type Resource,
+  useConversations,
+  useLive,
+  useMemories,
+  useMemoryEvents,
+  usePages,
+  useReplyContext,
+  useResource,
+} from "./resources.ts"
 export {
   type ChatSnapshot,
   type ChatStatus,
@@ -19,6 +35,7 @@ export {
   type SendMessageOptions,
 } from "./store.ts"
 export {
+  getChatStore,
   StaffClientContext,
   type StaffStreaming,
   type StaffStreamingOptions,

@@ -1,9 +1,13 @@
-/** Every word that the components show, so that a host can bring its own language: `labels={{ send: "Senden" }}`. */
+/** Every text that the components show, so that a host can use another language: `labels={{ send: "Senden" }}`. */
 export interface Labels {
   conversation: string
   you: string
   placeholder: string
   send: string
+  queue: string
+  queued: string
+  sendNow: string
+  takeBack: string
   stop: string
   retry: string
   dismiss: string
@@ -15,8 +19,15 @@ export interface Labels {
   thinking: string
   reconnecting: string
   unsent: string
+  unanswered: string
   cancelled: string
   interrupted: string
+  cutOff: string
+  goOn: string
+  refusal: string
+  copy: string
+  copied: string
+  image: string
   isAnswering: (name: string) => string
 }
 
@@ -25,6 +36,10 @@ export const DEFAULT_LABELS: Labels = {
   you: "You",
   placeholder: "Write a message",
   send: "Send",
+  queue: "Send when the answer is complete",
+  queued: "Waits for the answer to end:",
+  sendNow: "Stop the answer, send now",
+  takeBack: "Take it back",
   stop: "Stop",
   retry: "Try again",
   dismiss: "Dismiss",
@@ -36,7 +51,14 @@ export const DEFAULT_LABELS: Labels = {
   thinking: "Thinking",
   reconnecting: "Connection lost, trying again",
   unsent: "Not sent yet",
+  unanswered: "There is no answer to this.",
   cancelled: "Stopped",
   interrupted: "Broke off",
+  cutOff: "The answer reached its longest length.",
+  goOn: "Continue",
+  refusal: "The model declined to answer this.",
+  copy: "Copy",
+  copied: "Copied",
+  image: "image",
   isAnswering: name => `${name} is answering.`,
 }

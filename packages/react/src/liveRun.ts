@@ -100,7 +100,7 @@ export class LiveRun {
     return { key: this.key, runId, content: runId === null ? content : null, at: Date.now() }
   }
 
-  take(event: Exclude<ReplyEvent, DoneEvent | ErrorEvent>): void {
+  apply(event: Exclude<ReplyEvent, DoneEvent | ErrorEvent>): void {
     if (event.type === "accepted") this.#accept(event)
     else if (event.type === "connection") this.isLost = event.state === "lost"
     else if (event.type === "status") this.progress = { ...this.progress, phase: event.phase }

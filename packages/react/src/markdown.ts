@@ -7,11 +7,17 @@
  * (100,000 characters of `> > > …` take milliseconds, where others overflow the stack or take many seconds).
  */
 import MarkdownIt, { type Token } from "markdown-it"
+import { addNotes, addTasks } from "./markdownLists.ts"
+import { addMath } from "./markdownMath.ts"
+import { closeOpenMarks } from "./openMarks.ts"
 
 const parser = new MarkdownIt({ html: false, linkify: true, breaks: true, typographer: false })
 // Only what is written out as an address becomes a link: `setup.py` and `a@b` are words.
 parser.linkify.set({ fuzzyLink: false, fuzzyEmail: false })
 parser.validateLink = isSafeLink
+addMath(parser)
+addTasks(parser)
+addNotes(parser)
 
 /** One block of the text, e.g. a paragraph or a whole list. It keeps its identity until its text changes. */
 export interface MarkdownBlock {
@@ -64,19 +70,6 @@ function toBlocks(tokens: readonly Token[], start: number): MarkdownBlock[] {
     from = index + 1
   })
   return blocks
-}
-
-/** Half a `**bold` or a `code would show its marks until the other half arrives. Only the last paragraph can have one. */
-function closeOpenMarks(text: string): string {
-  const last = text.slice(text.lastIndexOf("\n\n") + 1)
-  if (/^ *(```|~~~)/m.test(text)) return text
-  if (count(last, /`/g) % 2 === 1) return `${text}\``
-  const open = /\*\*[^\s*][^*]*$/.test(last) && count(last, /\*\*/g) % 2 === 1
-  return open ? `${text.trimEnd()}**` : text
-}
-
-function count(text: string, pattern: RegExp): number {
-  return text.match(pattern)?.length ?? 0
 }
 
 function plain(tokens: readonly Token[]): string {

@@ -4,19 +4,20 @@
  * A laptop that slept or a phone that changed network leaves sockets open that will never speak again; the
  * browser tells by `online`, `visibilitychange` and, for a page kept in the back-forward cache, `pageshow`.
  */
-export type ReturnCause = "online" | "visible"
+export type ReturnCause = "online" | "visible" | "restored"
 
 /** Calls `listener` at each of these moments; returns what takes it off again. Does nothing where there is no window. */
 export function onReturn(listener: (cause: ReturnCause) => void): () => void {
   if (typeof window === "undefined") return () => undefined
   const online = () => listener("online")
   const visible = () => document.visibilityState === "visible" && listener("visible")
+  const restored = (event: PageTransitionEvent) => listener(event.persisted ? "restored" : "visible")
   window.addEventListener("online", online)
-  window.addEventListener("pageshow", visible)
+  window.addEventListener("pageshow", restored)
   document.addEventListener("visibilitychange", visible)
   return () => {
     window.removeEventListener("online", online)
-    window.removeEventListener("pageshow", visible)
+    window.removeEventListener("pageshow", restored)
     document.removeEventListener("visibilitychange", visible)
   }
 }
@@ -40,4 +41,19 @@ export async function waitBeforeRetry(waitMs: number, signal: AbortSignal): Prom
       else resolve()
     }
   })
+}
+
+/** Calls `listener` once the page has been hidden for so long; returns what takes it off again. */
+export function onHidden(afterMs: number, listener: () => void): () => void {
+  if (typeof document === "undefined") return () => undefined
+  let timer: ReturnType<typeof setTimeout> | undefined
+  const change = () => {
+    clearTimeout(timer)
+    if (document.visibilityState === "hidden") timer = setTimeout(listener, afterMs)
+  }
+  document.addEventListener("visibilitychange", change)
+  return () => {
+    clearTimeout(timer)
+    document.removeEventListener("visibilitychange", change)
+  }
 }

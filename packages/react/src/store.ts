@@ -8,11 +8,13 @@ import type { StaffClient } from "./client.ts"
 import { StaffstreamError, toStaffstreamError } from "./errors.ts"
 import type { Transport } from "./follow.ts"
 import { type Schedule, scheduleFrame } from "./frames.ts"
+import { MessageHistory } from "./history.ts"
+import { getLiveFeed } from "./live.ts"
 import { LiveRun, type LiveRunFields, type Progress, type SendResult } from "./liveRun.ts"
-import { type ChatMessage, hideReplaced, mergeMessages, prependMessages } from "./messages.ts"
+import { type ChatMessage, hideReplaced } from "./messages.ts"
 import { findStorage, type Pending, PendingStorage } from "./pending.ts"
-import { onReturn } from "./reconnect.ts"
-import type { DoneEvent, ErrorEvent, Feedback, Message, MultitaskStrategy, ReplyEvent } from "./types.ts"
+import { onHidden, onReturn } from "./reconnect.ts"
+import type { DoneEvent, ErrorEvent, Feedback, LiveEvent, MultitaskStrategy, ReplyEvent } from "./types.ts"
 
 export type ChatStatus = "loading" | "ready" | "waiting" | "streaming" | "reconnecting"
 
@@ -42,6 +44,8 @@ export interface ChatStoreOptions {
   /** Default: the staff member's default conversation with this user. */
   conversationId?: string | null | undefined
   transport?: Transport | undefined
+  /** Asks the server for nothing: for a conversation that is not there yet. */
+  isIdle?: boolean | undefined
   /** How many messages a page of history has. Default 50. */
   pageSize?: number | undefined
   /** Where a running reply is remembered over a reload; null for nowhere. Default: `localStorage`. */
@@ -61,6 +65,9 @@ const EMPTY: ChatSnapshot = {
   progress: null,
 }
 
+/** A hidden page lets its stream go after this long: a browser opens only six connections to one server. */
+const HIDDEN_MS = 5_000
+
 export class ChatStore {
   readonly #client: StaffClient
   readonly #staffId: string
@@ -68,10 +75,8 @@ export class ChatStore {
   readonly #storage: PendingStorage
   readonly #listeners = new Set<() => void>()
   #snapshot = EMPTY
-  #history: readonly ChatMessage[] = []
-  #historyVersion = 0
+  readonly #history: MessageHistory
   #isLoaded = false
-  #hasOlder = false
   #conversationId: string | null
   #run: LiveRun | null = null
   /** The last run that did not end well, for `retry`. */
@@ -90,6 +95,10 @@ export class ChatStore {
     this.#staffId = staffId
     this.#options = options
     this.#conversationId = options.conversationId ?? null
+    this.#history = new MessageHistory(client, staffId, {
+      conversationId: this.#conversationId,
+      pageSize: options.pageSize ?? 50,
+    })
     const storage = options.storage === undefined ? findStorage() : options.storage
     this.#storage = new PendingStorage(
       storage,
@@ -152,9 +161,9 @@ export class ChatStore {
   /** Makes another reply to the question behind `messageId`; by default to the last one. */
   readonly regenerate = async (messageId?: string): Promise<SendResult> => {
     if (this.#run !== null) return this.#refuseBusy(this.#run)
-    const regenerated = this.#history.findLast(message => !messageId || message.id === messageId)
+    const regenerated = this.#history.messages.findLast(message => !messageId || message.id === messageId)
     const regenerates = messageId ?? regenerated?.id
-    if (regenerates === undefined) return this.#refuse("missing_message", "There is no reply to make anew.")
+    if (regenerates === undefined) return this.#refuse("missing_message", "There is no reply to make again.")
     const replyTo = regenerated?.reply_to ?? regenerates
     return this.#begin({ regenerates, replyTo })
   }
@@ -170,26 +179,14 @@ export class ChatStore {
   }
 
   /** Puts the page of history before the oldest message in front of it. */
-  readonly loadOlder = async (): Promise<void> => {
-    const before = this.#history[0]?.id
-    if (before === undefined || !this.#hasOlder) return
-    await this.#load(before, (page, hasMore) => {
-      this.#history = prependMessages(this.#history, page)
-      this.#hasOlder = hasMore
-    })
-  }
+  readonly loadOlder = (): Promise<void> => this.#load(() => this.#history.loadOlder())
 
   /** Reads the newest page again, so that what other tabs and devices wrote is here too. */
-  readonly refresh = async (): Promise<void> => {
-    await this.#load(undefined, (page, hasMore) => {
-      this.#history = mergeMessages(this.#history, page)
-      if (this.#history.length === page.length) this.#hasOlder = hasMore
-    })
-  }
+  readonly refresh = (): Promise<void> => this.#load(() => this.#history.refresh())
 
   /** Rates a reply; shown at once, taken back when the server does not get it. */
   readonly sendFeedback = async (messageId: string, feedback: Feedback): Promise<void> => {
-    const before = this.#history.find(message => message.id === messageId)?.feedback ?? null
+    const before = this.#history.messages.find(message => message.id === messageId)?.feedback ?? null
     this.#patch(messageId, { feedback })
     try {
       await this.#client.sendFeedback(this.#staffId, messageId, feedback)
@@ -204,8 +201,11 @@ export class ChatStore {
   // ── being subscribed to ────────────────────────────────────────────────────────────────────────────────────────
 
   #attach(): () => void {
+    if (this.#options.isIdle) return () => undefined
     const unhooks = [
       onReturn(() => void this.#catchUp()),
+      onHidden(HIDDEN_MS, () => this.#run?.leave("detached")),
+      getLiveFeed(this.#client).subscribe(event => this.#onLiveEvent(event)),
       this.#storage.onChange(pending => {
         // Until the run is known the submission is the other tab's alone.
         if (pending === null || pending.runId !== null) void this.#catchUp()
@@ -220,15 +220,32 @@ export class ChatStore {
   }
 
   /** Brings an idle store up to date: what was said elsewhere, and the reply that is being made. */
-  async #catchUp(): Promise<void> {
+  async #catchUp(withUnsent = true): Promise<void> {
     if (this.#run !== null) return
     await this.refresh()
-    await this.resume()
+    const parked = this.#parked
+    // A submission that the server has not acknowledged may be another tab's, which is about to send it.
+    if (withUnsent || this.#storage.read()?.runId) return void (await this.resume())
+    this.#parked = null
+    if (parked !== null && this.#run === null) await this.#resume(parked)
+  }
+
+  /** Something changed in this conversation elsewhere, or events were missed. */
+  #onLiveEvent({ type, staff_id, conversation_id, run_id }: LiveEvent): void {
+    const isHere = staff_id === this.#staffId && conversation_id === this.#conversationId
+    // The default conversation has no id before its first message.
+    const isFirst = staff_id === this.#staffId && this.#conversationId === null
+    if (this.#run !== null || !(type === "reset" || isHere || isFirst)) return
+    if (type === "run.started" && run_id)
+      this.#parked = { key: run_id, runId: run_id, content: null, at: Date.now() }
+    if (document.visibilityState === "hidden") return
+    if (type === "reset" || type.startsWith("run.") || type === "conversation.changed")
+      void this.#catchUp(false)
   }
 
   async #resume({ key, runId, content }: Pending): Promise<SendResult | null> {
     if (runId === null) return content === null ? null : this.#begin({ key, content })
-    if (this.#history.some(message => message.id === runId)) return this.#forget(key)
+    if (this.#history.has(runId)) return this.#forget(key)
     return this.#begin({ key, runId, isRemembered: true })
   }
 
@@ -264,14 +281,14 @@ export class ChatStore {
   /** The server ends the interrupted run and keeps its text; until it is read from there, ours stands for it. */
   #interrupt(run: LiveRun): void {
     run.leave("interrupted")
-    this.#keep(run.user, run.reply.content === "" ? null : { ...run.reply, status: "cancelled" })
+    this.#history.keep(run.user, run.reply.content === "" ? null : { ...run.reply, status: "cancelled" })
   }
 
   async #follow(run: LiveRun): Promise<SendResult> {
     for await (const event of this.#events(run)) {
       run.signal.throwIfAborted()
       if (event.type === "done" || event.type === "error") return this.#settle(run, event)
-      run.take(event)
+      run.apply(event)
       if (event.type === "accepted") this.#accept(run, event.conversationId)
       void this.#change()
     }
@@ -311,7 +328,7 @@ export class ChatStore {
   /** The run becomes history: the question, and what there is of the answer. */
   #settle(run: LiveRun, event: DoneEvent | ErrorEvent): SendResult {
     const result = run.end(event)
-    this.#keep(run.user, result.message)
+    this.#history.keep(run.user, result.message)
     this.#close(run, result.error)
     return result
   }
@@ -326,7 +343,7 @@ export class ChatStore {
     if (run.isAccepted) {
       run.keepQuestion(error.userMessageId)
       run.reply = { ...run.reply, reply_to: run.reply.reply_to ?? error.userMessageId }
-      this.#keep(run.user)
+      this.#history.keep(run.user)
     }
     // A remembered run goes with its conversation or its database: nothing that anyone here asked for has failed.
     this.#close(run, run.fields.isRemembered && error.code === "not_found" ? null : error)
@@ -358,28 +375,12 @@ export class ChatStore {
     if (!error?.isConnectionLoss) this.#forget(run.key)
   }
 
-  #keep(...messages: (ChatMessage | null)[]): void {
-    const kept = messages.filter(message => message !== null)
-    const ids = new Set(kept.map(message => message.id))
-    this.#history = [...this.#history.filter(message => !ids.has(message.id)), ...kept]
-    this.#historyVersion += 1
-  }
-
   // ── the rest ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-  async #load(before: string | undefined, apply: (page: Message[], hasMore: boolean) => void): Promise<void> {
-    const version = this.#historyVersion
-    const query = {
-      conversation_id: this.#options.conversationId ?? undefined,
-      limit: this.#options.pageSize ?? 50,
-    }
+  async #load(load: () => Promise<void>): Promise<void> {
     try {
-      const list = { ...query, ...(before && { before }) }
-      const { messages, hasMore } = await this.#client.listMessages(this.#staffId, list)
-      // A run ended while the page was on its way, so the page may lack it.
-      if (version !== this.#historyVersion) return this.#load(before, apply)
-      apply(messages, hasMore)
-      this.#conversationId = messages[0]?.conversation_id ?? this.#conversationId
+      await load()
+      this.#conversationId = this.#history.messages.at(-1)?.conversation_id ?? this.#conversationId
       if (this.#error === this.#loadError) this.#error = null
       this.#loadError = null
     } catch (thrown) {
@@ -390,7 +391,7 @@ export class ChatStore {
   }
 
   #patch(messageId: string, change: Partial<ChatMessage>): void {
-    this.#history = this.#history.map(known => (known.id === messageId ? { ...known, ...change } : known))
+    this.#history.patch(messageId, change)
     void this.#change()
   }
 
@@ -451,14 +452,14 @@ export class ChatStore {
     const run = this.#run
     const making = run?.messages ?? this.#leftover
     const ids = new Set(making.map(message => message.id))
-    const beside = this.#history.filter(message => !ids.has(message.id))
+    const beside = this.#history.messages.filter(message => !ids.has(message.id))
     return {
-      messages: making.length === 0 ? hideReplaced(this.#history) : hideReplaced([...beside, ...making]),
+      messages: hideReplaced(making.length === 0 ? this.#history.messages : [...beside, ...making]),
       status: this.#status(run),
       isStreaming: run !== null,
       error: this.#error,
       canRetry: this.#canRetry,
-      hasOlder: this.#hasOlder,
+      hasOlder: this.#history.hasOlder,
       conversationId: this.#conversationId,
       progress: run?.progress ?? this.#progress,
     }

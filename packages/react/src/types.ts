@@ -15,6 +15,7 @@ export type {
   DoneEvent,
   ErrorEvent,
   Feedback,
+  LiveEvent,
   NewMessage,
   Run,
   StatusEvent,

@@ -52,7 +52,8 @@ const KEPT_STORES = 20
 
 const stores = new WeakMap<StaffClient, Map<string, ChatStore>>()
 
-function getChatStore(client: StaffClient, staffId: string, options: ChatStoreOptions): ChatStore {
+/** The store of a conversation, shared by all who ask the same client for it. */
+export function getChatStore(client: StaffClient, staffId: string, options: ChatStoreOptions): ChatStore {
   // A server renders for many users: nothing may outlive the request there.
   if (typeof window === "undefined") return new ChatStore(client, staffId, options)
   const kept = stores.get(client) ?? new Map<string, ChatStore>()
@@ -67,7 +68,10 @@ function getChatStore(client: StaffClient, staffId: string, options: ChatStoreOp
 }
 
 function actionsOf(store: ChatStore) {
-  const { sendMessage, stop, retry, regenerate, resume, loadOlder, refresh, sendFeedback, dismissError } =
-    store
-  return { sendMessage, stop, retry, regenerate, resume, loadOlder, refresh, sendFeedback, dismissError }
+  const { sendMessage, stop, retry, regenerate, resume } = store
+  const { loadOlder, refresh, sendFeedback, dismissError } = store
+  return {
+    ...{ sendMessage, stop, retry, regenerate, resume },
+    ...{ loadOlder, refresh, sendFeedback, dismissError },
+  }
 }

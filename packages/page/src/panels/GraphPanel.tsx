@@ -1,4 +1,5 @@
 /** People, places and things, and how they hang together: drawn, to be walked through, and as a list of sentences. */
+import { useMemoryEvents, useResource } from "@staffstream/react"
 import { useMemo, useState } from "react"
 import type { GraphEdge, GraphNode } from "../api.ts"
 import { useApi, useStaff } from "../context.ts"
@@ -6,7 +7,6 @@ import { formatDay } from "../format.ts"
 import { Icon } from "../icons.tsx"
 import { ErrorText, Spinner } from "../parts.tsx"
 import { useRoute } from "../route.ts"
-import { useLoad } from "../useLoad.ts"
 import { GraphDrawing } from "./GraphDrawing.tsx"
 import { placeGraph } from "./layout.ts"
 
@@ -17,9 +17,10 @@ export function GraphPanel({ entity }: { entity: string | null }) {
   const [depth, setDepth] = useState(2)
   const [typed, setTyped] = useState("")
   const [withPast, setWithPast] = useState(false)
-  const graph = useLoad(
-    signal => api.getGraph(staff.id, { entity, depth, ended: withPast }, signal),
+  const graph = useResource(
+    (_, signal) => api.getGraph(staff.id, { entity, depth, ended: withPast }, signal),
     [api, staff.id, entity, depth, withPast],
+    useMemoryEvents(staff.id),
   )
   const placed = useMemo(() => (graph.data ? placeGraph(graph.data) : null), [graph.data])
   const visit = (name: string | null) => go({ focus: name })

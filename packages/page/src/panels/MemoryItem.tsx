@@ -20,11 +20,13 @@ export function MemoryItem({ memory, isOpen, onChange }: MemoryItemProps) {
   const staff = useStaff()
   const [isEdited, setEdited] = useState(false)
   const [isShown, setShown] = useState(isOpen)
+  const [isForgottenHere, setForgottenHere] = useState(false)
   const pin = useAction(async () => {
     onChange(await api.changeMemory(staff.id, memory.id, { pinned: !memory.pinned }), memory.id)
   })
   const erase = useAction(async () => {
     await api.deleteMemory(staff.id, memory.id)
+    setForgottenHere(true)
     onChange({ ...memory, deleted_at: new Date().toISOString() }, memory.id)
   })
   const restore = useAction(async () => {
@@ -40,6 +42,8 @@ export function MemoryItem({ memory, isOpen, onChange }: MemoryItemProps) {
           <IconButton
             icon="undo"
             label="Bring it back"
+            // The button that was pressed is gone: focus goes on to what undoes it.
+            autoFocus={isForgottenHere}
             disabled={restore.isBusy}
             onClick={() => void restore.run()}
           />
@@ -141,6 +145,10 @@ function Origin({ memory, onChange }: Pick<MemoryItemProps, "memory" | "onChange
   const staff = useStaff()
   const details = useLoad(signal => api.getMemory(staff.id, memory.id, signal), [api, staff.id, memory.id])
   const restore = useAction(async (id: string) => onChange(await api.restoreMemory(staff.id, id), memory.id))
+  const eraseSource = useAction(async () => {
+    await api.deleteMemory(staff.id, memory.id, true)
+    onChange({ ...memory, deleted_at: new Date().toISOString() }, memory.id)
+  })
   if (details.error) return <ErrorText error={details.error} />
   if (details.data === null) return <Spinner />
   const { source_message: source, quote, history = [] } = details.data
@@ -152,6 +160,16 @@ function Origin({ memory, onChange }: Pick<MemoryItemProps, "memory" | "onChange
       <p className="item-foot">
         {details.data.valid_from && <span>True {describeTime(details.data)}.</span>}
         {source ? <SourceLink source={source} /> : <span>Added by hand.</span>}
+        {source && memory.kind !== "episode" && (
+          <button
+            type="button"
+            className="link"
+            disabled={eraseSource.isBusy}
+            onClick={() => void eraseSource.run()}
+          >
+            Forget it and erase this message
+          </button>
+        )}
       </p>
       {others.length > 0 && (
         <ul className="history" aria-label="Other forms">
@@ -168,7 +186,7 @@ function Origin({ memory, onChange }: Pick<MemoryItemProps, "memory" | "onChange
           ))}
         </ul>
       )}
-      <ErrorText error={restore.error} />
+      <ErrorText error={restore.error ?? eraseSource.error} />
     </div>
   )
 }

@@ -1,10 +1,11 @@
 /** What is remembered: to search, add, correct, pin, forget and bring back, each with where it came from. */
-import { type FormEvent, useDeferredValue, useEffect, useState } from "react"
+import { type LiveEvent, useMemories, useResource } from "@staffstream/react"
+import { type FormEvent, useCallback, useEffect, useMemo, useState } from "react"
 import type { Memory } from "../api.ts"
 import { useApi, useStaff } from "../context.ts"
 import { Icon } from "../icons.tsx"
 import { ErrorText, Spinner } from "../parts.tsx"
-import { useAction, useLoad } from "../useLoad.ts"
+import { useAction } from "../useLoad.ts"
 import { MemoryItem } from "./MemoryItem.tsx"
 
 const VIEWS = [
@@ -18,19 +19,24 @@ const VIEWS = [
 const PAUSE_MS = 200
 
 export function MemoryPanel({ focus }: { focus: string | null }) {
-  const api = useApi()
   const staff = useStaff()
   const [query, setQuery] = useState("")
   const [view, setView] = useState<(typeof VIEWS)[number]>(VIEWS[0])
   const asked = useSettled(query.trim(), PAUSE_MS)
   const isSearch = asked !== "" && view.name !== "Forgotten"
-  const list = useLoad(
-    signal => api.listMemories(staff.id, { ...view.query, ...(isSearch && { query: asked }) }, signal),
-    [api, staff.id, asked, view],
-  )
-  const memories = useDeferredValue(list.data)
-  const put = (changed: Memory, id: string) =>
-    list.replace(known => known.map(memory => (memory.id === id ? { ...memory, ...changed } : memory)))
+  const list = useMemories(staff.id, { ...view.query, ...(isSearch && { query: asked }) })
+  // What was just forgotten stays in its place, with its way back, until another list is shown.
+  const [changes, setChanges] = useState<ReadonlyMap<string, Memory>>(new Map())
+  // biome-ignore lint/correctness/useExhaustiveDependencies: another list begins without changes
+  useEffect(() => setChanges(new Map()), [view, asked])
+  const shown = useMemo(() => layOver(list.items, changes), [list.items, changes])
+  const needle = asked.toLowerCase()
+  const isForgotten = view.name === "Forgotten"
+  const memories = isForgotten ? shown?.filter(({ text }) => text.toLowerCase().includes(needle)) : shown
+  const put = (changed: Memory, id: string) => {
+    const before = shown?.find(memory => memory.id === id)
+    setChanges(known => new Map(known).set(id, { ...before, ...changed } as Memory))
+  }
   return (
     <>
       <label className="search">
@@ -52,8 +58,9 @@ export function MemoryPanel({ focus }: { focus: string | null }) {
         ))}
       </fieldset>
       <AddMemory onAdded={list.reload} />
+      <Learning staffId={staff.id} />
       <ErrorText error={list.error} />
-      {memories === null && list.error === null && <Spinner />}
+      {!memories && list.error === null && <Spinner />}
       {memories?.length === 0 && (
         <p className="quiet">{asked ? "Nothing that fits." : "Nothing is remembered yet."}</p>
       )}
@@ -62,7 +69,50 @@ export function MemoryPanel({ focus }: { focus: string | null }) {
           <MemoryItem key={memory.id} memory={memory} isOpen={memory.id === focus} onChange={put} />
         ))}
       </ul>
+      {list.hasMore && !isSearch && (
+        <button type="button" className="more" onClick={list.loadMore}>
+          Show more
+        </button>
+      )}
     </>
+  )
+}
+
+/** The list with what was changed here since it was loaded; what is no longer in it keeps its place if forgotten here. */
+function layOver(
+  items: readonly Memory[] | null,
+  changes: ReadonlyMap<string, Memory>,
+): readonly Memory[] | null {
+  if (items === null) return null
+  const ids = new Set(items.map(({ id }) => id))
+  const replaced = new Set([...changes.values()].map(({ id }) => id))
+  const own = [...changes].filter(([id]) => !ids.has(id)).map(([, memory]) => memory)
+  const kept = items
+    .filter(({ id }) => changes.has(id) || !replaced.has(id))
+    .map(memory => changes.get(memory.id) ?? memory)
+  return [...own.filter(memory => !kept.some(({ id }) => id === memory.id)), ...kept]
+}
+
+/** What is not learned from yet, and learning from it at once. */
+function Learning({ staffId }: { staffId: string }) {
+  const api = useApi()
+  const isAffected = useCallback(
+    ({ type, staff_id }: LiveEvent) =>
+      type === "reset" || (staff_id === staffId && /^(run.ended|learning)/.test(type)),
+    [staffId],
+  )
+  const state = useResource((_, signal) => api.getLearning(staffId, signal), [api, staffId], isAffected)
+  const start = useAction(() => api.learnNow(staffId))
+  const waiting = state.data?.waiting_messages ?? 0
+  if (waiting === 0) return null
+  return (
+    <p className="learning">
+      {waiting === 1 ? "1 message is" : `${waiting} messages are`} not learned from yet.
+      <button type="button" className="link" disabled={start.isBusy} onClick={() => void start.run()}>
+        Learn now
+      </button>
+      <ErrorText error={start.error} />
+    </p>
   )
 }
 

@@ -10,11 +10,16 @@ const TITLES: Record<PanelName, string> = { why: "Why this answer", memory: "Mem
 export function Panel() {
   const [{ panel, focus, conversationId }, go] = useRoute()
   if (panel === null) return null
+  const close = () => {
+    go({ panel: null, focus: null })
+    // The button that was pressed goes with the panel, and focus must not fall to the document.
+    document.querySelector<HTMLElement>(".ss-composer textarea")?.focus()
+  }
   return (
     <aside className="panel" aria-label={TITLES[panel]}>
       <header className="panel-head">
         <h2>{TITLES[panel]}</h2>
-        <IconButton icon="close" label="Close the panel" onClick={() => go({ panel: null, focus: null })} />
+        <IconButton icon="close" label="Close the panel" onClick={close} />
       </header>
       <div className="panel-body">
         {panel === "why" && focus !== null && (

@@ -1,5 +1,5 @@
 /**
- * What a screen reader hears: that an answer has begun, and the whole answer once it is there.
+ * What a screen reader announces: that an answer has begun, and the whole answer once it is there.
  *
  * The list itself is no live region: it would be read again at every token.
  */
@@ -17,19 +17,19 @@ export function Announcer({
   name?: string | undefined
   labels?: Labels
 }) {
-  const [words, setWords] = useState("")
+  const [announcement, setAnnouncement] = useState("")
   const wasStreaming = useRef(false)
   const { isStreaming, messages } = chat
   useEffect(() => {
     if (isStreaming === wasStreaming.current) return
     wasStreaming.current = isStreaming
     const last = messages.at(-1)
-    if (isStreaming) setWords(labels.isAnswering(name))
-    else setWords(last?.message_type === "assistant" ? toPlainText(last.content) : "")
+    if (isStreaming) setAnnouncement(labels.isAnswering(name))
+    else setAnnouncement(last?.message_type === "assistant" ? toPlainText(last.content) : "")
   }, [isStreaming, messages, labels, name])
   return (
     <div className="ss-hidden" role="status">
-      {words}
+      {announcement}
     </div>
   )
 }

@@ -1,4 +1,4 @@
-/** What went wrong, in the server's words, with what can be done about it. */
+/** What went wrong, as the server says it, with what can be done about it. */
 import { DEFAULT_LABELS, type Labels } from "../labels.ts"
 import type { StaffStreaming } from "../useStaffStreaming.ts"
 

@@ -1,18 +1,18 @@
-/** The conversation as a list that follows its end, with earlier messages at its top. */
-import { type ReactNode, type RefObject, useEffect, useRef } from "react"
+/** The conversation as a list that follows its end, with earlier messages at its top, loaded as one scrolls there. */
+import { type ReactNode, useEffect, useMemo, useRef } from "react"
 import { DEFAULT_LABELS, type Labels } from "../labels.ts"
 import type { ChatMessage } from "../messages.ts"
 import type { StaffStreaming } from "../useStaffStreaming.ts"
 import { MessageItem } from "./MessageItem.tsx"
-import { useBrowserLayoutEffect } from "./useBrowserLayoutEffect.ts"
 import { useFollowScroll } from "./useFollowScroll.ts"
+import { useNearEdge, useStablePlace } from "./useHistoryScroll.ts"
 
 export interface MessageListProps {
   chat: StaffStreaming
   /** What the staff member is called. */
   name?: string | undefined
   labels?: Labels
-  /** What stands below a finished message, e.g. buttons. Keep it the same function, or every row is drawn anew. */
+  /** What stands below a finished message, e.g. buttons. Keep it the same function, or every row is drawn again. */
   renderActions?: ((message: ChatMessage) => ReactNode) | undefined
   /** What stands in an empty conversation. */
   empty?: ReactNode
@@ -27,18 +27,26 @@ export function MessageList({
 }: MessageListProps) {
   const list = useRef<HTMLElement>(null)
   const { isFollowing, follow } = useFollowScroll(list)
-  const { messages, status, hasOlder, progress } = chat
+  const { messages, status, hasOlder, isStreaming, progress } = chat
+  const { loadOlder, regenerate, sendMessage } = chat
+  const actions = useMemo(() => ({ regenerate, sendMessage }), [regenerate, sendMessage])
   const lastQuestion = messages.findLast(message => message.message_type === "user")
-  const loadEarlier = useEarlier(list, chat)
+  const keepPlace = useStablePlace(list, messages[0]?.key)
+  const loadEarlier = () => {
+    keepPlace()
+    void loadOlder()
+  }
+  const top = useNearEdge<HTMLButtonElement>(list, hasOlder, messages[0]?.key, loadEarlier)
   // biome-ignore lint/correctness/useExhaustiveDependencies: who asks wants to see the answer
   useEffect(follow, [follow, lastQuestion?.key])
+  const last = messages.at(-1)
   return (
     <div className="ss-messages">
       {/* biome-ignore lint/a11y/noNoninteractiveTabindex: what scrolls must be reachable by keyboard */}
       <section ref={list} className="ss-scroll" aria-label={labels.conversation} tabIndex={0}>
         <div className="ss-column">
           {hasOlder && (
-            <button type="button" className="ss-earlier" onClick={loadEarlier}>
+            <button ref={top} type="button" className="ss-earlier" onClick={loadEarlier}>
               {labels.earlier}
             </button>
           )}
@@ -54,6 +62,8 @@ export function MessageList({
                 labels={labels}
                 note={message.status === "streaming" ? describeWait(chat, labels) : null}
                 since={message.status === "streaming" ? (progress?.sentAt ?? null) : null}
+                isLast={message === last && !isStreaming}
+                actions={actions}
                 renderActions={renderActions}
               />
             ))}
@@ -81,23 +91,4 @@ function describeWait({ status, progress }: StaffStreaming, labels: Labels): str
   if (status !== "waiting") return null
   if (!progress?.runId) return labels.waiting
   return progress.phase === "building" ? labels.building : labels.thinking
-}
-
-/** Loads earlier messages, and keeps what one reads in its place when they come above it. */
-function useEarlier(
-  list: RefObject<HTMLElement | null>,
-  { messages, loadOlder }: StaffStreaming,
-): () => void {
-  const heightBefore = useRef<number | null>(null)
-  const firstKey = messages[0]?.key
-  // Another first message is what moves the rest.
-  useBrowserLayoutEffect(() => {
-    if (list.current === null || heightBefore.current === null) return
-    list.current.scrollTop += list.current.scrollHeight - heightBefore.current
-    heightBefore.current = null
-  }, [list, firstKey])
-  return () => {
-    heightBefore.current = list.current?.scrollHeight ?? null
-    void loadOlder()
-  }
 }

@@ -4,6 +4,7 @@
  */
 import type { ReactNode } from "react"
 import { useMemo } from "react"
+import { getDraft } from "../draft.ts"
 import { DEFAULT_LABELS, type Labels } from "../labels.ts"
 import { type StaffStreamingOptions, useStaffStreaming } from "../useStaffStreaming.ts"
 import { Announcer } from "./Announcer.tsx"
@@ -36,12 +37,13 @@ export function StaffChat(props: StaffChatProps) {
   } = props
   const chat = useStaffStreaming(staffId, options)
   const words = useMemo(() => ({ ...DEFAULT_LABELS, ...labels }), [labels])
+  const draft = getDraft(`${staffId}/${options.conversationId ?? ""}`)
   return (
     <div className={`ss-chat ${className}`}>
       <MessageList chat={chat} name={name} labels={words} renderActions={renderActions} empty={empty} />
       <ChatError chat={chat} labels={words} />
       {children}
-      <Composer chat={chat} labels={words} autoFocus={autoFocus} />
+      <Composer chat={chat} labels={words} autoFocus={autoFocus} draft={draft} />
       <Announcer chat={chat} name={name} labels={words} />
     </div>
   )

@@ -1,8 +1,8 @@
 /**
- * A list that stays at its end while it grows, unless its reader has scrolled up to read.
+ * A list that stays at its end while it grows, unless whoever reads it has scrolled up to read.
  *
  * It watches sizes, not tokens: whatever makes the list taller keeps its end in view. Only a movement upwards lets
- * go, so a fast reply cannot be mistaken for the reader's hand.
+ * go, so a fast reply cannot be mistaken for the hand of whoever reads.
  */
 import { type RefObject, useCallback, useEffect, useRef, useState } from "react"
 
@@ -25,7 +25,7 @@ export function useFollowScroll(list: RefObject<HTMLElement | null>): {
     const element = list.current
     if (element === null) return
     let lastTop = element.scrollTop
-    const hear = () => {
+    const onScroll = () => {
       const isNear = element.scrollHeight - element.scrollTop - element.clientHeight < NEAR_PX
       const hasLetGo = element.scrollTop < lastTop - 1 && !isNear
       lastTop = element.scrollTop
@@ -37,10 +37,10 @@ export function useFollowScroll(list: RefObject<HTMLElement | null>): {
     })
     sizes.observe(element)
     for (const child of element.children) sizes.observe(child)
-    element.addEventListener("scroll", hear, { passive: true })
+    element.addEventListener("scroll", onScroll, { passive: true })
     return () => {
       sizes.disconnect()
-      element.removeEventListener("scroll", hear)
+      element.removeEventListener("scroll", onScroll)
     }
   }, [list])
 
