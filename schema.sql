@@ -125,6 +125,7 @@ CREATE TABLE runs (
     finished_at      TEXT,
     place            INTEGER NOT NULL DEFAULT 0, -- in the queue: users take turns, so a user's second one stands behind everybody's first
     followed_until   TEXT,                      -- another process sends its text to somebody: it is saved more often
+    instructions     TEXT,                      -- its client's own system text, until the run has ended
     CHECK ((state IN ('done', 'failed', 'cancelled')) = (finished_at IS NOT NULL)),
     CHECK ((state = 'failed') = (error IS NOT NULL))
 ) STRICT;
@@ -352,4 +353,4 @@ CREATE INDEX spending_entries_of_user ON spending_entries (user_id, day);
 CREATE INDEX spending_entries_of_staff ON spending_entries (staff_id, day);
 
 PRAGMA application_id = 0x53544653;
-PRAGMA user_version = 11;
+PRAGMA user_version = 12;

@@ -150,6 +150,7 @@ class Run:
     streaming_at: str | None
     first_token_at: str | None
     finished_at: str | None
+    instructions: str = ""  # its client's own system text, for this one prompt
 
     @property
     def ended(self) -> bool:
@@ -165,7 +166,7 @@ class Run:
         return RunEnd(self.message_id, self.stop_reason, self.usage, self.state == "cancelled", self.error)
 
 
-def draft_run(scope: Scope) -> Run:
+def draft_run(scope: Scope, instructions: str = "") -> Run:
     """A run that is made and not stored."""
     now = now_text()
     return Run(
@@ -173,6 +174,7 @@ def draft_run(scope: Scope) -> Run:
         user_message_id="", turn=0, mode="stream", state="building", message_id=None, error=None,
         model=None, stop_reason=None, usage=None, webhook_url=None, fence=0, attempts=1, not_before=None,
         created_at=now, building_at=now, streaming_at=None, first_token_at=None, finished_at=None,
+        instructions=instructions,
     )  # fmt: skip
 
 

@@ -75,7 +75,7 @@ class Located:
 class RunRequest:
     """What a client asks for, validated. `regenerates` names an earlier message to be answered again instead of
     `content`. `locate` finds where it belongs, in the transaction that accepts it, for a client that names neither.
-    `instructions` are the client's own system text: they go into this one prompt and are not stored.
+    `instructions` are the client's own system text: they go into this one prompt, and are stored until it is answered.
     """
 
     staff_id: str
@@ -155,7 +155,7 @@ class Pipeline:
         with self.metrics.time_stage("accept", request.mode), self._burst_gate:
             return await self._database.write(
                 lambda tx: self._accept(tx, request, tokens),
-                then=lambda acceptance: self._begin_accepted(acceptance, request.instructions, context),
+                then=lambda acceptance: self._begin_accepted(acceptance, context),
             )
 
     async def _count_question(self, request: RunRequest) -> int:
@@ -188,7 +188,8 @@ class Pipeline:
         begins = request.mode == "stream" and other is None
         run = runs.insert_run(
             tx, scope, conversation, question,
-            mode=request.mode, webhook_url=request.webhook_url, owner=self._owner if begins else None,
+            mode=request.mode, webhook_url=request.webhook_url, instructions=request.instructions,
+            owner=self._owner if begins else None,
         )  # fmt: skip
         if key:
             idempotency.save_idempotency_key(tx, scope, key, request.request_hash, run)
@@ -200,9 +201,7 @@ class Pipeline:
         self._learning.index_user_message(tx, member, scope, located.conversation, question)
         return question
 
-    def _begin_accepted(self, acceptance: Acceptance, instructions: str, context: contextvars.Context) -> None:
-        if instructions:
-            self.active_runs.instructions[acceptance.run.id] = instructions
+    def _begin_accepted(self, acceptance: Acceptance, context: contextvars.Context) -> None:
         if acceptance.begins:
             self.active_runs.begin_one(ActiveRun(acceptance.run, *acceptance.begins), context)
         elif acceptance.run.state == "queued":
@@ -237,8 +236,7 @@ class Pipeline:
         tokens = await asyncio.to_thread(count_tokens, messages[-1].content)
         member, scope = await self._database.write(check)
         self.builder.check_length(member, tokens)
-        active = ActiveRun(draft_run(scope), member, messages[-1], past=messages[:-1])
-        self.active_runs.instructions[active.run.id] = instructions
+        active = ActiveRun(draft_run(scope, instructions), member, messages[-1], past=messages[:-1])
         self.active_runs.begin_one(active, contextvars.copy_context())
         return active
 

@@ -1,6 +1,7 @@
 """OpenAI's own Python client, unchanged, against the running server."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ import pytest
 from openai import AsyncOpenAI
 
 from tests.dialects.node_client import TORTURE, tell_all
-from tests.tools.provider import Reply, ScriptedProvider, http_error
+from tests.tools.databases import connect
+from tests.tools.provider import Gate, Reply, ScriptedProvider, http_error
 from tests.tools.provider_cases import CASES
-from tests.tools.server import Api, serve_here
+from tests.tools.server import Api, serve_here, start_server
 from tests.tools.waiting import until
 
 pytestmark = pytest.mark.anyio
@@ -230,6 +232,29 @@ async def test_a_history_that_the_client_cut_goes_on(
         assert found == conversation
         assert said_to_claude(provider)[0] == ("user", "question 0")
         history.append(assistant(answer))
+
+
+async def test_the_instructions_of_a_waiting_question_survive_a_restart(db: Path, provider: ScriptedProvider) -> None:
+    """A question that waits behind another one is answered by the next process, as its client asked for it."""
+    provider.script(Reply(head_gate=Gate()))
+    named = {"X-Conversation-Id": "chat 1"}
+    async with start_server(db, provider) as server:
+        ada = await server.api.make_staff("Ada")
+        url = f"{server.api.url}/v1/chat/completions"
+        body: dict[str, Any] = {"model": "Ada", "stream": True}
+        first = {**body, "messages": [user("Hi")]}
+        second = {**body, "messages": [{"role": "system", "content": "Rhyme, please."}, user("And now?")]}
+        async with server.api.http.stream("POST", url, json=first, headers=named):
+            await provider.arrived(1)
+            async with server.api.http.stream("POST", url, json=second, headers=named) as waiting:
+                run_id = waiting.headers["x-run-id"]
+                await server.kill()
+    async with start_server(db, provider) as server:
+        assert (await server.api.ended_run(ada, run_id))["state"] == "done"
+    assert provider.chats[-1].said == "And now?"
+    assert "Rhyme, please." in str(provider.chats[-1].body["system"])
+    with contextlib.closing(connect(db)) as connection:  # what is not needed any more is not kept
+        assert connection.execute("SELECT 1 FROM runs WHERE instructions IS NOT NULL").fetchall() == []
 
 
 async def test_a_changed_layout_is_the_same_text(client: AsyncOpenAI, ada: str, provider: ScriptedProvider) -> None:

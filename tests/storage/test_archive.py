@@ -118,6 +118,13 @@ async def test_everything_comes_back(db: Path, tmp_path: Path, provider: Scripte
         assert all("boat 0" not in memory["text"] for memory in found)
         await api.ask(ada, "And now?")
         await api.post(f"/staff/{ada}/memories", {"text": "Kim has a dog."}, 201)
+        conversation = (await api.get(f"/staff/{ada}/conversations"))[-1]
+        messages = await api.get(f"/staff/{ada}/messages", params={"conversation_id": conversation["id"]})
+        repeated = [(each["message_type"], each["content"]) for each in reversed(messages)]
+        shown = [{"role": role, "content": text} for role, text in [*repeated, ("user", "Go on.")]]
+        body = {"model": ada, "messages": shown}
+        answer = await api.http.post(f"{api.url}/v1/chat/completions", json=body)
+        assert answer.headers["x-conversation-id"] == conversation["id"]
     check_backup(elsewhere)
 
 

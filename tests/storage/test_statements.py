@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from staffstream.domain import Owner, Scope
-from staffstream.storage import conversations, jobs, memories, run_pieces, runs, staff
+from staffstream.storage import conversations, fingerprints, jobs, memories, run_pieces, runs, staff
 from staffstream.storage.database import Connection
 from tests.tools.databases import connect, prepare
 
@@ -65,3 +65,13 @@ def test_progress_is_found_by_the_runs_ids(tx: Connection) -> None:
         details = [row["detail"] for row in tx.execute("EXPLAIN QUERY PLAN " + statement, ("[]",))]
         assert details[0].startswith("SCAN new ")
         assert details[1].startswith("SEARCH runs USING INDEX")
+
+
+def test_fingerprints_are_found_by_their_indexes(tx: Connection) -> None:
+    """A client's history is recognised without a look through all messages of its scope."""
+    for statement in (fingerprints.FIND_BY_PATH, fingerprints.FIND_BY_EXCHANGE):
+        details = [row["detail"] for row in tx.execute("EXPLAIN QUERY PLAN " + statement, (1, 1, 1))]
+        column = "path" if statement is fingerprints.FIND_BY_PATH else "exchange"
+        assert details == [
+            f"SEARCH fingerprints USING COVERING INDEX fingerprints_by_{column} (scope_id=? AND {column}=?)"
+        ]

@@ -34,7 +34,6 @@ class ActiveRun:
         self.member = member
         self.question = question
         self.past = past
-        self.instructions = ""  # its client's own, for this one prompt
         self.log = RunLog(run.id)
         self.started = asyncio.Event()
         self.ended = asyncio.Event()
@@ -152,7 +151,6 @@ class ActiveRuns:
 
     def __init__(self, make_reply: Callable[[ActiveRun], Coroutine[Any, Any, None]]) -> None:
         self.by_id: dict[str, ActiveRun] = {}
-        self.instructions: dict[str, str] = {}  # of runs that have not begun
         self.draining = False
         self.queue_changed = asyncio.Event()
         self.queue_waits_for_room = False  # there was no room for all of it at the last look
@@ -172,7 +170,6 @@ class ActiveRuns:
     def begin_one(self, active: ActiveRun, context: contextvars.Context | None = None) -> None:
         """Make one run, in the context of the request that asked for it if there is one."""
         self.by_id[active.run.id] = active
-        active.instructions = self.instructions.pop(active.run.id, "")
         if self.draining:  # it was claimed just before
             active.stop("shutdown")
         self.spawn(self._make_reply(active), f"run {active.run.id}", context)

@@ -49,7 +49,7 @@ class ContextBuilder:
         """What a run sends, from one snapshot, and how long each part took. Raises what the ledger raises for a run
         that waited in the queue until a cap was reached; MessageTooLong when the budget was lowered meanwhile.
         """
-        run, instructions = active.run, active.instructions
+        run, instructions = active.run, active.run.instructions
         if active.past is not None and active.member and active.question:
             turns = [[message] for message in active.past]
             return self._fit(Sources(active.member, active.question, turns), instructions), []

@@ -13,7 +13,7 @@ from typing import Any
 
 from staffstream.domain import RunFailure, Scope, Staff, format_time, now_text, parse_time
 from staffstream.errors import SetupError
-from staffstream.storage import staff
+from staffstream.storage import conversations, fingerprints, staff
 from staffstream.storage.database import Connection
 from staffstream.storage.memory_search import index_memory
 from staffstream.storage.schema import read_version
@@ -94,6 +94,7 @@ def import_staff(tx: Connection, lines: Iterable[str], embed: EmbedNow | None) -
     except tx.misfit_errors as error:
         raise SetupError(f"The file has a row that does not fit: {type(error).__name__}.") from error
     reader.check_later()
+    _add_fingerprints(tx, reader.scopes.values())
     _index_memories(tx, reader.scopes.values(), embed)
     if len(reader.known["staff"]) != 1:
         raise SetupError("The file must hold exactly one staff member.")
@@ -239,6 +240,14 @@ def _parse_line(number: int, line: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise SetupError(f"Line {number} of the file is no JSON object.")
     return value
+
+
+def _add_fingerprints(tx: Connection, scopes: Iterable[Scope]) -> None:
+    """Let clients that repeat a conversation find it again."""
+    for scope in scopes:
+        for conversation in conversations.list_conversations(tx, scope, limit=_MOST, before=None):
+            newest_first = conversations.list_messages(tx, scope, conversation.id, limit=_MOST)
+            fingerprints.add_past(tx, scope, reversed(newest_first))
 
 
 def _index_memories(tx: Connection, scopes: Iterable[Scope], embed: EmbedNow | None) -> None:

@@ -74,14 +74,15 @@ def add_reply(tx: Connection, scope: Scope, reply: Message) -> None:
 
 
 def add_past(tx: Connection, scope: Scope, messages: Iterable[Message]) -> int:
-    """Keep the fingerprints of a whole conversation, in order; returns its path."""
-    path, question = START, None
+    """Keep the fingerprints of a whole conversation, given in order; returns its path."""
+    path = START
+    questions: dict[str, tuple[str, int]] = {}  # each one's text and path, by its id
     for message in messages:
-        path = extend_path(path, message.message_type, message.content)
-        is_reply = message.message_type == "assistant"
-        exchange = hash_exchange(question.content, message.content) if is_reply and question else None
-        _save(tx, scope, message, path, exchange)
-        question = None if is_reply else message
+        text, before = questions.get(message.reply_to or "", (None, path))  # a second reply follows its question too
+        path = extend_path(before, message.message_type, message.content)
+        if message.message_type == "user":
+            questions[message.id] = (message.content, path)
+        _save(tx, scope, message, path, None if text is None else hash_exchange(text, message.content))
     return path
 
 

@@ -121,6 +121,7 @@ def insert_run(
     *,
     mode: Mode,
     webhook_url: str | None = None,
+    instructions: str = "",
     owner: Owner | None = None,
 ) -> Run:
     """A new run for a question: queued, or begun by `owner`, who has seen that its conversation has no active one."""
@@ -128,12 +129,12 @@ def insert_run(
     lease_ends, begun = (now_text(owner.lease_s), 1) if owner else (None, 0)
     row = tx.execute(
         "INSERT INTO runs (id, conversation_id, scope_id, user_message_id, turn, mode, state, webhook_url, owner,"
-        " fence, attempts, lease_expires_at, building_at, created_at, place)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING *",
+        " fence, attempts, lease_expires_at, building_at, created_at, place, instructions)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING *",
         (
             make_id(), conversation.id, scope.id, question.id, question.turn, mode, "building" if owner else "queued",
             webhook_url, owner.id if owner else None, begun, begun, lease_ends, now if owner else None, now,
-            0 if owner else _find_place(tx, scope),
+            0 if owner else _find_place(tx, scope), instructions or None,
         ),
     ).fetchone()  # fmt: skip
     return _read_run(row, scope)
@@ -254,7 +255,7 @@ def end_run(
     row = tx.execute(
         "UPDATE runs SET state = ?, message_id = ?, error = ?, model = ?, stop_reason = ?, usage = ?,"
         " streaming_at = coalesce(?, streaming_at), first_token_at = coalesce(?, first_token_at), finished_at = ?,"
-        " lease_expires_at = NULL, followed_until = NULL"
+        " lease_expires_at = NULL, followed_until = NULL, instructions = NULL"
         f" WHERE id = ? AND fence = ? AND state IN {_ACTIVE} RETURNING *",
         (
             state, message_id, _dump_failure(error), model, stop_reason,
@@ -389,4 +390,5 @@ def _read_run(row: Row, scope: Scope | None = None) -> Run:
         streaming_at=row["streaming_at"],
         first_token_at=row["first_token_at"],
         finished_at=row["finished_at"],
+        instructions=row["instructions"] or "",
     )
