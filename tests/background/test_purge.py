@@ -10,7 +10,7 @@ import pytest
 from staffstream.background import imports
 from staffstream.background.imports import cut_chunks
 from staffstream.background.purge import Purger
-from staffstream.storage import hidden_scopes, memories
+from staffstream.storage import hidden_scopes, memories, memory_lists
 from staffstream.storage.conversations import ImportedMessage
 from tests.tools.provider import ScriptedProvider
 from tests.tools.server import Api, serve_here
@@ -153,7 +153,7 @@ async def test_nobody_sees_a_part_of_an_import(
 
         def look(tx: Any, scope: Any, hidden: Any, conversation: Any, part: Any) -> Any:
             made = add(tx, scope, hidden, conversation, part)
-            seen.append((memories.list_memories(tx, scope, limit=9), conversation.id))
+            seen.append((memory_lists.list_memories(tx, scope, limit=9), conversation.id))
             if len(seen) == 9:
                 raise RuntimeError("broken off")
             return made

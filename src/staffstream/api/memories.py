@@ -12,10 +12,12 @@ from staffstream.api.response_models import (
     show_memory_whole,
     show_relation,
 )
+from staffstream.domain import Scope
 from staffstream.memory import erasing
-from staffstream.storage import conversations, graph, memories
+from staffstream.storage import conversations, graph, memories, memory_lists
 from staffstream.storage.database import Connection
 from staffstream.storage.memories import Memory, NewMemory
+from staffstream.storage.memory_lists import MemoryFilter, MemoryOverview
 
 endpoints = Endpoints("memories", "/api/v1/staff/{staff_id}")
 
@@ -25,17 +27,26 @@ _MOST_EVENTS = 20  # of one import: after the first ones a client has to load th
 
 @endpoints.get("/memories", response=MEMORY.models, sends=["Link"], etag=True)
 async def list_some(call: Call, query: MemoryPage) -> Answer:
-    """With `query` what is recalled for it, scored, best first; without, all, newest first."""
+    """With `query` what is recalled for it, scored, best first; without, all, newest first. Of tombstones, which cannot
+    be recalled, a `query` finds those that have its words.
+    """
     scope = await call.find_scope()
-    if query.query is not None:
+    if query.query is not None and not query.deleted:
         found = await call.services.pipeline.builder.search(scope, query.query, kind=query.kind, limit=query.limit)
         return Answer([MEMORY.show(memory, score=round(score, 6)) for memory, score in found])
+    fields = query.model_dump(exclude={"query", "limit", "before"})
+    wanted = MemoryFilter(**fields, text=query.query)
     listed = await call.services.database.read(
-        lambda conn: memories.list_memories(
-            conn, scope, limit=query.limit + 1, kind=query.kind, before=query.before, deleted=query.deleted
-        )
+        lambda conn: memory_lists.list_memories(conn, scope, wanted, limit=query.limit + 1, before=query.before)
     )
     return make_page(call, listed, query, MEMORY.show)
+
+
+@endpoints.get("/memories/overview", response=MemoryOverview)
+async def count(call: Call) -> MemoryOverview:
+    """How much is remembered, and about whom and what."""
+    scope = await call.find_scope()
+    return await call.services.database.read(lambda conn: memory_lists.count_memories(conn, scope))
 
 
 @endpoints.post("/memories", status=201, response=MEMORY.model | MEMORY.models, sends=["Location"], is_import=True)
@@ -78,6 +89,9 @@ async def update(call: Call, body: MemoryChanges) -> dict[str, Any]:
         changed = memories.change_memory(tx, scope, memory_id, changes, learning.embed_now)
         if changed.id != memory_id:
             graph.end_relations(tx, scope, memory_id, changed.valid_from)
+            if changed.object and memories.get_memory(tx, scope, memory_id).states_relation:
+                memories.note_relation(tx, scope, changed.id)
+                _restate(tx, scope, changed)
         learning.request_vectors(tx, scope)
         return changed
 
@@ -122,22 +136,26 @@ async def restore(call: Call) -> dict[str, Any]:
             if form.valid_to is not None:
                 graph.end_relations(tx, scope, form.id, form.valid_to)
         if restored.states_relation and restored.valid_to is None:
-            graph.restate_memory(
-                tx,
-                scope,
-                memory_id=restored.id,
-                subject=restored.subject or "",
-                predicate=restored.predicate or "",
-                object=restored.object or "",
-                valid_from=restored.valid_from,
-                source_message_id=restored.source_message_id,
-            )
+            _restate(tx, scope, restored)
         learning.request_vectors(tx, scope)
         return restored
 
     restored = await call.services.database.write(bring_back)
     call.services.events.publish_memory(scope, memory_id, "memory.changed", restored)
     return MEMORY.show(restored)
+
+
+def _restate(tx: Connection, scope: Scope, memory: Memory) -> None:
+    graph.restate_memory(
+        tx,
+        scope,
+        memory_id=memory.id,
+        subject=memory.subject or "",
+        predicate=memory.predicate or "",
+        object=memory.object or "",
+        valid_from=memory.valid_from,
+        source_message_id=memory.source_message_id,
+    )
 
 
 @endpoints.get("/graph", response=Graph)

@@ -268,11 +268,19 @@ class MemoryChanges(Changes):
 
 
 class MemoryPage(Page):
-    """The query of a list of memories; `deleted=true` lists the tombstones."""
+    """The query of a list of memories; `deleted=true` lists the tombstones, `current=true` only what holds now.
+
+    An empty `subject` or `category` means those that have none.
+    """
 
     query: Annotated[StrictStr, Field(max_length=20_000)] | None = None
     kind: MemoryKind | None = None
     deleted: bool = False
+    current: bool = False
+    conversation_id: Id | None = None
+    subject: Annotated[StrictStr, Field(max_length=2000)] | None = None
+    category: Annotated[StrictStr, Field(max_length=2000)] | None = None
+    pinned: bool | None = None
 
 
 class Forgetting(BaseModel):

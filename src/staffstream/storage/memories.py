@@ -7,12 +7,13 @@ again. Words go into the full-text index and vectors beside it in the transactio
 memory_index.py).
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from staffstream.domain import MemoryKind, Message, Scope, make_id, now_text
-from staffstream.errors import Conflict, NotFound, UnknownBefore
+from staffstream.errors import Conflict, NotFound
 from staffstream.storage.database import IN_LIST, Connection, Row, pack_list
 from staffstream.storage.memory_search import index_memory, unindex_memory
 from staffstream.storage.numbers import take_number
@@ -142,14 +143,30 @@ def change_memory(
         occurred_at=changes.get("occurred_at", now_text()),
         subject=kept.subject,
         predicate=kept.predicate,
+        object=find_changed_object(kept, changes.get("text", kept.text)),
         category=kept.category,
+        quote=kept.quote,
         importance=kept.importance,
         speaker=kept.speaker,
+        conversation_id=kept.conversation_id if kept.kind == "fact" else None,
+        source_message_id=kept.source_message_id if kept.kind == "fact" else None,
     )
     memory = add_memory(tx, scope, new, embed)
     tx.execute("UPDATE memories SET pinned = ? WHERE id = ?", (int(kept.pinned), memory.id))
     close_memory(tx, scope, kept.id, valid_to=memory.valid_from, superseded_by=memory.id)
     return get_memory(tx, scope, memory.id)
+
+
+def find_changed_object(memory: Memory, text: str) -> str | None:
+    """What the object of a statement has become in its new text, which has other words in the object's place alone;
+    None if more than that was changed.
+    """
+    found = re.search(f"(.*)({re.escape(memory.object or '')})(.*)", memory.text, re.IGNORECASE | re.DOTALL)
+    if not memory.object or not found:
+        return None
+    before, _, after = found.groups()
+    changed = text[len(before) : len(text) - len(after)].strip()
+    return changed if changed and text.startswith(before) and text.endswith(after) else None
 
 
 def close_memory(tx: Connection, scope: Scope, memory_id: str, *, valid_to: str, superseded_by: str) -> None:
@@ -264,33 +281,6 @@ def find_end(conn: Connection, scope: Scope, memory_id: str) -> str | None:
     """Since when the memory is true no longer, if it is not."""
     row = conn.execute("SELECT valid_to FROM memories WHERE id = ? AND scope_id = ?", (memory_id, scope.id)).fetchone()
     return row["valid_to"] if row else None
-
-
-def list_memories(
-    conn: Connection,
-    scope: Scope,
-    *,
-    limit: int,
-    kind: MemoryKind | None = None,
-    before: str | None = None,
-    deleted: bool = False,
-) -> list[Memory]:
-    """Newest first; superseded ones are among them, tombstones only with `deleted`. `before` is the last id of the
-    page before. Raises UnknownBefore.
-    """
-    edge: tuple[str, int] = ("~", 0)  # above every time
-    if before is not None:
-        try:
-            last = get_memory(conn, scope, before)
-        except NotFound:
-            raise UnknownBefore from None
-        edge = (last.occurred_at, last.number)
-    rows = conn.execute(
-        "SELECT * FROM memories WHERE scope_id = ? AND (occurred_at, number) < (?, ?) AND (? IS NULL OR kind = ?)"
-        f" AND deleted_at IS {'NOT' if deleted else ''} NULL ORDER BY occurred_at DESC, number DESC LIMIT +?",
-        (scope.id, *edge, kind, kind, limit),
-    )
-    return [read_memory(row) for row in rows]
 
 
 def list_learned(conn: Connection, scope: Scope, conversation_id: str, *, since: str) -> list[Memory]:

@@ -257,6 +257,12 @@ export interface components {
             pinned?: boolean;
             importance?: number;
         };
+        /** @description How many current facts there are about one subject, of one category. */
+        MemoryGroup: {
+            subject: string;
+            category: string;
+            count: number;
+        };
         /** @description A memory that a client tells: learnt at once. */
         MemoryInput: {
             text: string;
@@ -267,6 +273,14 @@ export interface components {
             kind?: "fact" | "episode";
             /** @default null */
             occurred_at?: string | null;
+        };
+        /** @description How much is remembered: the facts that hold, by what they are about, the messages, and what was forgotten. */
+        MemoryOverview: {
+            facts: number;
+            messages: number;
+            pinned: number;
+            forgotten: number;
+            groups: components["schemas"]["MemoryGroup"][];
         };
         /** @description A memory with every form it has had, oldest first, and the message it came from. */
         MemoryWhole: {
@@ -659,7 +673,9 @@ export type LiveEvent = components['schemas']['LiveEvent'];
 export type Me = components['schemas']['Me'];
 export type Memory = components['schemas']['Memory'];
 export type MemoryChanges = components['schemas']['MemoryChanges'];
+export type MemoryGroup = components['schemas']['MemoryGroup'];
 export type MemoryInput = components['schemas']['MemoryInput'];
+export type MemoryOverview = components['schemas']['MemoryOverview'];
 export type MemoryWhole = components['schemas']['MemoryWhole'];
 export type Message = components['schemas']['Message'];
 export type Mistake = components['schemas']['Mistake'];
