@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 from email.utils import formatdate
 from typing import Any
 
+import aiohttp
 import anthropic
 import httpx2
 import pytest
@@ -26,6 +27,7 @@ from staffstream.errors import (
     UpstreamRefused,
     UpstreamTimeout,
 )
+from staffstream.models import aiohttp_pool
 from staffstream.models.anthropic_sdk import find_reader
 from staffstream.models.chat import Event, Finished, Prompt, PromptMessage, ProviderTimeouts, Text
 from staffstream.models.claude import Claude
@@ -333,3 +335,41 @@ async def test_the_key_is_in_no_exception() -> None:
     while cause is not None:
         assert "sk-ant-hidden" not in str(cause) + repr(cause)
         cause = cause.__cause__ or cause.__context__
+
+
+_STREAMED = Request(1, "POST", "/v1/messages", {}, b"", body={"stream": True, "model": "claude-test"})
+_EVENTS = b"".join(step for step in Reply(["another user's text"])(_STREAMED) if isinstance(step, bytes))
+_UNASKED = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: %d\r\n\r\n" % len(_EVENTS) + _EVENTS
+
+
+@pytest.mark.parametrize("turns", [0, 50], ids=["unread", "read"])
+@pytest.mark.parametrize("size", [len(_UNASKED), 20, 1], ids=["whole", "half a head", "a byte"])
+async def test_what_was_sent_unasked_answers_nobody(
+    provider: ScriptedProvider, claude: Claude, turns: int, size: int
+) -> None:
+    """A connection that received anything while idle is closed: it would be the next request's answer, another user's
+    (aiohttp#13656). Whether the loop has read it or it still lies in the kernel.
+    """
+    assert _text(await _ask(claude)) == "Hello from the provider."
+    provider.send_unasked(_UNASKED[:size])
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    provider.script(Reply(["mine"]))
+    assert _text(await _ask(claude)) == "mine"
+
+
+async def test_a_connection_is_used_again(provider: ScriptedProvider, claude: Claude) -> None:
+    """Where nothing came unasked."""
+    for _ in range(3):
+        await _ask(claude)
+    assert len({request.connection for request in provider.requests}) == 1
+
+
+async def test_a_connection_that_cannot_be_watched_is_used_once(
+    provider: ScriptedProvider, claude: Claude, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another release of aiohttp may make its connections elsewhere: then none is kept."""
+    monkeypatch.setattr(aiohttp_pool.WatchedConnector, "__init__", aiohttp.TCPConnector.__init__)
+    for _ in range(2):
+        assert _text(await _ask(claude)) == "Hello from the provider."
+    assert len({request.connection for request in provider.requests}) == 2

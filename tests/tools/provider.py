@@ -149,13 +149,16 @@ Step = bytes | Head | Raw | Wait | Hold | Stall | Close
 
 @dataclass
 class Request:
-    """One request as it came. `number` counts from 1, `at` is on the monotonic clock."""
+    """One request as it came. `number` counts from 1, and so does that of its connection; `at` is on the monotonic
+    clock.
+    """
 
     number: int
     method: str
     path: str
     headers: dict[str, str]
     raw: bytes
+    connection: int = 0
     at: float = field(default_factory=time.monotonic)
     body: Any = None
     refusal: tuple[int, str, str] | None = None
@@ -310,6 +313,7 @@ class ScriptedProvider:
         self._structured_scripts: deque[Script] = deque()
         self._arrivals = Counter()
         self._connections: set[_Connection] = set()
+        self._connection_count = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
 
@@ -357,6 +361,11 @@ class ScriptedProvider:
         async with asyncio.timeout(DEADLINE_S):
             await request.left.wait()
         return request
+
+    def send_unasked(self, data: bytes) -> None:
+        """Write to every open connection, whatever has been asked on it."""
+        for connection in self._connections:
+            connection._transport.write(data)
 
     @property
     def refusals(self) -> list[tuple[int, str, str]]:
@@ -413,6 +422,8 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
         self._far._connections.add(self)
+        self._far._connection_count += 1
+        self._number = self._far._connection_count
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
@@ -446,6 +457,7 @@ class _Connection(asyncio.Protocol):
         if parsed is None:
             return
         self._request, self._buffer = parsed
+        self._request.connection = self._number
         self._task = asyncio.get_running_loop().create_task(self._answer(self._request))
         self._far._tasks.add(self._task)
         self._task.add_done_callback(self._forget)

@@ -22,6 +22,7 @@ from staffstream.errors import (
     UpstreamRefused,
     UpstreamTimeout,
 )
+from staffstream.models.aiohttp_pool import WatchedClient
 from staffstream.models.chat import Block, Prompt
 from staffstream.models.fast_reader import OnChunk, forward_chunks
 from staffstream.support.logs import show_word, text_log
@@ -38,11 +39,11 @@ class Sdk:
     """
 
     def __init__(self, *, api_key: str, base_url: str | None, transport: httpx2.AsyncBaseTransport | None) -> None:
-        options: dict[str, Any] = {
-            "follow_redirects": False,
-            "limits": httpx2.Limits(max_connections=0, keepalive_expiry=30),  # 0: claude.py sets the limit
-        }
-        http = httpx2.AsyncClient(transport=transport) if transport else anthropic.DefaultAioHttpClient(**options)
+        http = (
+            httpx2.AsyncClient(transport=transport)
+            if transport
+            else WatchedClient(keepalive_s=30, follow_redirects=False)
+        )
         self._client = anthropic.AsyncAnthropic(
             api_key=api_key,
             base_url=base_url,
