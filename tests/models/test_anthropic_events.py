@@ -182,11 +182,71 @@ def test_text_that_is_none_is_malformed(delta: dict[str, Any]) -> None:
 
 
 def test_an_event_without_end_is_refused() -> None:
-    """Memory is bounded: 32 MB without a blank line is no event."""
+    """Memory is bounded: 2 MB without a blank line is no event, and the error says so."""
     reader = EventReader()
-    reader.feed(START + b"x" * 33 * 1024 * 1024)
-    with pytest.raises(UpstreamMalformed):
+    reader.feed(START)
+    for _ in range(2049):
+        reader.feed(b"x" * 1024)
+    with pytest.raises(UpstreamMalformed) as caught:
         reader.end()
+    assert "2 MB" in caught.value.detail
+
+
+class _CountedBytes(bytes):
+    """Bytes that count how many of them are looked at or copied, in whatever is made of them."""
+
+    work = 0
+
+    def _count(self) -> None:
+        _CountedBytes.work += len(self)
+
+    def __contains__(self, part: Any) -> bool:
+        self._count()
+        return super().__contains__(part)
+
+    def __add__(self, other: Any) -> "_CountedBytes":
+        joined = _CountedBytes(bytes(self) + bytes(other))
+        joined._count()
+        return joined
+
+    def __radd__(self, other: Any) -> "_CountedBytes":
+        return _CountedBytes(other) + self
+
+    def __getitem__(self, key: Any) -> Any:
+        part = super().__getitem__(key)
+        if not isinstance(part, bytes):
+            return part
+        counted = _CountedBytes(part)
+        counted._count()
+        return counted
+
+    def replace(self, old: Any, new: Any, count: Any = -1) -> "_CountedBytes":
+        self._count()
+        return _CountedBytes(super().replace(old, new, count))
+
+    def split(self, sep: Any = None, maxsplit: Any = -1) -> Any:
+        self._count()
+        return [_CountedBytes(part) for part in super().split(sep, maxsplit)]
+
+    def find(self, *args: Any) -> int:
+        self._count()
+        return super().find(*args)
+
+
+@pytest.mark.parametrize("newline", [b"\n", b"\r\n"])
+def test_a_large_event_costs_what_its_bytes_cost(newline: bytes) -> None:
+    """However small the reads are in which it comes: each byte is looked at a few times, not once a read."""
+    _CountedBytes.work = 0
+    text = "many words " * 100_000
+    stream = _say(text).replace(b"\n", newline)
+    reader = EventReader()
+    events = [
+        event
+        for start in range(0, len(stream), 1000)
+        for event in reader.feed(_CountedBytes(stream[start : start + 1000]))
+    ]
+    assert _text(events) == text
+    assert len(stream) < _CountedBytes.work < 10 * len(stream)
 
 
 def test_other_blocks_are_signs_of_life() -> None:

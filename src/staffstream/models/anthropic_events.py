@@ -24,11 +24,12 @@ from staffstream.errors import (
     UpstreamTimeout,
 )
 from staffstream.models.chat import Accepted, Event, Finished, Thinking
+from staffstream.models.event_blocks import BlockReader
 from staffstream.support.logs import show_word
 
 log = logging.getLogger(__name__)
 
-_MOST_PENDING_BYTES = 32 * 1024 * 1024  # an event larger than this is no event
+_MOST_EVENT_BYTES = 2 * 1024 * 1024  # a delta has a few words; the longest whole reply has less than 1 MB
 
 
 class EventReader:
@@ -39,7 +40,7 @@ class EventReader:
         self.finished = False
         self.model = ""
         self.failure: UpstreamError | None = None
-        self._pending = b""
+        self._blocks = BlockReader()
         self.stop_reason: str | None = None
         self.usage: dict[str, int] = {}
         self._half = ""  # a high surrogate whose other half comes with the next delta
@@ -48,18 +49,16 @@ class EventReader:
         """The events that these bytes complete, none after `message_stop` or after what broke the reply: text that came
         in one chunk with an error has been said.
         """
-        self._pending += data
-        *blocks, self._pending = _split_blocks(self._pending)
         events: list[Event] = []
         try:
-            for block in blocks:
+            for block in self._blocks.feed(data):
                 if self.finished or self.failure:
                     break
                 payload = _read_data(block)
                 if payload and (event := self._read_event(payload)) is not None:
                     events.append(event)
-            if len(self._pending) > _MOST_PENDING_BYTES:
-                raise UpstreamMalformed
+            if self._blocks.pending_bytes > _MOST_EVENT_BYTES:
+                raise UpstreamMalformed("An event of Claude's reply is larger than 2 MB. Try again.")
         except UpstreamError as error:
             self.failure = error
         return events
@@ -128,16 +127,6 @@ class EventReader:
     def _read_message_usage(self, usage: object) -> None:
         """Later counts replace earlier ones: the API's are cumulative."""
         self.usage |= read_usage(usage)
-
-
-def _split_blocks(data: bytes) -> list[bytes]:
-    """Event blocks, the last one incomplete. LF is what Claude sends; CRLF may be a proxy's."""
-    if b"\r" in data:
-        held = b"\r" if data.endswith(b"\r") else b""  # its LF may still come
-        data = data[: len(data) - len(held)].replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        *blocks, rest = data.split(b"\n\n")
-        return [*blocks, rest + held]
-    return data.split(b"\n\n")
 
 
 def _read_data(block: bytes) -> bytes:
