@@ -21,7 +21,7 @@ from bench.processes import raise_file_limit
 from staffstream.models.offline.wire import (
     PING,
     STOP_MESSAGE,
-    Answer,
+    ProviderMessage,
     add_text,
     encode_event,
     finish_message,
@@ -40,7 +40,7 @@ def frame(*events: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-_ANSWER = Answer("msg_bench", (), {"input_tokens": 20, "output_tokens": 500}, model="claude-sonnet-5-5")
+_ANSWER = ProviderMessage("msg_bench", (), {"input_tokens": 20, "output_tokens": 500}, model="claude-sonnet-5-5")
 _HEAD = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\nrequest-id: req_bench\r\n"
     b"transfer-encoding: chunked\r\n\r\n"
@@ -106,7 +106,9 @@ def answer_json(request: bytes) -> bytes:
     """A whole answer to a request for structured output: the least value that its schema allows."""
     schema = json.loads(request.partition(b"\r\n\r\n")[2])["output_config"]["format"]["schema"]
     text = json.dumps(_make_least(schema, schema.get("$defs", {})))
-    body = json.dumps(message_body(Answer("msg_bench", (text,), {"input_tokens": 20, "output_tokens": 20}))).encode()
+    body = json.dumps(
+        message_body(ProviderMessage("msg_bench", (text,), {"input_tokens": 20, "output_tokens": 20}))
+    ).encode()
     head = f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
     return head.encode() + body
 

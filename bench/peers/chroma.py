@@ -20,7 +20,7 @@ NEEDS = ("chromadb", *MINILM)
 
 
 @dataclass(frozen=True)
-class Answer:
+class QueryResult:
     """For each question the places of the texts that were found, best first, and how long that took: in all, and the
     question's vector alone. `build_s` is what making the collection took, its vectors included.
     """
@@ -33,7 +33,7 @@ class Answer:
 
 async def ask(
     folder: Path, texts: Sequence[str], questions: Sequence[str], *, limit: int, build_limit_s: float = 600
-) -> Answer | None:
+) -> QueryResult | None:
     """Ask a collection of these texts, made in the folder unless it is there; None when making it takes too long."""
     folder.mkdir(exist_ok=True)
     job = {"folder": str(folder), "texts": texts, "questions": questions, "limit": limit, "limit_s": build_limit_s}
@@ -41,10 +41,10 @@ async def ask(
     file.write_text(json.dumps(job))
     with processes.run_python(["-m", "bench.peers.chroma", str(file)], {"ANONYMIZED_TELEMETRY": "False"}) as process:
         answer = json.loads(await asyncio.to_thread(process.read_line))
-    return Answer(**answer) if answer else None
+    return QueryResult(**answer) if answer else None
 
 
-def answer_job(job: dict[str, Any]) -> Answer | None:
+def answer_job(job: dict[str, Any]) -> QueryResult | None:
     """The process's work."""
     import chromadb
     from chromadb.config import Settings
@@ -80,7 +80,7 @@ def answer_job(job: dict[str, Any]) -> Answer | None:
         answer = collection.query(query_texts=[question], n_results=job["limit"])
         took_ms.append((time.perf_counter() - began) * 1e3)
         found.append([int(each) for each in answer["ids"][0]])
-    return Answer(build_s, found, took_ms, embed_ms)
+    return QueryResult(build_s, found, took_ms, embed_ms)
 
 
 if __name__ == "__main__":

@@ -14,11 +14,11 @@ from standardwebhooks.webhooks import Webhook
 
 from staffstream.background import public_addresses
 from staffstream.background.webhooks import ATTEMPT_S
-from staffstream.storage.jobs import MOST_OF_A_QUEUE
+from staffstream.storage.jobs import MAX_RUNNING_PER_QUEUE
 from staffstream.storage.staff import make_webhook_secret
 from tests.tools.provider import Gate, Reply, ScriptedProvider, http_error
 from tests.tools.provider_cases import CASES
-from tests.tools.receiver import Answer, Got, Receiver
+from tests.tools.receiver import Got, Receiver, ScriptedResponse
 from tests.tools.server import Api, ServerProcess, make_keys, serve_here, start_server
 from tests.tools.waiting import until
 
@@ -124,7 +124,7 @@ async def test_members_learn_nothing_of_the_network_from_deliveries(
 ) -> None:
     """Neither what stands behind a staff member's webhook, nor whether a name or an address exists inside."""
     headers = make_keys(db, ada="admin", bob="member")
-    receiver.script(Answer(503))
+    receiver.script(ScriptedResponse(503))
     async with serve_here(db, provider, webhook_allow_private=("127.0.0.1",), auth="keys") as api:
         api.http.headers.update(headers["ada"])
         staff = await api.make_staff(webhook_url=receiver.url + "?token=secret")
@@ -225,17 +225,17 @@ async def test_a_run_cancelled_in_the_queue_is_told(
 async def test_a_receiver_that_hangs_does_not_hold_up_others(api: Api, ada: str, receiver: Receiver) -> None:
     """However much is to be told to it: it has so many places, and no more."""
     never = Gate()
-    receiver.script(*[Answer(gate=never)] * 100)
+    receiver.script(*[ScriptedResponse(gate=never)] * 100)
     async with Receiver() as other:
         ben = await api.make_staff("Ben", webhook_url=other.url)
         await asyncio.gather(*(_send_in_new_conversation(api, ada) for _ in range(70)))
-        await receiver.arrived(MOST_OF_A_QUEUE)
+        await receiver.arrived(MAX_RUNNING_PER_QUEUE)
         await until(lambda: _count_ended(api, ada, 70))
         began = time.monotonic()
         await api.send(ben, "Hi")
         await other.arrived()
         assert time.monotonic() - began < ATTEMPT_S / 2
-        assert len(receiver.got) == MOST_OF_A_QUEUE
+        assert len(receiver.got) == MAX_RUNNING_PER_QUEUE
 
 
 async def _send_in_new_conversation(api: Api, staff_id: str) -> None:
@@ -252,7 +252,7 @@ async def _count_ended(api: Api, staff_id: str, count: int) -> bool:
 
 async def test_a_refused_delivery_waits_and_is_sent_again_on_call(api: Api, ada: str, receiver: Receiver) -> None:
     """Under the same id, with the same body; both attempts are in the log."""
-    receiver.script(Answer(503, {"Retry-After": "3600"}), Answer(200))
+    receiver.script(ScriptedResponse(503, {"Retry-After": "3600"}), ScriptedResponse(200))
     await api.send(ada, "Hi")
     await receiver.arrived(1)
 
@@ -310,7 +310,7 @@ async def test_an_unknown_delivery_is_a_404(api: Api, ada: str) -> None:
 
 async def test_gone_disables_until_the_url_is_set_again(api: Api, ada: str, receiver: Receiver) -> None:
     """410 is the receiver's own word; a staff member shows it, and a PATCH of the URL ends it."""
-    receiver.script(Answer(410))
+    receiver.script(ScriptedResponse(410))
     await api.ask(ada, "one")
     await settled(api, ada, "failed")
     assert (await api.get(f"/staff/{ada}"))["webhook_disabled_at"] is not None
@@ -368,7 +368,7 @@ async def test_what_is_no_url_for_a_webhook_is_refused(api: Api, url: str) -> No
 @pytest.mark.parametrize("what", ["conversation", "question", "reply"])
 async def test_what_is_deleted_takes_its_deliveries_along(api: Api, ada: str, receiver: Receiver, what: str) -> None:
     """What is erased is not sent any more, nor shown in the log; the job finds nothing and ends."""
-    receiver.script(Answer(503))
+    receiver.script(ScriptedResponse(503))
     sent = await api.send(ada, "Hi")
     await receiver.arrived(1)
     await api.ended_run(ada, sent["run_id"])
@@ -397,7 +397,7 @@ async def test_what_is_deleted_while_it_is_sent_leaves_nothing(
 ) -> None:
     """Whatever its receiver then answers: no log, no job, no second attempt."""
     thinking = Gate()
-    receiver.script(Answer(status, gate=thinking))
+    receiver.script(ScriptedResponse(status, gate=thinking))
     sent = await api.send(ada, "Hi")
     await receiver.arrived(1)
     await api.delete(f"/staff/{ada}" + (f"/conversations/{sent['conversation_id']}" if what == "conversation" else ""))
@@ -430,7 +430,7 @@ def run_command(*arguments: str, db: Path, status: int = 0) -> str:
 
 async def bury_delivery(api: Api, ada: str, receiver: Receiver) -> tuple[Any, Any]:
     """A delivery whose job is dead: its receiver said 410."""
-    receiver.script(Answer(410))
+    receiver.script(ScriptedResponse(410))
     await api.ask(ada, "Hi")
     [delivery] = await settled(api, ada, "failed")
     [job] = await api.get("/jobs", params={"state": "dead"})
@@ -446,7 +446,7 @@ async def test_dead_jobs_are_listed_retried_and_dropped_by_call(api: Api, ada: s
     assert (await receiver.arrived(2)).id == delivery["id"]
     await settled(api, ada, "delivered")
     await api.http.patch(f"/staff/{ada}", json={"webhook_url": receiver.url})
-    receiver.script(Answer(410))
+    receiver.script(ScriptedResponse(410))
     await api.ask(ada, "Again")
 
     async def find_dead() -> Any:

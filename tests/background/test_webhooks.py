@@ -35,7 +35,7 @@ from staffstream.storage.database import Connection, Database
 from staffstream.storage.deliveries import Delivery
 from tests.tools.databases import open_database
 from tests.tools.provider import DEADLINE_S, Gate
-from tests.tools.receiver import Answer, Receiver, answer_names
+from tests.tools.receiver import Receiver, ScriptedResponse, answer_names
 
 pytestmark = pytest.mark.anyio
 
@@ -163,7 +163,7 @@ async def test_a_delivery_is_one_signed_post(post: Post, receiver: Receiver) -> 
 @pytest.mark.parametrize("status", [200, 201, 202, 204, 299])
 async def test_any_2xx_is_a_delivery(post: Post, receiver: Receiver, status: int) -> None:
     """What the body says does not matter."""
-    receiver.script(Answer(status, body=b"" if status == 204 else b"<html>error</html>"))
+    receiver.script(ScriptedResponse(status, body=b"" if status == 204 else b"<html>error</html>"))
     delivery = await post.send(receiver.url)
     [attempt] = delivery.attempts
     assert (attempt.number, attempt.status, attempt.error) == (1, status, None)
@@ -174,7 +174,7 @@ async def test_any_2xx_is_a_delivery(post: Post, receiver: Receiver, status: int
 @pytest.mark.parametrize("status", [300, 301, 302, 307, 308, 400, 401, 404, 429, 500, 503])
 async def test_everything_else_is_not_and_is_tried_again(post: Post, receiver: Receiver, status: int) -> None:
     """A redirect least of all is followed: it could lead anywhere."""
-    receiver.script(Answer(status, {"Location": receiver.url, "Retry-After": "77"}))
+    receiver.script(ScriptedResponse(status, {"Location": receiver.url, "Retry-After": "77"}))
     with pytest.raises(ReceiverRefused) as caught:
         await post.send(receiver.url)
     assert caught.value.retryable
@@ -188,7 +188,7 @@ async def test_everything_else_is_not_and_is_tried_again(post: Post, receiver: R
 
 async def test_every_attempt_is_logged_and_carries_the_same_id_and_body(post: Post, receiver: Receiver) -> None:
     """A receiver knows by the id what it has seen; each attempt is signed with its own time."""
-    receiver.script(Answer(500), Answer(503), Answer(200))
+    receiver.script(ScriptedResponse(500), ScriptedResponse(503), ScriptedResponse(200))
     with pytest.raises(ReceiverRefused):
         await post.send(receiver.url)
     delivery_id = (await post.last()).id
@@ -205,7 +205,7 @@ async def test_every_attempt_is_logged_and_carries_the_same_id_and_body(post: Po
 
 async def test_gone_disables_the_staff_members_webhook(post: Post, receiver: Receiver) -> None:
     """410: what waits for that URL is not sent either, until the URL is set again."""
-    receiver.script(Answer(503), Answer(410))
+    receiver.script(ScriptedResponse(503), ScriptedResponse(410))
     with pytest.raises(ReceiverRefused):
         await post.send(receiver.url)
     waiting = await post.last()
@@ -232,7 +232,7 @@ async def test_gone_disables_the_staff_members_webhook(post: Post, receiver: Rec
 
 async def test_gone_at_an_old_url_does_not_disable_the_new_one(post: Post, receiver: Receiver) -> None:
     """The answer is about the URL that it was asked at."""
-    receiver.script(Answer(503), Answer(410))
+    receiver.script(ScriptedResponse(503), ScriptedResponse(410))
     with pytest.raises(ReceiverRefused):
         await post.send(receiver.url)
     changes = {"webhook_url": receiver.url + "/new"}
@@ -252,18 +252,18 @@ async def test_a_receiver_that_is_silent_is_given_up(
     monkeypatch.setattr(webhooks, "ATTEMPT_S", 1.0)
     monkeypatch.setattr(webhooks, "_READ_S", 1.2)
     if held != "body":
-        receiver.script(Answer(gate=Gate()) if held == "answer" else Answer(204, drip_s=0.1))
+        receiver.script(ScriptedResponse(gate=Gate()) if held == "answer" else ScriptedResponse(204, drip_s=0.1))
         with pytest.raises(ReceiverTimeout):
             await post.send(receiver.url)
         assert [attempt.error for attempt in (await post.last()).attempts] == ["receiver_timeout"]
     else:
-        receiver.script(Answer(raw=b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nand", stays=True))
+        receiver.script(ScriptedResponse(raw=b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nand", stays=True))
         assert (await post.send(receiver.url)).state == "delivered"
 
 
 async def test_a_huge_answer_is_not_read(post: Post, receiver: Receiver) -> None:
     """It is hung up on after a little; its status has been said."""
-    receiver.script(Answer(200, body=bytes(50_000_000)))
+    receiver.script(ScriptedResponse(200, body=bytes(50_000_000)))
     assert (await post.send(receiver.url)).state == "delivered"
 
 
@@ -272,7 +272,7 @@ async def test_a_huge_answer_is_not_read(post: Post, receiver: Receiver) -> None
 )
 async def test_what_is_no_http_is_unreachable(post: Post, receiver: Receiver, raw: bytes) -> None:
     """Whatever speaks there: one attempt, logged without a status, tried again."""
-    receiver.script(Answer(raw=raw))
+    receiver.script(ScriptedResponse(raw=raw))
     with pytest.raises(ReceiverUnreachable):
         await post.send(receiver.url)
     assert [(each.status, each.error) for each in (await post.last()).attempts] == [(None, "receiver_unreachable")]
@@ -399,7 +399,7 @@ async def test_a_rotated_secret_signs_beside_the_one_before_it(post: Post, recei
     async def rotate(secret: str) -> None:
         await post.database.write(lambda tx: staff.update_staff(tx, post.staff_id, {}, webhook_secret=secret))
 
-    receiver.script(*[Answer(500)] * 9)
+    receiver.script(*[ScriptedResponse(500)] * 9)
     with pytest.raises(ReceiverRefused):
         await post.send(receiver.url)
     delivery_id = (await post.last()).id
@@ -424,7 +424,7 @@ async def test_a_rotated_secret_signs_beside_the_one_before_it(post: Post, recei
 async def test_many_are_sent_at_the_same_time(post: Post, receiver: Receiver) -> None:
     """As many as one receiver may have at a time; one that takes its time does not hold the others up."""
     gate = Gate()
-    receiver.script(*[Answer(200, gate=gate)] * 4)
+    receiver.script(*[ScriptedResponse(200, gate=gate)] * 4)
     sending: list[asyncio.Task[Delivery]] = [asyncio.create_task(_send_own(post, receiver.url)) for _ in range(4)]
     await receiver.arrived(4)
     gate.open()

@@ -201,7 +201,7 @@ async def test_compactions_converge_however_long_the_past_and_large_the_budget(d
             assert count_tokens(summaries.write_question(fold, staff=staff.get_staff(tx, scope.staff_id))) < 40_000
             assert summaries.save_summary(tx, fold, {"summary": "so " * 9000}, model="m")
             text, _ = conversations.load_summary(tx, scope, talk.id)
-            assert count_tokens(text) <= summaries.MOST_SUMMARY_TOKENS
+            assert count_tokens(text) <= summaries.MAX_SUMMARY_TOKENS
         assert [text.split(".")[0] for text in folded] == [f"Number {n}" for n in range(len(folded))]
         assert number <= len(folded) < number + 3 if number == 1 else len(folded) > number * 0.8
         tx.execute("ROLLBACK")

@@ -20,11 +20,11 @@ from staffstream.errors import (
     UpstreamTimeout,
 )
 from staffstream.models.anthropic_events import EventReader
-from staffstream.models.chat import Accepted, Event, Finished, Thinking
+from staffstream.models.chat import Event, Finished, Started, Thinking
 from staffstream.models.offline.wire import (
     PING,
     STOP_MESSAGE,
-    Answer,
+    ProviderMessage,
     add_delta,
     add_text,
     encode_event,
@@ -36,7 +36,7 @@ from staffstream.models.offline.wire import (
 )
 
 USAGE = {"input_tokens": 20, "output_tokens": 6}
-ANSWER = Answer("msg_1", (), USAGE, "end_turn", model="claude-test")
+ANSWER = ProviderMessage("msg_1", (), USAGE, "end_turn", model="claude-test")
 START = encode_event(start_message(ANSWER))
 END = encode_event(stop_block()) + encode_event(finish_message(ANSWER)) + encode_event(STOP_MESSAGE)
 
@@ -59,9 +59,9 @@ def _feed(data: bytes, *cuts: int) -> list[Event]:
 
 
 def test_a_reply_is_accepted_said_and_finished() -> None:
-    """One Accepted with the model, the text, one Finished with reason and usage."""
+    """One Started with the model, the text, one Finished with reason and usage."""
     events = _feed(_say("Hel", "lo"))
-    assert events == [Accepted("claude-test"), "Hel", "lo", Finished("end_turn", USAGE)]
+    assert events == [Started("claude-test"), "Hel", "lo", Finished("end_turn", USAGE)]
 
 
 @pytest.mark.parametrize("newline", [b"\n", b"\r\n"])
@@ -127,7 +127,7 @@ def test_no_json_raises_anything_but_our_own(value: object) -> None:
         events = reader.feed(b"data: " + json.dumps(value).encode() + b"\n\n")
     except UpstreamError:
         return
-    assert all(isinstance(event, str | Accepted | Thinking | Finished) for event in events)
+    assert all(isinstance(event, str | Started | Thinking | Finished) for event in events)
     assert all(event for event in events if isinstance(event, str))
 
 
@@ -261,7 +261,7 @@ def test_other_blocks_are_signs_of_life() -> None:
     data = START + encode_event(start_block(0, {"type": "thinking", "thinking": ""}))
     data += b"".join(encode_event(add_delta(delta)) for delta in deltas) + encode_event(PING)
     assert _feed(data + END) == [
-        Accepted("claude-test"), Thinking(), Thinking("Hm."), *[Thinking()] * 4, Finished("end_turn", USAGE),
+        Started("claude-test"), Thinking(), Thinking("Hm."), *[Thinking()] * 4, Finished("end_turn", USAGE),
     ]  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.tools.databases import connect
-from tests.tools.embedding_server import Answer, EmbeddingServer, answer_well, count_vectors
+from tests.tools.embedding_server import EmbeddingServer, ScriptedResponse, answer_well, count_vectors
 from tests.tools.extractions import hasten_jobs
 from tests.tools.provider import ScriptedProvider
 from tests.tools.server import make_environment, serve_here
@@ -31,7 +31,7 @@ class Moody(EmbeddingServer):
         self.good_answers = 1 << 30
         self.answers = self  # type: ignore[assignment]
 
-    def pop(self, index: int) -> Answer:
+    def pop(self, index: int) -> ScriptedResponse:
         """The next answer; after so many good ones, bad ones."""
         self.good_answers -= 1
         if self.status != 200 or self.good_answers < 0:

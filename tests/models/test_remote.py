@@ -10,14 +10,14 @@ import pytest
 from staffstream.errors import SetupError
 from staffstream.models.embeddings import EmbedderUnavailable
 from staffstream.models.embeddings.remote import OpenAICompatibleEmbedder, VoyageEmbedder
-from tests.tools.embedding_server import Answer, EmbeddingServer, answer_well
+from tests.tools.embedding_server import EmbeddingServer, ScriptedResponse, answer_well
 
 pytestmark = pytest.mark.anyio
 
 KEY = "sk-secret-1234"
 
 
-def vectors(*rows: list[Any]) -> Answer:
+def vectors(*rows: list[Any]) -> ScriptedResponse:
     return 200, {}, {"data": [{"index": n, "embedding": row} for n, row in enumerate(rows)]}
 
 
@@ -86,7 +86,7 @@ async def test_a_refusal_is_not_repeated_and_gives_nothing_away() -> None:
         (200, {}, b"[" * 100_000),
     ],
 )
-async def test_an_answer_that_is_not_the_vectors_asked_for_is_refused(answer: Answer) -> None:
+async def test_an_answer_that_is_not_the_vectors_asked_for_is_refused(answer: ScriptedResponse) -> None:
     """Wrong dimensions, NaN, too few, too many, no JSON: nothing of it is kept."""
     async with embedder_at(EmbeddingServer(answer)) as embedder:
         with pytest.raises(EmbedderUnavailable):

@@ -20,7 +20,7 @@ from staffstream.storage import contexts
 from staffstream.storage.database import Connection
 from tests.tools.databases import connect
 from tests.tools.provider import DEADLINE_S, PIECES, Gate, Hold, ScriptedProvider, http_error
-from tests.tools.receiver import Answer, Receiver
+from tests.tools.receiver import Receiver, ScriptedResponse
 from tests.tools.server import Api, leave_out, serve_here, start_server
 from tests.tools.waiting import until
 
@@ -321,7 +321,7 @@ async def test_a_delivery_that_cannot_be_written_down(
     """It was taken, so it is not sent again; that it was is written down when there is space."""
     thinking = Gate()
     async with Receiver() as receiver, serve_here(disk.db, provider, webhook_allow_private=("127.0.0.1",)) as api:
-        receiver.script(Answer(200, gate=thinking))
+        receiver.script(ScriptedResponse(200, gate=thinking))
         ada = await api.make_staff(webhook_url=receiver.url)
         await api.send(ada, "Hi")
         await receiver.arrived(1)

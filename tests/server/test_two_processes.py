@@ -12,7 +12,7 @@ from staffstream.domain import Owner
 from staffstream.storage import run_pieces, runs
 from tests.tools.databases import connect, transact
 from tests.tools.provider import Gate, Reply, ScriptedProvider
-from tests.tools.receiver import Answer, Receiver
+from tests.tools.receiver import Receiver, ScriptedResponse
 from tests.tools.server import ServerProcess, serve_here, start_server
 from tests.tools.waiting import until
 
@@ -204,7 +204,7 @@ async def test_a_delivery_taken_over_is_delivered_under_its_one_id(db: Path, pro
     """
     thinking = Gate()
     async with Receiver() as receiver, start(db, provider) as first:
-        receiver.script(Answer(200, gate=thinking), Answer(202))
+        receiver.script(ScriptedResponse(200, gate=thinking), ScriptedResponse(202))
         ada = await first.api.make_staff(webhook_url=receiver.url)
         await first.api.send(ada, "Hi")
         await receiver.arrived(1)

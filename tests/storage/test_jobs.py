@@ -111,21 +111,21 @@ def test_one_queue_does_not_hold_up_the_others(file: Connection) -> None:
     """Of a queue's jobs a few run at a time, whoever runs them; its others neither count as due nor block what is due
     after them.
     """
-    for number in range(3 * jobs.MOST_OF_A_QUEUE):
+    for number in range(3 * jobs.MAX_RUNNING_PER_QUEUE):
         jobs.enqueue_job(file, "extract", f"slow {number}", queue="slow")
     for number in range(3):
         jobs.enqueue_job(file, "extract", f"quick {number}", queue="quick")
     first = claim(file, ANNE, limit=3)
     assert [job.subject for job in first] == ["slow 0", "slow 1", "slow 2"]
     rest = claim(file, BEN, limit=64)
-    assert [job.queue for job in first + rest].count("slow") == jobs.MOST_OF_A_QUEUE
+    assert [job.queue for job in first + rest].count("slow") == jobs.MAX_RUNNING_PER_QUEUE
     assert [job.subject for job in rest if job.queue == "quick"] == ["quick 0", "quick 1", "quick 2"]
     assert claim(file) == []
     assert jobs.find_oldest_due(file) is None
     assert jobs.complete_job(file, first[0])
     assert [job.queue for job in claim(file, limit=5)] == ["slow"]
     make_all_due(file)  # their holders left them
-    assert [job.queue for job in claim(file, limit=64)].count("slow") == jobs.MOST_OF_A_QUEUE
+    assert [job.queue for job in claim(file, limit=64)].count("slow") == jobs.MAX_RUNNING_PER_QUEUE
 
 
 def test_scopes_take_turns(file: Connection) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from staffstream.models.offline.wire import Answer, encode_event, start_message
+from staffstream.models.offline.wire import ProviderMessage, encode_event, start_message
 from staffstream.support.logs import JsonFormatter, TextFormatter, request_id
 from tests.tools.provider import DEADLINE_S, STREAM_HEAD, Reply, Script, ScriptedProvider, http_error, steps
 from tests.tools.server import KEY, Api, make_keys, read_problem, serve_here, start_server
@@ -31,7 +31,7 @@ def find_canaries(text: str, *more: str) -> list[str]:
 
 def list_broken_streams() -> list[Script]:
     """Streams that break in ways whose exceptions could quote them."""
-    said = encode_event(start_message(Answer("msg_1", (), {"input_tokens": 1}, "end_turn")))
+    said = encode_event(start_message(ProviderMessage("msg_1", (), {"input_tokens": 1}, "end_turn")))
     word = CANARIES["upstream"].encode()
     error = b'event: error\ndata: {"type":"error","error":{"type":"%s","message":"%s"}}\n\n' % (word, word)
     ends = (error, b'data: {"%s\n\n' % word, b'data: "%s"\n\n' % word, b"data: %s\n\n" % word)

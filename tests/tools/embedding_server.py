@@ -9,13 +9,13 @@ from typing import Any
 
 from tests.tools.databases import connect
 
-Answer = tuple[int, dict[str, str], Any]
+ScriptedResponse = tuple[int, dict[str, str], Any]
 
 
 class EmbeddingServer:
     """An HTTP provider on a real socket that answers with what it was told, and remembers what it was asked."""
 
-    def __init__(self, *answers: Answer | Callable[[dict[str, Any]], Answer]) -> None:
+    def __init__(self, *answers: ScriptedResponse | Callable[[dict[str, Any]], ScriptedResponse]) -> None:
         self.answers = list(answers)
         self.asked: list[dict[str, Any]] = []
         self.headers: list[str] = []
@@ -42,7 +42,7 @@ class EmbeddingServer:
         await writer.wait_closed()
 
 
-def answer_well(asked: dict[str, Any]) -> Answer:
+def answer_well(asked: dict[str, Any]) -> ScriptedResponse:
     """One vector a text, in the wrong order; the text's length is in it."""
     data = [{"index": n, "embedding": [len(text), 1.0, 0.0]} for n, text in enumerate(asked["input"])]
     return 200, {}, {"data": data[::-1]}

@@ -34,7 +34,7 @@ from staffstream.models.offline.wire import (
     PING,
     STOP_MESSAGE,
     STREAM_TYPE,
-    Answer,
+    ProviderMessage,
     add_text,
     encode_event,
     error_body,
@@ -236,8 +236,8 @@ class Reply:
             yield Hold(self.gate)
         yield encode_event(stop_block()) + encode_event(finish_message(answer)) + encode_event(STOP_MESSAGE)
 
-    def _answer(self, request: Request, pieces: tuple[str, ...]) -> Answer:
-        return Answer(
+    def _answer(self, request: Request, pieces: tuple[str, ...]) -> ProviderMessage:
+        return ProviderMessage(
             self.message_id or f"msg_{request.number:024d}",
             pieces,
             self.usage,

@@ -12,7 +12,7 @@ from typing import Any
 from staffstream.models.offline.wire import (
     PING,
     STOP_MESSAGE,
-    Answer,
+    ProviderMessage,
     add_delta,
     add_text,
     encode_event,
@@ -56,8 +56,8 @@ class Case:
     repeats: bool = False
 
 
-def _answer(stop_reason: str = "end_turn") -> Answer:
-    return Answer("msg_case", (), USAGE, stop_reason, model="claude-far-end")
+def _answer(stop_reason: str = "end_turn") -> ProviderMessage:
+    return ProviderMessage("msg_case", (), USAGE, stop_reason, model="claude-far-end")
 
 
 def _finish(stop_reason: str = "end_turn") -> bytes:

@@ -1,7 +1,7 @@
 """A webhook's receiver on a real socket: does what it is told to, and keeps what it got.
 
 async with Receiver() as receiver:                       # receiver.url
-    receiver.script(Answer(503, retry_after="60"), Answer(200))    # one a request, in order; then 204
+    receiver.script(ScriptedResponse(503), ScriptedResponse(200))   # one a request, in order; then 204
     got = await receiver.arrived(2)                      # the second request, once it is here
     got.verify(secret)                                   # by the reference library
 """
@@ -21,7 +21,7 @@ from tests.tools.provider import DEADLINE_S, Counter, Gate
 
 
 @dataclass(frozen=True)
-class Answer:
+class ScriptedResponse:
     """What to answer. `raw` replaces all of it; a gate holds it back, or for ever if it is never opened; with `drip_s`
     it comes byte by byte, and with `stays` the connection stays open after it.
     """
@@ -81,7 +81,7 @@ class Receiver:
     def __init__(self, ssl_context: ssl.SSLContext | None = None) -> None:
         self.got: list[Got] = []
         self.server_names: list[str | None] = []
-        self._answers: deque[Answer] = deque()
+        self._answers: deque[ScriptedResponse] = deque()
         self._count = Counter()
         self._ssl_context = ssl_context
         self._tasks: set[asyncio.Task[None]] = set()
@@ -96,7 +96,7 @@ class Receiver:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/hook"
 
-    def script(self, *answers: Answer) -> None:
+    def script(self, *answers: ScriptedResponse) -> None:
         """What the next requests are answered with, one each; after them it is 204."""
         self._answers.extend(answers)
 
@@ -126,7 +126,7 @@ class Receiver:
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
             headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:] if line)}
             self.got.append(Got(head[0], headers, await reader.readexactly(int(headers["content-length"]))))
-            answer = self._answers.popleft() if self._answers else Answer()
+            answer = self._answers.popleft() if self._answers else ScriptedResponse()
             self._count.add()
             if answer.gate:
                 await answer.gate.pass_through()

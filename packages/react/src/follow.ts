@@ -64,7 +64,7 @@ const PING_MS = 16_000
 const HELD_BACK = new StaffstreamError("Something between holds the tokens back.", { code: "held_back" })
 
 /** One silence while the server goes on may be a dead connection; a second one, or one from the start, is a proxy's. */
-const MOST_STALLS = 1
+const MAX_STALLS = 1
 
 export class ReplyFollower {
   readonly #source: ReplySource
@@ -170,7 +170,7 @@ export class ReplyFollower {
 
   #judgeStall(connection: StreamConnection): StaffstreamError {
     this.#stalls += 1
-    const isProxy = !connection.hasFrame || this.#stalls > MOST_STALLS
+    const isProxy = !connection.hasFrame || this.#stalls > MAX_STALLS
     return isProxy ? HELD_BACK : connectionLost("The stream fell silent while the reply went on.")
   }
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from staffstream.api.endpoints import Answer, Call, Endpoints, make_page
+from staffstream.api.endpoints import Call, Endpoints, Result, make_page
 from staffstream.api.request_models import ConversationChanges, NewConversation, Page
 from staffstream.api.response_models import CONVERSATION, NEW_CONVERSATION
 from staffstream.storage import conversations, staff
@@ -12,7 +12,7 @@ endpoints = Endpoints("conversations", "/api/v1/staff/{staff_id}/conversations")
 
 
 @endpoints.post("", status=201, response=NEW_CONVERSATION.model, sends=["Location"], is_import=True)
-async def create(call: Call, body: NewConversation) -> Answer:
+async def create(call: Call, body: NewConversation) -> Result:
     """Make a conversation, with the messages of a past one if the body has any."""
     staff_id = call.param("staff_id")
     made, imported = await call.services.importer.import_conversation(
@@ -24,14 +24,14 @@ async def create(call: Call, body: NewConversation) -> Answer:
         time_zone=body.time_zone or "",
     )
     call.services.events.publish(await call.find_scope(), "conversation.changed", conversation_id=made.id)
-    return Answer(
+    return Result(
         NEW_CONVERSATION.show(made, message_ids=[message.id for message in imported]),
         {"Location": call.write_path("staff", staff_id, "conversations", made.id)},
     )
 
 
 @endpoints.get("", response=CONVERSATION.models, sends=["Link"], etag=True)
-async def list_some(call: Call, query: Page) -> Answer:
+async def list_some(call: Call, query: Page) -> Result:
     """The caller's conversations with this staff member, most recently used first."""
     staff_id, user_id = call.param("staff_id"), call.user_id
     found = await call.services.database.read(

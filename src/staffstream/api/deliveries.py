@@ -3,7 +3,7 @@
 import functools
 from typing import Any
 
-from staffstream.api.endpoints import Answer, Call, Endpoints, make_page
+from staffstream.api.endpoints import Call, Endpoints, Result, make_page
 from staffstream.api.request_models import Page
 from staffstream.api.response_models import DELIVERY, DELIVERY_WHOLE, show_delivery
 from staffstream.storage import deliveries, staff
@@ -14,7 +14,7 @@ endpoints = Endpoints("deliveries", "/api/v1/staff/{staff_id}/deliveries")
 
 
 @endpoints.get("", response=DELIVERY.models, sends=["Link"], etag=True)
-async def list_some(call: Call, query: Page) -> Answer:
+async def list_some(call: Call, query: Page) -> Result:
     """The caller's deliveries from this staff member, newest first."""
     staff_id, user_id = call.param("staff_id"), call.user_id
 

@@ -6,10 +6,10 @@ these declarations. A handler's parameters `body` and `query` are the request's,
     endpoints = Endpoints("staff", "/api/v1/staff")
 
     @endpoints.post("", access="admin", status=201, response=NEW_STAFF, sends=["Location"])
-    async def create(call: Call, body: NewStaff) -> Answer: ...
+    async def create(call: Call, body: NewStaff) -> Result: ...
 
 A handler gets a `Call`, or the bare `Request` if its endpoint is open to everybody. It returns what is written as JSON,
-an `Answer` if headers go with that, or an ASGI response if the endpoint declares no response model.
+an `Result` if headers go with that, or an ASGI response if the endpoint declares no response model.
 """
 
 import inspect
@@ -68,7 +68,7 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Result:
     """A value to write as JSON, and the headers that go with it."""
 
     value: Any
@@ -81,14 +81,14 @@ class PageQuery(Protocol):
     limit: int
 
 
-def make_page(call: Call, found: list[Item], query: PageQuery, show: Callable[[Item], dict[str, Any]]) -> Answer:
+def make_page(call: Call, found: list[Item], query: PageQuery, show: Callable[[Item], dict[str, Any]]) -> Result:
     """A page of a list, from up to `query.limit + 1` items: with one more than fit, a Link leads on (RFC 8288)."""
     shown = [show(item) for item in found[: query.limit]]
     if len(found) <= query.limit:
-        return Answer(shown)
+        return Result(shown)
     parameters = dict(call.request.query_params) | {"limit": str(query.limit), "before": shown[-1]["id"]}
     path = quote(call.request.scope["path"])
-    return Answer(shown, {"Link": f'<{path}?{urlencode(parameters)}>; rel="next"'})
+    return Result(shown, {"Link": f'<{path}?{urlencode(parameters)}>; rel="next"'})
 
 
 class Endpoint(Route):
@@ -154,11 +154,11 @@ class Endpoint(Route):
             given["body"] = await self._read_body(request, first)
         result = await self.handler(first, **given)
         if self.status == 204:
-            return Response(status_code=204, headers=result.headers if isinstance(result, Answer) else None)
+            return Response(status_code=204, headers=result.headers if isinstance(result, Result) else None)
         if isinstance(result, Response) or self.response is None or self.media_type == "text/event-stream":
             response: ASGIApp = result
             return response
-        answer = result if isinstance(result, Answer) else Answer(result)
+        answer = result if isinstance(result, Result) else Result(result)
         if self.etag:
             return respond_fresh(request, answer.value, answer.headers)
         return respond_json(answer.value, self.status, answer.headers)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from staffstream.api.endpoints import Answer, Call, Endpoints, make_page
+from staffstream.api.endpoints import Call, Endpoints, Result, make_page
 from staffstream.api.request_models import JobPage
 from staffstream.api.response_models import JOB, show_job
 from staffstream.storage import jobs
@@ -11,7 +11,7 @@ endpoints = Endpoints("jobs", "/api/v1/jobs")
 
 
 @endpoints.get("", access="admin", response=JOB.models, sends=["Link"], etag=True)
-async def list_some(call: Call, query: JobPage) -> Answer:
+async def list_some(call: Call, query: JobPage) -> Result:
     """The jobs there are, newest first; finished ones leave nothing."""
     found = await call.services.database.read(
         lambda conn: jobs.list_jobs(

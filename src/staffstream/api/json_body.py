@@ -9,10 +9,10 @@ import orjson
 from staffstream.domain import clean_text
 from staffstream.errors import NotJson, TooLarge
 
-MOST_VALUES = 50_000  # the largest import of a conversation has 20,000
-_MOST_NESTED = 32
-_MOST_MEMBERS = 1000  # of one object: each that is not known would be a mistake to describe
-_MOST_REPAIRED_BYTES = 4 * 1024 * 1024  # repairing 30 MB holds everybody up for a second
+MAX_VALUES = 50_000  # the largest import of a conversation has 20,000
+_MAX_NESTING = 32
+_MAX_MEMBERS = 1000  # of one object: each that is not known would be a mistake to describe
+_MAX_REPAIRED_BYTES = 4 * 1024 * 1024  # repairing 30 MB holds everybody up for a second
 _PIECE_BYTES = 1024 * 1024
 _QUOTE, _SEPARATORS = ord('"'), tuple(b",:[{")
 
@@ -22,7 +22,7 @@ def parse_json(data: bytes) -> Any:
     would take 20 times its bytes as Python's objects, and as many mistakes to describe as it has parts.
     """
     data = data.removeprefix(b"\xef\xbb\xbf")
-    if len(data) > MOST_VALUES and count_values(data) > 2 * MOST_VALUES:  # a colon stands beside each comma
+    if len(data) > MAX_VALUES and count_values(data) > 2 * MAX_VALUES:  # a colon stands beside each comma
         raise TooLarge("The body holds too many values.")
     value = _load(data)
     _check_size(value)
@@ -42,7 +42,7 @@ def count_values(data: bytes) -> int:
         is_inside = bool(inside[-1])
         outside = piece[~inside]
         count += sum(int(np.count_nonzero(outside == separator)) for separator in _SEPARATORS)
-        if count > 2 * MOST_VALUES:
+        if count > 2 * MAX_VALUES:
             break
     return count
 
@@ -51,7 +51,7 @@ def _load(data: bytes) -> Any:
     try:
         return orjson.loads(data)
     except orjson.JSONDecodeError as error:
-        if len(data) > _MOST_REPAIRED_BYTES or (b"\\ud" not in data and b"\\uD" not in data):
+        if len(data) > _MAX_REPAIRED_BYTES or (b"\\ud" not in data and b"\\uD" not in data):
             raise NotJson from error
     try:  # orjson refuses lone surrogates, which JavaScript's JSON.stringify may send as escapes
         return _clean(json.loads(data.decode("utf-8"), parse_constant=_refuse_constant))
@@ -61,15 +61,15 @@ def _load(data: bytes) -> Any:
 
 def _check_size(value: Any) -> None:
     level, seen = [value], 0
-    for _ in range(_MOST_NESTED):
+    for _ in range(_MAX_NESTING):
         containers = [item for item in level if isinstance(item, dict | list)]
         if not containers:
             return
         seen += sum(map(len, containers))
-        if seen > MOST_VALUES or any(isinstance(item, dict) and len(item) > _MOST_MEMBERS for item in containers):
+        if seen > MAX_VALUES or any(isinstance(item, dict) and len(item) > _MAX_MEMBERS for item in containers):
             raise TooLarge("The body holds too many values.")
         level = [inner for outer in containers for inner in (outer.values() if isinstance(outer, dict) else outer)]
-    raise NotJson(f"The body is nested more than {_MOST_NESTED} levels deep.")
+    raise NotJson(f"The body is nested more than {_MAX_NESTING} levels deep.")
 
 
 def _refuse_constant(name: str) -> None:

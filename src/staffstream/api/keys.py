@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from staffstream.api.endpoints import Answer, Call, Endpoints
+from staffstream.api.endpoints import Call, Endpoints, Result
 from staffstream.api.request_models import NewKey
 from staffstream.api.response_models import KEY, NEW_KEY
 from staffstream.storage import keys
@@ -11,12 +11,12 @@ endpoints = Endpoints("keys", "/api/v1/keys")
 
 
 @endpoints.post("", access="admin", status=201, response=NEW_KEY.model, sends=["Location"], problems=[409])
-async def create(call: Call, body: NewKey) -> Answer:
+async def create(call: Call, body: NewKey) -> Result:
     """Make a key. Its text is in this answer only."""
     key, text = await call.services.database.write(
         lambda tx: keys.create_key(tx, body.name, user_id=body.user_id, role=body.role, gateway=body.gateway)
     )
-    return Answer(NEW_KEY.show(key, key=text), {"Location": call.write_path("keys", key.id)})
+    return Result(NEW_KEY.show(key, key=text), {"Location": call.write_path("keys", key.id)})
 
 
 @endpoints.get("", access="admin", response=KEY.models)

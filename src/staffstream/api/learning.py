@@ -1,6 +1,6 @@
 """`/staff/{staff_id}/learning`: what waits to be learned from, and learning from it now."""
 
-from staffstream.api.endpoints import Answer, Call, Endpoints
+from staffstream.api.endpoints import Call, Endpoints, Result
 from staffstream.api.response_models import LearningState
 from staffstream.domain import Scope
 from staffstream.storage import conversations, jobs
@@ -17,7 +17,7 @@ async def show(call: Call) -> LearningState:
 
 
 @endpoints.post("", status=202, response=LearningState)
-async def start(call: Call) -> Answer:
+async def start(call: Call) -> Result:
     """Learn from those messages now, instead of after ten of them or a quiet while."""
     scope, learning = await call.find_scope(), call.services.learning
 
@@ -29,7 +29,7 @@ async def start(call: Call) -> Answer:
 
     state = await call.services.database.write(enqueue)
     learning.jobs_changed.set()
-    return Answer(state)
+    return Result(state)
 
 
 def _describe(conn: Connection, scope: Scope) -> LearningState:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from staffstream.api.endpoints import Answer, Call, Endpoints, make_page
+from staffstream.api.endpoints import Call, Endpoints, Result, make_page
 from staffstream.api.request_models import Forgetting, GraphQuery, MemoryChanges, MemoryInputs, MemoryPage
 from staffstream.api.response_models import (
     MEMORY,
@@ -21,19 +21,19 @@ from staffstream.storage.memory_lists import MemoryFilter, MemoryOverview
 
 endpoints = Endpoints("memories", "/api/v1/staff/{staff_id}")
 
-_MOST_NODES = 500
-_MOST_EVENTS = 20  # of one import: after the first ones a client has to load the list again anyway
+_MAX_NODES = 500
+_MAX_EVENTS = 20  # of one import: after the first ones a client has to load the list again anyway
 
 
 @endpoints.get("/memories", response=MEMORY.models, sends=["Link"], etag=True)
-async def list_some(call: Call, query: MemoryPage) -> Answer:
+async def list_some(call: Call, query: MemoryPage) -> Result:
     """With `query` what is recalled for it, scored, best first; without, all, newest first. Of tombstones, which cannot
     be recalled, a `query` finds those that have its words.
     """
     scope = await call.find_scope()
     if query.query is not None and not query.deleted:
         found = await call.services.pipeline.builder.search(scope, query.query, kind=query.kind, limit=query.limit)
-        return Answer([MEMORY.show(memory, score=round(score, 6)) for memory, score in found])
+        return Result([MEMORY.show(memory, score=round(score, 6)) for memory, score in found])
     fields = query.model_dump(exclude={"query", "limit", "before"})
     wanted = MemoryFilter(**fields, text=query.query)
     listed = await call.services.database.read(
@@ -50,19 +50,19 @@ async def count(call: Call) -> MemoryOverview:
 
 
 @endpoints.post("/memories", status=201, response=MEMORY.model | MEMORY.models, sends=["Location"], is_import=True)
-async def create(call: Call, body: MemoryInputs) -> Answer:
+async def create(call: Call, body: MemoryInputs) -> Result:
     """Tell one memory, or a list of them: learnt at once, in order."""
     staff_id = call.param("staff_id")
     inputs = body if isinstance(body, list) else [body]
     new = [NewMemory(text=m.text, kind=m.kind, occurred_at=m.occurred_at or "") for m in inputs]
     made = await call.services.importer.import_memories(staff_id, call.user_id, new)
     scope = await call.find_scope()
-    for memory in made[:_MOST_EVENTS]:
+    for memory in made[:_MAX_EVENTS]:
         call.services.events.publish_memory(scope, memory.id, "memory.learned", memory)
     shown = [MEMORY.show(memory) for memory in made]
     if isinstance(body, list):
-        return Answer(shown)
-    return Answer(shown[0], {"Location": call.write_path("staff", staff_id, "memories", shown[0]["id"])})
+        return Result(shown)
+    return Result(shown[0], {"Location": call.write_path("staff", staff_id, "memories", shown[0]["id"])})
 
 
 @endpoints.get("/memories/{memory_id}", response=MEMORY_WHOLE.model)
@@ -101,7 +101,7 @@ async def update(call: Call, body: MemoryChanges) -> dict[str, Any]:
 
 
 @endpoints.delete("/memories/{memory_id}", sends=["Link"], problems=[409])
-async def delete(call: Call, query: Forgetting) -> Answer:
+async def delete(call: Call, query: Forgetting) -> Result:
     """Forget a memory: it is out of every search and of the graph, and is not learned again. It can be restored.
 
     With `erase=true` it is erased for good instead, with every form it has had. With `with_source=true` the messages
@@ -122,7 +122,7 @@ async def delete(call: Call, query: Forgetting) -> Answer:
         await database.clear_log()
     paths = [call.write_path("staff", scope.staff_id, "messages", message_id) for message_id in sources]
     links = ", ".join(f'<{path}>; rel="source"' for path in paths)
-    return Answer(None, {"Link": links} if links else {})
+    return Result(None, {"Link": links} if links else {})
 
 
 @endpoints.post("/memories/{memory_id}/restore", response=MEMORY.model, problems=[409])
@@ -167,9 +167,9 @@ async def show_graph(call: Call, query: GraphQuery) -> Graph:
         if query.entity is not None:
             start = graph.find_entities_named(conn, scope, query.entity)
         else:
-            start = graph.list_entities(conn, scope, limit=_MOST_NODES)
+            start = graph.list_entities(conn, scope, limit=_MAX_NODES)
         depth = query.depth if query.entity is not None else 1
-        edges = graph.find_neighbourhood(conn, scope, start, depth=depth, limit=_MOST_NODES, ended=query.ended)
+        edges = graph.find_neighbourhood(conn, scope, start, depth=depth, limit=_MAX_NODES, ended=query.ended)
         nodes = {entity.id: entity for entity in start}
         nodes |= {entity.id: entity for edge in edges for entity in (edge.subject, edge.object)}
         names = graph.list_names(conn, scope, list(nodes))

@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 
-from staffstream.api.endpoints import Answer, Call, Endpoints, make_page
+from staffstream.api.endpoints import Call, Endpoints, Result, make_page
 from staffstream.api.event_stream import EventStream
 from staffstream.api.request_models import (
     Feedback,
@@ -77,7 +77,7 @@ async def regenerate(call: Call, query: StreamQuery, body: Regeneration = _REGEN
     sends=["Location", "Retry-After"],
     problems=[409],
 )
-async def send(call: Call, body: NewAsyncMessage) -> Answer:
+async def send(call: Call, body: NewAsyncMessage) -> Result:
     """Ask, and get the reply later: by webhook, or by asking for the run."""
     key = _read_key(call)
     acceptance = await call.services.pipeline.accept(
@@ -100,11 +100,11 @@ async def send(call: Call, body: NewAsyncMessage) -> Answer:
         "conversation_id": run.conversation_id,
         "status": "queued",
     }
-    return Answer(accepted, {"Location": call.write_path("staff", run.staff_id, "runs", run.id), "Retry-After": "1"})
+    return Result(accepted, {"Location": call.write_path("staff", run.staff_id, "runs", run.id), "Retry-After": "1"})
 
 
 @endpoints.get("/messages", response=MESSAGE.models, sends=["Link"], etag=True)
-async def list_some(call: Call, query: MessagePage) -> Answer:
+async def list_some(call: Call, query: MessagePage) -> Result:
     """The messages of a conversation (the default one if none is named), newest first."""
     staff_id, user_id = call.param("staff_id"), call.user_id
 

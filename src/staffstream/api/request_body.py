@@ -25,7 +25,7 @@ T = TypeVar("T")
 Q = TypeVar("Q", bound=BaseModel)
 
 FREE_BYTES = 64 * 1024  # of each body
-_MOST_DISCARDED_BYTES = 16 * 1024 * 1024
+_MAX_DISCARDED_BYTES = 16 * 1024 * 1024
 _DISCARD_S = 2.0
 
 
@@ -138,7 +138,7 @@ async def _discard_rest(request: Request, chunks: AsyncIterator[bytes]) -> None:
         async with asyncio.timeout(_DISCARD_S):
             async for chunk in chunks:
                 size += len(chunk)
-                if size > _MOST_DISCARDED_BYTES:
+                if size > _MAX_DISCARDED_BYTES:
                     return
 
 

@@ -78,7 +78,7 @@ def _read_time(value: Any) -> Any:
         raise ValueError("must be RFC 3339 text, like 2026-11-23T08:00:00.000Z") from None
 
 
-MOST_MESSAGE_CHARACTERS = 1_000_000  # of one message, however it comes: as much as the largest budget holds
+MAX_MESSAGE_CHARACTERS = 1_000_000  # of one message, however it comes: as much as the largest budget holds
 
 Text = Annotated[StrictStr, AfterValidator(_check_not_blank)]
 ShortText = Annotated[StrictStr, Field(max_length=200)]
@@ -146,7 +146,7 @@ class NewStaff(StaffChanges):
 class NewMessage(Body):
     """A question to a staff member."""
 
-    content: Annotated[Text, Field(max_length=MOST_MESSAGE_CHARACTERS)]
+    content: Annotated[Text, Field(max_length=MAX_MESSAGE_CHARACTERS)]
     conversation_id: Id | None = None
     multitask_strategy: MultitaskStrategy | None = None
 
@@ -211,7 +211,7 @@ class PastMessage(Body):
     """A message of a conversation to import."""
 
     message_type: Literal["user", "assistant"]
-    content: Annotated[StrictStr, Field(max_length=MOST_MESSAGE_CHARACTERS)]
+    content: Annotated[StrictStr, Field(max_length=MAX_MESSAGE_CHARACTERS)]
     created_at: Time
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from starlette.requests import Request
 
-from staffstream.api.endpoints import Answer, Call, Endpoints
+from staffstream.api.endpoints import Call, Endpoints, Result
 from staffstream.api.event_stream import EventStream
 from staffstream.api.request_models import JoinQuery
 from staffstream.api.response_models import RUN, show_run
@@ -19,10 +19,10 @@ endpoints = Endpoints("runs", "/api/v1/staff/{staff_id}/runs/{run_id}")
 
 
 @endpoints.get("", response=RUN.model, sends=["Retry-After"], etag=True)
-async def show(call: Call) -> Answer:
+async def show(call: Call) -> Result:
     """The run's state and its text so far."""
     run, text = await call.services.subscriptions.describe(await call.find_scope(), call.param("run_id"))
-    return Answer(_show(call, run, text), {} if run.ended else {"Retry-After": str(_hint_wait_s(run))})
+    return Result(_show(call, run, text), {} if run.ended else {"Retry-After": str(_hint_wait_s(run))})
 
 
 @endpoints.get(

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from staffstream.api.endpoints import Answer, Call, Endpoints
+from staffstream.api.endpoints import Call, Endpoints, Result
 from staffstream.api.request_models import NewStaff, StaffChanges
 from staffstream.api.response_models import NEW_STAFF, STAFF, show_staff
 from staffstream.storage import staff
@@ -11,13 +11,13 @@ endpoints = Endpoints("staff", "/api/v1/staff")
 
 
 @endpoints.post("", access="admin", status=201, response=NEW_STAFF.model, sends=["Location"])
-async def create(call: Call, body: NewStaff) -> Answer:
+async def create(call: Call, body: NewStaff) -> Result:
     """Make a staff member. The webhook secret is in this answer only."""
     fields = body.model_dump(exclude_unset=True)
     secret = fields.pop("webhook_secret", None)
     made = await call.services.database.write(lambda tx: staff.create_staff(tx, fields, webhook_secret=secret))
     shown = NEW_STAFF.show(made, webhook_secret=made.webhook_secrets[0])
-    return Answer(shown, {"Location": call.write_path("staff", made.id)})
+    return Result(shown, {"Location": call.write_path("staff", made.id)})
 
 
 @endpoints.get("", response=STAFF.models)

@@ -8,7 +8,7 @@ from staffstream.errors import Unavailable
 from staffstream.replies.token_ratios import TokenRatios
 from staffstream.storage import idempotency, spending
 from staffstream.storage.database import Database
-from staffstream.support.rounds import attempt
+from staffstream.support.rounds import run_round
 
 EVERY_S = 5.0
 
@@ -27,7 +27,7 @@ async def run_bookkeeping(database: Database, ratios: TokenRatios) -> AsyncItera
     async def tidy_up_forever() -> None:
         while True:
             await asyncio.sleep(EVERY_S)
-            await attempt(tidy_up)
+            await run_round(tidy_up)
 
     tidying = asyncio.create_task(tidy_up_forever(), name="bookkeeping")
     try:

@@ -9,7 +9,7 @@ from staffstream.replies.endings import Endings
 from staffstream.storage import run_pieces
 from staffstream.storage.database import Connection, Database
 from staffstream.storage.wakeups import RunWakeups
-from staffstream.support.rounds import attempt
+from staffstream.support.rounds import run_round
 
 SAVE_EVERY_S = 0.5  # how often every run is written down,
 SAVED_AT_ONCE = 256  # so many in a transaction: all at once would hold up what a thousand runs relay
@@ -37,9 +37,9 @@ class ProgressWriter:
             parts = [due[start : start + SAVED_AT_ONCE] for start in range(0, len(due), SAVED_AT_ONCE)] or [due]
             for part in parts:
                 await asyncio.sleep(SAVE_EVERY_S / len(parts))
-                await attempt(lambda part=part: self._save_round(part))  # type: ignore[misc]
+                await run_round(lambda part=part: self._save_round(part))  # type: ignore[misc]
             if due:
-                await attempt(self._look_for_followers)
+                await run_round(self._look_for_followers)
 
     async def save_followed_forever(self) -> None:
         """Save the runs that other processes follow."""
@@ -47,7 +47,7 @@ class ProgressWriter:
             await asyncio.sleep(FOLLOWED_EVERY_S)
             by_id = self._active_runs.by_id
             if due := [by_id[run_id] for run_id in self._followed if run_id in by_id]:
-                await attempt(lambda due=due: self._save(due))  # type: ignore[misc]
+                await run_round(lambda due=due: self._save(due))  # type: ignore[misc]
 
     async def _save_round(self, part: Sequence[ActiveRun]) -> None:
         await self._endings.save_unsaved()

@@ -23,7 +23,7 @@ from staffstream.errors import AddressNotPublic, ReceiverUnreachable
 Resolve = Callable[[str, int], Awaitable[list[str]]]
 """Host and port to addresses, in the order in which to try them. Raises OSError."""
 
-_MOST_TRIED = 4
+_MAX_TRIED = 4
 
 _NOT_PUBLIC_4 = [
     IPv4Network(text)
@@ -130,4 +130,4 @@ class CheckedBackend(httpcore.AsyncNetworkBackend):
         names = {host.rstrip("."), write_authority(host.rstrip("."), port)}
         if not names & self._private_hosts and not all(is_public(address) for address in addresses):
             raise AddressNotPublic
-        return addresses[:_MOST_TRIED]
+        return addresses[:_MAX_TRIED]

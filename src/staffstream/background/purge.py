@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from staffstream.domain import Scope
 from staffstream.storage import hidden_scopes, staff, user_data
 from staffstream.storage.database import Connection, Database
-from staffstream.support.rounds import attempt
+from staffstream.support.rounds import run_round
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ class Purger:
         return task
 
     async def _resume(self, *, imports: bool) -> None:
-        await attempt(functools.partial(self._purge, imports=imports))
+        await run_round(functools.partial(self._purge, imports=imports))
 
     async def _purge(self, *, imports: bool = False) -> None:
         async with self._purging:

@@ -19,7 +19,7 @@ from staffstream.replies.endings import Ended, Endings
 from staffstream.settings import Settings
 from staffstream.storage import runs
 from staffstream.storage.database import Connection, Database
-from staffstream.support.rounds import attempt
+from staffstream.support.rounds import run_round
 
 QUEUE_ROUND_S = 1.0  # how often the queue is looked at for what other processes left or what has fallen due
 USER_SHARE = 0.75  # of the places for asynchronous replies: one user can never have all of them
@@ -80,7 +80,7 @@ class Recovery:
     async def _renew_leases_forever(self) -> None:
         while True:
             await asyncio.sleep(self._owner.lease_s / 3)
-            await attempt(self._renew_leases)
+            await run_round(self._renew_leases)
 
     async def _renew_leases(self) -> None:
         # As of before: one that begins now may have missed the renewal. One that is not stored has no row to renew.
@@ -122,7 +122,7 @@ class Recovery:
                 async with asyncio.timeout(QUEUE_ROUND_S):
                     await queue_changed.wait()
             queue_changed.clear()
-            await attempt(self._begin_due)
+            await run_round(self._begin_due)
 
     async def _begin_due(self) -> None:
         active_runs = self._active_runs

@@ -18,7 +18,7 @@ from staffstream.storage import run_pieces, runs
 from staffstream.storage.database import Connection, Database
 from staffstream.storage.run_pieces import FOLLOWED_S, RunNews
 from staffstream.storage.wakeups import RunWakeups
-from staffstream.support.rounds import attempt
+from staffstream.support.rounds import run_round
 
 LOOK_EVERY_S = 0.05  # at runs that another process makes,
 LOOK_AT_QUEUE_EVERY_S = 0.25  # and when all of them wait in the queue
@@ -77,8 +77,8 @@ class RemoteRuns:
             if not self._by_id:
                 self._wanted.clear()
                 await self._wanted.wait()
-            await attempt(self._mark_followed)
-            await attempt(self._look)
+            await run_round(self._mark_followed)
+            await run_round(self._look)
             await self._wait()
 
     async def _wait(self) -> None:

@@ -39,9 +39,9 @@ log = logging.getLogger(__name__)
 Pool = httpcore.AsyncConnectionPool
 
 ATTEMPT_S = 15.0
-MOST_LOOKUPS = 32  # at the same time
+MAX_LOOKUPS = 32  # at the same time
 _CONNECT_S = 5.0  # for each address of the host
-_MOST_READ_BYTES = 16 * 1024
+_MAX_READ_BYTES = 16 * 1024
 _READ_S = 1.0
 _UNREACHABLE = (
     httpcore.NetworkError,
@@ -59,7 +59,7 @@ def sign_webhook(secrets: Iterable[str], webhook_id: str, timestamp: int, body: 
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ReceiverResponse:
     """All that is taken from a receiver: its status, and for how long it wants to be left alone."""
 
     status: int
@@ -136,7 +136,7 @@ class Webhooks:
 
     async def _attempt(
         self, delivery: Delivery, secrets: tuple[str, ...]
-    ) -> tuple[Answer | None, DeliveryError | None]:
+    ) -> tuple[ReceiverResponse | None, DeliveryError | None]:
         """What the receiver answered, and what keeps the delivery from being delivered."""
         pool = await self._reach_pool(may_be_private=not delivery.is_own)
         try:
@@ -151,7 +151,7 @@ class Webhooks:
         return answer, _judge(answer)
 
     @staticmethod
-    async def _post(pool: Pool, delivery: Delivery, secrets: tuple[str, ...]) -> Answer:
+    async def _post(pool: Pool, delivery: Delivery, secrets: tuple[str, ...]) -> ReceiverResponse:
         """The receiver's status, for which alone it has its time. Raises TimeoutError, or what httpcore raises."""
         import httpx
 
@@ -171,7 +171,9 @@ class Webhooks:
                 response = await stack.enter_async_context(posting)
             await _read_a_little(response)
             headers = {name.lower(): value for name, value in response.headers}
-            return Answer(response.status, read_retry_after(headers.get(b"retry-after", b"").decode("latin-1")))
+            return ReceiverResponse(
+                response.status, read_retry_after(headers.get(b"retry-after", b"").decode("latin-1"))
+            )
 
     async def _reach_pool(self, *, may_be_private: bool) -> Pool:
         async with self._opening:
@@ -190,7 +192,7 @@ def _trust_authorities() -> ssl.SSLContext:
 @contextlib.contextmanager
 def _open_threads() -> Iterator[Executor]:
     """For lookups of names; one that still lasts at the end is not waited for."""
-    threads = ThreadPoolExecutor(MOST_LOOKUPS, thread_name_prefix="webhook-names")
+    threads = ThreadPoolExecutor(MAX_LOOKUPS, thread_name_prefix="webhook-names")
     try:
         yield threads
     finally:
@@ -216,7 +218,7 @@ def _write_headers(url: "httpx.URL", delivery: Delivery, secrets: tuple[str, ...
 
 async def _read_a_little(response: httpcore.Response) -> None:
     """Let a receiver that says a few words end in peace; one that says more, or nothing more, is hung up on."""
-    left = _MOST_READ_BYTES
+    left = _MAX_READ_BYTES
     with contextlib.suppress(TimeoutError, httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError):
         chunks = cast(AsyncGenerator[bytes, None], response.aiter_stream())
         async with asyncio.timeout(_READ_S), contextlib.aclosing(chunks):
@@ -226,7 +228,7 @@ async def _read_a_little(response: httpcore.Response) -> None:
                     return
 
 
-def _judge(answer: Answer) -> DeliveryError | None:
+def _judge(answer: ReceiverResponse) -> DeliveryError | None:
     if 200 <= answer.status < 300:
         return None
     if answer.status == 410:

@@ -21,7 +21,7 @@ from staffstream.storage import jobs
 from staffstream.storage.database import Connection, Database
 from staffstream.storage.jobs import Job, JobKind
 from staffstream.support.metrics import Metrics
-from staffstream.support.rounds import attempt
+from staffstream.support.rounds import run_round
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ class Worker:
 
     async def _claim_forever(self) -> None:
         while True:
-            await attempt(self._begin_due)
+            await run_round(self._begin_due)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(POLL_S):
                     await self.wake.wait()
@@ -140,7 +140,7 @@ class Worker:
     async def _renew_leases_forever(self) -> None:
         while True:
             await asyncio.sleep(self._owner.lease_s / 3)
-            await attempt(self._renew_leases)
+            await run_round(self._renew_leases)
 
     async def _renew_leases(self) -> None:
         mine = dict(self._running)  # as of before: a job that is claimed meanwhile may have missed the renewal

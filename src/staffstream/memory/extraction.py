@@ -26,8 +26,8 @@ log = logging.getLogger(__name__)
 
 BATCH_TOKENS = 6000  # of messages in one question; the messages beyond wait for the next
 REPLY_TOKENS = 1500  # of one reply: what an assistant writes at length is seldom about the user
-MOST_PARTS = 16  # of one message; a longer one is learned from up to there
-MOST_MESSAGES = 60
+MAX_PARTS = 16  # of one message; a longer one is learned from up to there
+MAX_MESSAGES = 60
 KNOWN_FACTS = 30
 KNOWN_TOKENS = 60  # of the text of one known fact, and of each of its parts half as many
 MAX_OUTPUT_TOKENS = 4000
@@ -141,10 +141,10 @@ def collect_batch(
     Turns that are still being answered wait, so that the watermark never passes a reply that is yet to come.
     """
     conversation = conversations.get_conversation(conn, scope, conversation_id)
-    unread = conversations.load_unlearned(conn, scope, conversation_id, limit=MOST_MESSAGES + 1)
+    unread = conversations.load_unlearned(conn, scope, conversation_id, limit=MAX_MESSAGES + 1)
     taken: list[Message] = []
     tokens = 0
-    for message in unread[:MOST_MESSAGES]:
+    for message in unread[:MAX_MESSAGES]:
         tokens += _count_read(message)
         if taken and tokens > BATCH_TOKENS:
             break
@@ -186,12 +186,12 @@ def _split_message(batch: Batch) -> list[tuple[Message, str]]:
         return [(message, _read_message(message))]
     rest = escape(message.content)
     parts: list[tuple[Message, str]] = []
-    while rest.strip() and len(parts) < MOST_PARTS:
+    while rest.strip() and len(parts) < MAX_PARTS:
         part = _take_part(rest, batch.part_tokens)
         parts.append((message, part))
         rest = rest[len(part) :]
     if rest.strip():
-        log.warning("message %s is learned from up to its %d. token", message.id, MOST_PARTS * batch.part_tokens)
+        log.warning("message %s is learned from up to its %d. token", message.id, MAX_PARTS * batch.part_tokens)
     return parts or [(message, "")]
 
 

@@ -15,7 +15,7 @@ from staffstream.memory.fact_changes import fold
 from staffstream.storage import graph
 from staffstream.storage.memories import Memory, NewMemory
 
-_MOST_FACTS = 60
+_MAX_FACTS = 60
 _USER_TOO = frozenset({"i", "me", "myself", "the user"})
 
 
@@ -53,19 +53,19 @@ def _check_answer(batch: Batch, answer: object, staff: Staff) -> Extraction:
     parts = answer if isinstance(answer, dict) else {}
     facts: list[Statement] = []
     rejected = 0
-    for statement in _objects(parts.get("facts"))[:_MOST_FACTS]:
+    for statement in _objects(parts.get("facts"))[:_MAX_FACTS]:
         if (fact := _check_fact(batch, statement, staff)) is None:
             rejected += 1
         else:
             facts.append(fact)
     relations = []
-    for statement in _objects(parts.get("relations"))[:_MOST_FACTS]:
+    for statement in _objects(parts.get("relations"))[:_MAX_FACTS]:
         source = _find_source(batch, statement)
         if source is None or not all(read_text(statement, end) for end in ("subject", "predicate", "object")):
             rejected += 1
         else:
             relations.append((statement, source))
-    return Extraction(facts, _objects(parts.get("entities"))[:_MOST_FACTS], relations, rejected)
+    return Extraction(facts, _objects(parts.get("entities"))[:_MAX_FACTS], relations, rejected)
 
 
 def _check_fact(batch: Batch, statement: dict[str, Any], staff: Staff) -> Statement | None:

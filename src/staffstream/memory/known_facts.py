@@ -14,7 +14,7 @@ from staffstream.storage.memories import Memory
 from staffstream.storage.vectors import EmbedNow
 
 _QUERY_CHARACTERS = 1000
-_MOST_QUERIES = 20  # the latest messages of the user
+_MAX_QUERIES = 20  # the latest messages of the user
 _NEAREST_OF_EACH = 5
 
 
@@ -28,7 +28,7 @@ def find_known_facts(
     limit: int,
 ) -> list[Memory]:
     """At most `limit` facts that hold now, the nearest first."""
-    texts = [each.content[:_QUERY_CHARACTERS] for each in messages if each.message_type == "user"][-_MOST_QUERIES:]
+    texts = [each.content[:_QUERY_CHARACTERS] for each in messages if each.message_type == "user"][-_MAX_QUERIES:]
     ranks: dict[int, int] = {}
     for text in texts:
         found = recall_memories(

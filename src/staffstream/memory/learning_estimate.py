@@ -9,7 +9,7 @@ from staffstream.memory.extraction import (
     INSTRUCTIONS,
     KNOWN_FACTS,
     KNOWN_TOKENS,
-    MOST_MESSAGES,
+    MAX_MESSAGES,
     REPLY_TOKENS,
     SCHEMA,
 )
@@ -41,7 +41,7 @@ def estimate_learning(messages: Sequence[ImportedMessage]) -> LearningEstimate:
     fifth of the text that it is about.
     """
     tokens = sum(_count_read(message) for message in messages)
-    calls = max(-(-tokens // BATCH_TOKENS), -(-len(messages) // MOST_MESSAGES))
+    calls = max(-(-tokens // BATCH_TOKENS), -(-len(messages) // MAX_MESSAGES))
     fixed = count_tokens(INSTRUCTIONS) + count_tokens(json.dumps(SCHEMA)) + KNOWN_FACTS * KNOWN_TOKENS
     read = int((tokens + len(messages) * _MESSAGE_TAG_TOKENS + calls * fixed) * _CLAUDES_COUNT)
     return LearningEstimate(calls, read, int(tokens * _CLAUDES_COUNT) // 5)

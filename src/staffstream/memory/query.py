@@ -12,7 +12,7 @@ from functools import lru_cache
 from staffstream.support.words import is_english, split_words
 
 _INSTRUCTION_CHARACTERS = 400
-MOST_WORDS = 32  # of a long message, that many are searched for
+MAX_WORDS = 32  # of a long message, that many are searched for
 
 
 def _list_words(text: str) -> frozenset[str]:
@@ -81,7 +81,7 @@ def read_query(text: str, *, user_names: Iterable[str], staff_name: str) -> Quer
     for name in named:
         topic = _write_name(name).sub(" ", topic)
     codes = _CODE.findall(topic)
-    words = tuple(list(dict.fromkeys(_find_words(topic)))[:MOST_WORDS])
+    words = tuple(list(dict.fromkeys(_find_words(topic)))[:MAX_WORDS])
     topic = _CODE.sub(" ", topic)
     return Query(
         topic=topic,

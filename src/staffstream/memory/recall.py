@@ -45,10 +45,10 @@ USUAL_COSINE = 0.15  # of unrelated texts, for embedders that spread theirs well
 NO_LONGER_TRUE = 0.6
 AGED, LATEST_AGED = 0.10, 0.50  # age takes at most a tenth, and half when the question asks for the latest
 MS_A_DAY = 86_400_000
-MOST_SAMPLED, SMALL_SCOPE = 2000, 10  # memories
-MOST_USER_FACTS = 200  # the most important ones are ordered by age too
-MOST_PIECES = 48  # of a long message, the rarest
-MOST_HOLDERS = 2500  # a word in more memories than that, or in more than an eighth of the scope, says little
+MAX_SAMPLED, SMALL_SCOPE = 2000, 10  # memories
+MAX_USER_FACTS = 200  # the most important ones are ordered by age too
+MAX_PIECES = 48  # of a long message, the rarest
+MAX_HOLDERS = 2500  # a word in more memories than that, or in more than an eighth of the scope, says little
 PRIOR_TEXTS = 100  # as if so many texts of plain English were in the scope: counts of a few memories mean little
 
 
@@ -156,7 +156,7 @@ def recall_memories(
 
 def _recall_user(conn: Connection, scope: Scope, asked: Query, half_lives: HalfLives, now: datetime) -> list[Recalled]:
     """What matters most of what is known about the user, for a question that names no topic to compare with."""
-    facts = load_user_facts(conn, scope, limit=MOST_USER_FACTS)
+    facts = load_user_facts(conn, scope, limit=MAX_USER_FACTS)
     ages = _weigh_age(asked, facts, half_lives, now)
     scores = [float((0.5 + 0.5 * fact.importance) * age) for fact, age in zip(facts, ages, strict=True)]
     return sorted(map(Recalled, facts, scores), key=lambda item: (not item.memory.pinned, -item.score))
@@ -232,7 +232,7 @@ def _find_unrelated(distances: Distances | None, vector: Floats | None) -> float
     """
     if distances is None or vector is None:
         return 0.0
-    sample = distances[:: len(distances) // MOST_SAMPLED + 1]
+    sample = distances[:: len(distances) // MAX_SAMPLED + 1]
     sample = sample[sample < NO_VECTOR]
     if not len(sample):
         return 0.0
@@ -303,7 +303,7 @@ def _match_words(conn: Connection, scope: Scope, index: ScopeIndex, asked: Query
     own rank is relative to all scopes in the file and costs ten times more.
     """
     total, shares = 0.0, np.zeros(len(index), np.float32)
-    most = max(500, min(len(index) // 8, MOST_HOLDERS))
+    most = max(500, min(len(index) // 8, MAX_HOLDERS))
     seen: dict[bytes, Positions] = {}
     holding = conn.search.find_words(conn, scope, [word for word in asked.words if word not in asked.codes], most=most)
     if asked.codes:
@@ -343,7 +343,7 @@ def _weigh_pieces(index: ScopeIndex, topic: str) -> tuple[Ids, Floats]:
     asked = asked[table.is_word[asked]]
     counts = index.count_pieces(asked) + PRIOR_TEXTS * table.commonness[asked]
     weights = np.log1p((len(index) + PRIOR_TEXTS) / (counts + 0.5))
-    rarest = np.argsort(-weights, kind="stable")[:MOST_PIECES]
+    rarest = np.argsort(-weights, kind="stable")[:MAX_PIECES]
     return asked[rarest], (weights[rarest] / max(weights[rarest].sum(), 1e-9)).astype(np.float32)
 
 

@@ -18,11 +18,11 @@ from staffstream.support.tokens import count_tokens, trim_to_tokens
 HIGH_WATER = 0.50  # shares of the context budget that unsummarised turns may take …
 LOW_WATER = 0.25  # … and that a compaction leaves
 SUMMARY_SIZE = 0.12  # below context.SUMMARY_SHARE, which has room for the tags …
-MOST_SUMMARY_TOKENS = 2000  # … and, whatever the budget, what fits into one answer
+MAX_SUMMARY_TOKENS = 2000  # … and, whatever the budget, what fits into one answer
 FOLD_TOKENS = 12_000  # of messages in one call; what is beyond is folded by the next
 MESSAGE_TOKENS = 2000
 MAX_OUTPUT_TOKENS = 6000  # newer models count up to twice what we count, and JSON escapes
-_MOST_TURNS = 2000
+_MAX_TURNS = 2000
 
 INSTRUCTIONS = """\
 You keep the running summary of a conversation between a user and an assistant. Rewrite the <summary> so that it also
@@ -71,9 +71,9 @@ def plan_fold(conn: Connection, scope: Scope, conversation_id: str, *, budget_to
     conversation = conversations.get_conversation(conn, scope, conversation_id)
     summary, after_turn = conversations.load_summary(conn, scope, conversation_id)
     until = conversations.find_first_open_turn(conn, scope, conversation_id)
-    before = min(until, after_turn + 1 + _MOST_TURNS)  # of a very long past the oldest first
+    before = min(until, after_turn + 1 + _MAX_TURNS)  # of a very long past the oldest first
     turns = conversations.load_turns(
-        conn, scope, conversation_id, after_turn=after_turn, before_turn=before, limit=_MOST_TURNS
+        conn, scope, conversation_id, after_turn=after_turn, before_turn=before, limit=_MAX_TURNS
     )
     sizes = [sum(min(count_tokens(m.content), MESSAGE_TOKENS * 4) for m in turn) * ratio for turn in turns]
     foldable = len(turns) if before < until else _count_foldable(sizes, budget_tokens)
@@ -82,7 +82,7 @@ def plan_fold(conn: Connection, scope: Scope, conversation_id: str, *, budget_to
         return None
     return Fold(
         scope, conversation_id, summary, after_turn, folded, conversation.user_name,
-        size_tokens=min(MOST_SUMMARY_TOKENS, int(budget_tokens * SUMMARY_SIZE / ratio)),
+        size_tokens=min(MAX_SUMMARY_TOKENS, int(budget_tokens * SUMMARY_SIZE / ratio)),
         more=len(folded) < foldable or before < until,
         forgotten=memories.list_sources_of_deleted(conn, scope, [m.id for m in conversations.flatten_turns(folded)]),
     )  # fmt: skip

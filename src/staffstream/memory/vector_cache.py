@@ -22,7 +22,7 @@ from staffstream.storage.database import Connection
 from staffstream.storage.numbers import find_last_number
 from staffstream.storage.vectors import VectorRow
 
-MOST_BYTES = 64 * 1024 * 1024  # for the scopes of one file; the one in use may take more
+MAX_BYTES = 64 * 1024 * 1024  # for the scopes of one file; the one in use may take more
 
 Positions = np.ndarray[Any, np.dtype[np.int64]]
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -62,7 +62,7 @@ class _Shelf:
         with self._lock:
             slot = self._slots.setdefault(scope, _Slot())
             self._slots.move_to_end(scope)
-            while len(self._slots) > 1 and self._count_bytes() > MOST_BYTES:
+            while len(self._slots) > 1 and self._count_bytes() > MAX_BYTES:
                 self._slots.popitem(last=False)
             return slot
 

@@ -23,20 +23,20 @@ from staffstream.errors import (
     UpstreamRefused,
     UpstreamTimeout,
 )
-from staffstream.models.chat import Accepted, Event, Finished, Thinking
+from staffstream.models.chat import Event, Finished, Started, Thinking
 from staffstream.models.event_blocks import BlockReader
-from staffstream.support.logs import show_word
+from staffstream.support.logs import show_name
 
 log = logging.getLogger(__name__)
 
-_MOST_EVENT_BYTES = 2 * 1024 * 1024  # a delta has a few words; the longest whole reply has less than 1 MB
+_MAX_EVENT_BYTES = 2 * 1024 * 1024  # a delta has a few words; the longest whole reply has less than 1 MB
 
 
 class EventReader:
     """The bytes of a Messages stream in, events out; no I/O. `failure` is set by whatever cannot be a reply."""
 
     def __init__(self) -> None:
-        self.accepted = False
+        self.started = False
         self.finished = False
         self.model = ""
         self.failure: UpstreamError | None = None
@@ -57,7 +57,7 @@ class EventReader:
                 payload = _read_data(block)
                 if payload and (event := self._read_event(payload)) is not None:
                     events.append(event)
-            if self._blocks.pending_bytes > _MOST_EVENT_BYTES:
+            if self._blocks.pending_bytes > _MAX_EVENT_BYTES:
                 raise UpstreamMalformed("An event of Claude's reply is larger than 2 MB. Try again.")
         except UpstreamError as error:
             self.failure = error
@@ -81,13 +81,13 @@ class EventReader:
             self.stop_reason = _as_text(_as_object(event.get("delta")).get("stop_reason")) or self.stop_reason
             self._read_message_usage(event.get("usage"))
         elif kind == "message_stop":
-            if not self.accepted:
+            if not self.started:
                 raise UpstreamMalformed
             self.finished = True
             return Finished(self.stop_reason, self.usage)
         elif kind == "error":
             raise _read_error(event)
-        elif kind == "content_block_start" and self.accepted:
+        elif kind == "content_block_start" and self.started:
             block = _as_object(event.get("content_block"))
             return (_as_text(block.get("text")) or None) if block.get("type") == "text" else Thinking()
         return None
@@ -95,14 +95,14 @@ class EventReader:
     def _read_start(self, event: dict[str, Any]) -> Event | None:
         message = _as_object(event.get("message"))
         self._read_message_usage(message.get("usage"))
-        if self.accepted:
+        if self.started:
             return None
-        self.accepted = True
+        self.started = True
         self.model = _as_text(message.get("model"))
-        return Accepted(self.model)
+        return Started(self.model)
 
     def _read_delta(self, event: dict[str, Any]) -> Event | None:
-        if not self.accepted:
+        if not self.started:
             raise UpstreamMalformed
         delta = event.get("delta")
         if not isinstance(delta, dict):
@@ -192,5 +192,5 @@ _BY_TYPE: dict[str, type[UpstreamError]] = {
 
 def _read_error(event: dict[str, Any]) -> UpstreamError:
     kind = _as_text(_as_object(event.get("error")).get("type"))
-    log.warning("Claude broke off its reply: %s", show_word(kind))
+    log.warning("Claude broke off its reply: %s", show_name(kind))
     return _BY_TYPE.get(kind, UpstreamRefused if kind.endswith("_error") else UpstreamBroken)()

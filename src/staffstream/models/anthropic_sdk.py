@@ -25,7 +25,7 @@ from staffstream.errors import (
 from staffstream.models.aiohttp_pool import WatchedClient
 from staffstream.models.chat import Block, Prompt
 from staffstream.models.fast_reader import OnChunk, forward_chunks
-from staffstream.support.logs import show_word, text_log
+from staffstream.support.logs import show_name, text_log
 from staffstream.support.timers import read_retry_after
 
 log = logging.getLogger(__name__)
@@ -154,7 +154,7 @@ _BY_STATUS: dict[int, type[UpstreamError]] = {
 def _translate_status(error: anthropic.APIStatusError) -> UpstreamError:
     status = error.status_code
     kind = _BY_STATUS.get(status) or (UpstreamBroken if status >= 500 else UpstreamRefused)
-    log.warning("Claude answered %d %s (request %s)", status, show_word(error.type), show_word(error.request_id))
+    log.warning("Claude answered %d %s (request %s)", status, show_name(error.type), show_name(error.request_id))
     text_log.debug("Claude answered %d: %.300s", status, error.message)
     return kind(retry_after_s=read_retry_after(error.response.headers.get("retry-after", "")))
 

@@ -47,7 +47,7 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True)
-class Accepted:
+class Started:
     """The provider has taken the request, and says which model answers."""
 
     model: str
@@ -70,7 +70,7 @@ class Finished:
     usage: dict[str, int]
 
 
-Event = str | Accepted | Thinking | Finished
+Event = str | Started | Thinking | Finished
 """A `str` is text for the user."""
 
 OnEvents = Callable[[list[Event]], None]
@@ -99,7 +99,7 @@ class ChatModel(Protocol):
     """A provider of chat models. Whoever makes one closes it."""
 
     async def stream_reply(self, prompt: Prompt, on_events: OnEvents) -> None:
-        """Ask for a reply and hand every batch of its events to `on_events` as it arrives: `Accepted` first,
+        """Ask for a reply and hand every batch of its events to `on_events` as it arrives: `Started` first,
         `Finished` last.
 
         Returns after `Finished`. Raises an UpstreamError for every other end, UpstreamTimeout when no content came for

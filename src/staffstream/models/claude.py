@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from staffstream.domain import clean_text
 from staffstream.errors import UpstreamTimeout, UpstreamUnfinished
 from staffstream.models.anthropic_events import EventReader, load_json, read_usage
-from staffstream.models.chat import Accepted, JsonAnswer, OnEvents, Prompt, ProviderTimeouts
+from staffstream.models.chat import JsonAnswer, OnEvents, Prompt, ProviderTimeouts, Started
 from staffstream.support import traces
 from staffstream.support.timers import SilenceWatch
 
@@ -99,7 +99,7 @@ class Claude:
 
         def on_chunk(data: bytes) -> bool:
             if events := reader.feed(data):
-                if type(events[0]) is Accepted:
+                if type(events[0]) is Started:
                     watch.change_limit(self._timeouts.silence_s)
                 else:
                     watch.note()

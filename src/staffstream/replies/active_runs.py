@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from staffstream.domain import Message, Run, RunEnd, RunFailure, RunState, Staff, now_text
 from staffstream.errors import ServerRestart, ServerShutdown, StaffstreamError
-from staffstream.models.chat import Accepted, Event, Finished, Thinking
+from staffstream.models.chat import Event, Finished, Started, Thinking
 from staffstream.replies.context import Context
 from staffstream.replies.run_log import RunLog
 from staffstream.storage.run_pieces import Progress
@@ -60,7 +60,7 @@ class ActiveRun:
         for event in events:
             if type(event) is str:
                 texts.append(event)
-            elif type(event) is Accepted:
+            elif type(event) is Started:
                 self.model = event.model
                 self.streaming_at = now_text()
                 self.log.enter_phase("thinking")

@@ -16,10 +16,10 @@ from staffstream.storage.database import Connection
 from staffstream.storage.vectors import EmbedNow
 from staffstream.support.timers import Stage, StageTimer
 
-MOST_MEMORIES = 64
-MOST_RELATIONS = 12
+MAX_MEMORIES = 64
+MAX_RELATIONS = 12
 SHOWN_LEFT_OUT = 8
-_MOST_TURNS = 400
+_MAX_TURNS = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +58,16 @@ def gather_sources(
     conversation_id = question.conversation_id
     stages = StageTimer()
     summary, summed_up = conversations.load_summary(conn, scope, conversation_id)
-    stages.take("summary")
+    stages.record("summary")
     turns = conversations.load_turns(
-        conn, scope, conversation_id, after_turn=summed_up, before_turn=question.turn, limit=_MOST_TURNS
+        conn, scope, conversation_id, after_turn=summed_up, before_turn=question.turn, limit=_MAX_TURNS
     )
-    stages.take("turns")
+    stages.record("turns")
     recalled = recall_for(conn, scope, question, embed, half_lives) if member.memory_enabled else []
-    stages.take("memories")
+    stages.record("memories")
     used = [item for item in recalled if item.relevant]
     relations = _find_relations(conn, scope, question, used) if member.memory_enabled else []
-    stages.take("graph")
+    stages.record("graph")
     left_out = [item for item in recalled if not item.relevant][:SHOWN_LEFT_OUT]
     return Sources(
         staff=member,
@@ -77,7 +77,7 @@ def gather_sources(
         evidence=[*map(_describe_memory, used), *map(_describe_relation, relations)],
         grade=max((item.grade for item in recalled), default=0.0),
         left_out=[_describe_left_out(item) for item in left_out],
-        stages=stages.taken,
+        stages=stages.recorded,
         time_zone=conversations.find_time_zone(conn, scope, conversation_id),
     )
 
@@ -93,12 +93,12 @@ def recall_for(
         scope,
         question.content,
         embed=embed,
-        limit=2 * MOST_MEMORIES,
+        limit=2 * MAX_MEMORIES,
         without_message=question.id,
         half_lives=half_lives,
     )
     usable = [item for item in found if item.memory.valid_to is None and not _is_later(item, question)]
-    return _take_each_text_once(usable, question.content)[:MOST_MEMORIES]
+    return _take_each_text_once(usable, question.content)[:MAX_MEMORIES]
 
 
 def _take_each_text_once(found: Sequence[Recalled], question: str) -> list[Recalled]:
@@ -132,8 +132,8 @@ def _find_relations(
     start = {entity.id: entity for entity in (*named, *carried) if entity.name != graph.USER_NAME}
     if not start:
         return []
-    found = graph.find_neighbourhood(conn, scope, list(start.values()), depth=1, limit=MOST_RELATIONS * 2)
-    return [relation for relation in found if relation.memory_id not in facts][:MOST_RELATIONS]
+    found = graph.find_neighbourhood(conn, scope, list(start.values()), depth=1, limit=MAX_RELATIONS * 2)
+    return [relation for relation in found if relation.memory_id not in facts][:MAX_RELATIONS]
 
 
 def _describe_memory(item: Recalled) -> Evidence:

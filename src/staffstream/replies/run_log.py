@@ -21,7 +21,7 @@ Push = Callable[[bytes], bool]
 """Sends bytes to a subscriber at once; False if it could not, and nothing was sent."""
 
 _WRITE_CHARACTERS = 16_384  # about as much text as is joined into one write
-_MOST_UNFOLDED = 1_000  # texts, 100 bytes each beside their characters, that are kept apart for a slow subscriber
+_MAX_UNFOLDED = 1_000  # texts, 100 bytes each beside their characters, that are kept apart for a slow subscriber
 
 
 @dataclass(slots=True, eq=False)
@@ -112,7 +112,7 @@ class RunLog:
         """
         reached = min((subscriber.cursor for subscriber in self._subscribers), default=limit)
         foldable = bisect_right(self._ends, limit)
-        count = min(foldable, max(bisect_right(self._ends, reached), foldable - _MOST_UNFOLDED))
+        count = min(foldable, max(bisect_right(self._ends, reached), foldable - _MAX_UNFOLDED))
         if count > 0:
             self._folded.append("".join(self._parts[:count]))
             self._fold = self._ends[count - 1]

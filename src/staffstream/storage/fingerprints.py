@@ -20,7 +20,7 @@ from staffstream.storage.database import Connection
 START = 0
 """The path of a conversation in which nothing was said yet."""
 
-_MOST_FOUND = 32
+_MAX_FOUND = 32
 _MARKS = re.compile(r"[\W_]+")
 _FENCE = re.compile(r"```[^\n]*")  # with the language that a block of code may name
 _REASONING = re.compile(r"<details type=\"reasoning\".*?</details>|<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL)
@@ -108,12 +108,12 @@ def _save(tx: Connection, scope: Scope, message: Message, path: int, exchange: i
 
 def find_by_path(conn: Connection, scope: Scope, path: int) -> list[str]:
     """The ids of the latest messages up to which conversations were the same, latest first."""
-    return _find(conn, FIND_BY_PATH, (scope.id, path, _MOST_FOUND))
+    return _find(conn, FIND_BY_PATH, (scope.id, path, _MAX_FOUND))
 
 
 def find_by_exchange(conn: Connection, scope: Scope, exchange: int) -> list[str]:
     """The ids of the latest replies with this text to a question with this text, latest first."""
-    return _find(conn, FIND_BY_EXCHANGE, (scope.id, exchange, _MOST_FOUND))
+    return _find(conn, FIND_BY_EXCHANGE, (scope.id, exchange, _MAX_FOUND))
 
 
 FIND_BY_PATH = "SELECT message_id FROM fingerprints WHERE scope_id = ? AND path = ? ORDER BY message_id DESC LIMIT +?"

@@ -26,9 +26,9 @@ _DELIVERY_WAITS_S = (5.0, 30.0, 300.0, 1800.0, 7200.0, 28800.0, 86400.0)
 _OTHER_WAITS_S = (5.0, 20.0, 60.0, 300.0, 1800.0)
 _LONGEST_WAIT_S = 30 * 86400.0
 _JITTER = 0.2
-MOST_OF_A_QUEUE = 4  # a receiver that hangs holds so many of the worker's places for 15 s each
+MAX_RUNNING_PER_QUEUE = 4  # a receiver that hangs holds so many of the worker's places for 15 s each
 _LOOKED_AT = 256  # due jobs of a kind, the oldest, among which scopes take turns
-_MOST_LEFT_DELIVERIES = 100  # a process that crashes in a loop begins a delivery at every start
+_MAX_LEFT_DELIVERIES = 100  # a process that crashes in a loop begins a delivery at every start
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class Job:
     def was_left_too_often(self) -> bool:
         """Whether the job is dead if its holder leaves it behind."""
         if self.kind == "deliver":
-            return self.fence - self.attempts >= _MOST_LEFT_DELIVERIES
+            return self.fence - self.attempts >= _MAX_LEFT_DELIVERIES
         return self.on_last_attempt
 
 
@@ -126,7 +126,7 @@ def _put_job(
 
 _RUNNING = "FROM jobs AS other WHERE state = 'running' AND due_at > :now"
 _RUNNING_OF_QUEUE = f"(SELECT count(*) {_RUNNING} AND other.queue = jobs.queue)"
-_FULL = f"SELECT queue {_RUNNING} AND queue IS NOT NULL GROUP BY queue HAVING count(*) >= {MOST_OF_A_QUEUE}"
+_FULL = f"SELECT queue {_RUNNING} AND queue IS NOT NULL GROUP BY queue HAVING count(*) >= {MAX_RUNNING_PER_QUEUE}"
 _DUE = f"FROM jobs WHERE kind = :kind AND due_at <= :now AND (queue IS NULL OR queue NOT IN ({_FULL}))"
 
 
@@ -160,7 +160,7 @@ def claim_due_jobs(tx: Connection, kind: JobKind, *, owner: Owner, limit: int) -
         job = _read_job(row)
         if job.state == "running" and job.was_left_too_often:
             _bury_job(tx, job, "abandoned")
-        elif (job.queue is None or row["others"] + begun[job.queue] < MOST_OF_A_QUEUE) and (
+        elif (job.queue is None or row["others"] + begun[job.queue] < MAX_RUNNING_PER_QUEUE) and (
             mine := _begin_job(tx, job, owner)
         ):
             begun[job.queue] += 1

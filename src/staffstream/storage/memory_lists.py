@@ -41,7 +41,7 @@ class MemoryFilter:
 
 
 _MAY_BE_NULL = {"subject", "category"}
-_MOST_ROWS = 10_000  # that are looked through for words
+_MAX_ROWS = 10_000  # that are looked through for words
 ANY_MEMORY = MemoryFilter()
 
 
@@ -62,7 +62,7 @@ def list_memories(
     rows = conn.execute(
         f"SELECT * FROM memories WHERE scope_id = ? AND (occurred_at, number) < (?, ?) AND {condition}"
         " ORDER BY occurred_at DESC, number DESC LIMIT +?",
-        (scope.id, *edge, *values, _MOST_ROWS if wanted.text else limit),
+        (scope.id, *edge, *values, _MAX_ROWS if wanted.text else limit),
     )
     fitting = (read_memory(row) for row in rows if wanted.has_words(row["text"]))
     return list(itertools.islice(fitting, limit))

@@ -32,7 +32,7 @@ def set_up_logging(*, form: str, level: str, with_text: bool) -> None:
     text_log.setLevel(logging.DEBUG if with_text else logging.CRITICAL)
 
 
-def show_word(value: object) -> str:
+def show_name(value: object) -> str:
     """What a line may hold of what a far end says: a name of its API's, and no sentence that could quote a message."""
     return value if isinstance(value, str) and re.fullmatch(r"\w{1,64}", value, re.ASCII) else "(no name)"
 

@@ -8,7 +8,7 @@ from staffstream.errors import Unavailable
 log = logging.getLogger(__name__)
 
 
-async def attempt(work: Callable[[], Awaitable[object]]) -> None:
+async def run_round(work: Callable[[], Awaitable[object]]) -> None:
     """Do one round of some work. Trouble with the disk passes and a bug is logged; neither ends the rounds."""
     try:
         await work()

@@ -94,13 +94,13 @@ class StageTimer:
     """Measures the parts of some work, one after another. Works in any thread."""
 
     def __init__(self) -> None:
-        self.taken: list[Stage] = []
+        self.recorded: list[Stage] = []
         self._began_ns = time.time_ns()
 
-    def take(self, name: str) -> None:
+    def record(self, name: str) -> None:
         """What was done since the last call, or the start, was this."""
         now_ns = time.time_ns()
-        self.taken.append(Stage(name, self._began_ns, now_ns))
+        self.recorded.append(Stage(name, self._began_ns, now_ns))
         self._began_ns = now_ns
 
 

@@ -15,7 +15,7 @@ import orjson
 import tiktoken
 
 _PIECE_CHARS = 64 * 1024
-_REMEMBERED_TEXTS, _REMEMBERED_CHARS = 2048, 2000  # each reply counts its conversation's turns anew
+_CACHED_TEXTS, _CACHED_CHARS = 2048, 2000  # each reply counts its conversation's turns anew
 
 
 @functools.cache
@@ -41,14 +41,14 @@ def warm_up() -> None:
 
 def count_tokens(text: str) -> int:
     """The number of tokens. A text cut at a piece's edge counts at most one token more than it would whole."""
-    return _count_again(text) if len(text) <= _REMEMBERED_CHARS else _count_anew(text)
+    return _count_cached(text) if len(text) <= _CACHED_CHARS else _count_uncached(text)
 
 
-def _count_anew(text: str) -> int:
+def _count_uncached(text: str) -> int:
     return sum(len(_encoding().encode_ordinary(piece)) for piece in _pieces(text))
 
 
-_count_again = functools.lru_cache(maxsize=_REMEMBERED_TEXTS)(_count_anew)
+_count_cached = functools.lru_cache(maxsize=_CACHED_TEXTS)(_count_uncached)
 
 
 def trim_to_tokens(text: str, limit_tokens: int) -> str:

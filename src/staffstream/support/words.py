@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import Stemmer
 
-MOST_TERMS = 4000  # of one text
+MAX_TERMS = 4000  # of one text
 _LONGEST_TERM = 64  # characters; what is longer is data, of which the beginning is enough to find it
 _KEPT_LETTERS = 5
 _SHORT_TEXT = 4  # words: too few to tell a language by
@@ -59,7 +59,7 @@ def split_words(text: str) -> list[str]:
             continue
         for part in re.findall(rf"{_UNSPACED.pattern}|[^\W_]+(?:[{_MARKS}]+[^\W_]*)*", folded) or [folded]:
             words += _split_bigrams(part) if _UNSPACED.match(part) else [part]
-    return [word[:_LONGEST_TERM] for word in words[:MOST_TERMS]]
+    return [word[:_LONGEST_TERM] for word in words[:MAX_TERMS]]
 
 
 def list_terms(text: str) -> list[str]:

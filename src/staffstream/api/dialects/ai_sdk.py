@@ -34,7 +34,7 @@ _STOP_REASONS = {
     "model_context_window_exceeded": "length",
     "refusal": "content-filter",
 }
-_MOST_MESSAGES = 1000
+_MAX_MESSAGES = 1000
 DONE = b"data: [DONE]\n\n"
 
 
@@ -134,7 +134,7 @@ async def list_messages(call: Call) -> list[Json]:
         if (found := conversations.find_named_conversation(conn, scope, call.param("chat_id"))) is None:
             return []
         return conversations.load_turns(
-            conn, scope, found.id, after_turn=0, before_turn=1 << 40, limit=_MOST_MESSAGES // 2
+            conn, scope, found.id, after_turn=0, before_turn=1 << 40, limit=_MAX_MESSAGES // 2
         )
 
     turns = await call.services.database.read(read)

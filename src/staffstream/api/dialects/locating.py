@@ -15,9 +15,9 @@ from staffstream.storage.conversations import ImportedMessage
 from staffstream.storage.database import Connection
 from staffstream.storage.fingerprints import START, extend_path, fold_text
 
-_MOST_TURNS = 2500  # of a past that is looked through or copied
+_MAX_TURNS = 2500  # of a past that is looked through or copied
 _LAST_TURN = 1 << 40  # after all turns
-_MOST_ANCHORS = 3  # exchanges at the end of a cut history that are looked for
+_MAX_ANCHORS = 3  # exchanges at the end of a cut history that are looked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +141,7 @@ class _Search:
             for index in range(len(self._past) - 1, 0, -1)
             if (self._past[index - 1].role, self._past[index].role) == ("user", "assistant")
         ]
-        for index in anchors[:_MOST_ANCHORS]:
+        for index in anchors[:_MAX_ANCHORS]:
             exchange = fingerprints.hash_exchange(self._past[index - 1].text, self._past[index].text)
             replies = self._load(fingerprints.find_by_exchange(self._tx, self._scope, exchange))
             if found := [end for reply in replies if (end := self._match_around(reply, index))]:
@@ -174,7 +174,7 @@ class _Search:
 
     def _load_turns(self, conversation_id: str, *, before_turn: int) -> list[list[Message]]:
         return conversations.load_turns(
-            self._tx, self._scope, conversation_id, after_turn=0, before_turn=before_turn, limit=_MOST_TURNS
+            self._tx, self._scope, conversation_id, after_turn=0, before_turn=before_turn, limit=_MAX_TURNS
         )
 
     # ── within a conversation that the client names ──────────────────────────────────────────────────────────────────

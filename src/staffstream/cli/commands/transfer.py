@@ -19,7 +19,7 @@ from staffstream.storage.database import Connection, transact
 from staffstream.storage.memory_search import prepare_words
 from staffstream.storage.vectors import EmbedNow, find_local, prepare_index
 
-_MOST_LINE_CHARACTERS = 64 * 1024 * 1024
+_MAX_LINE_CHARACTERS = 64 * 1024 * 1024
 
 
 def add_commands(commands: Any) -> None:
@@ -121,8 +121,8 @@ def _set_webhook(connection: Connection, member: Staff, url: str, *, keep: bool)
 
 
 def _read_lines(file: TextIO, progress: Any) -> Iterator[str]:
-    while line := file.readline(_MOST_LINE_CHARACTERS):
-        if len(line) == _MOST_LINE_CHARACTERS:
+    while line := file.readline(_MAX_LINE_CHARACTERS):
+        if len(line) == _MAX_LINE_CHARACTERS:
             raise SetupError("The file has a line longer than any that was exported.")
         progress.update(len(line.encode()))
         yield line

@@ -5,8 +5,8 @@ These formats belong to others and change, so a reader raises nothing about a si
 cannot use and counts it in the report, by reason.
 """
 
-from staffstream.memory.chat_import.files import MOST_CHARACTERS
+from staffstream.memory.chat_import.files import MAX_CHARACTERS
 from staffstream.memory.chat_import.past import PastChat, PastMemory, Report
 from staffstream.memory.chat_import.reading import read_export
 
-__all__ = ["MOST_CHARACTERS", "PastChat", "PastMemory", "Report", "read_export"]
+__all__ = ["MAX_CHARACTERS", "PastChat", "PastMemory", "Report", "read_export"]

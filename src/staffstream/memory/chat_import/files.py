@@ -17,11 +17,11 @@ from typing import IO, TextIO, cast
 from staffstream.errors import SetupError
 from staffstream.memory.chat_import.past import Report
 
-MOST_CHARACTERS = 1024 * 1024 * 1024
+MAX_CHARACTERS = 1024 * 1024 * 1024
 UNREADABLE = (  # what zipfile lets through of a damaged or encrypted archive, or of one packed in another way
     OSError, EOFError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, NotImplementedError, RuntimeError
 )  # fmt: skip
-_MOST_MEMBERS = 100_000
+_MAX_MEMBERS = 100_000
 _KNOWN_NAMES = ("conversations", "memories", "projects", "project", "messages", "archival", "passages")
 _KNOWN_FOLDERS = frozenset({"projects"})
 _DATA = frozenset({".json", ".jsonl", ".af"})
@@ -51,8 +51,8 @@ def _decode(file: IO[bytes]) -> TextIO:
 def _list_members(archive: zipfile.ZipFile, path: Path, report: Report) -> list[zipfile.ZipInfo]:
     """The members to read: in any folder, since people unpack an export and pack it again."""
     members = archive.infolist()
-    if len(members) > _MOST_MEMBERS:
-        raise SetupError(f"{path} holds more than {_MOST_MEMBERS} files.")
+    if len(members) > _MAX_MEMBERS:
+        raise SetupError(f"{path} holds more than {_MAX_MEMBERS} files.")
     for member in members:
         name = PurePosixPath(member.filename.replace("\\", "/"))
         leads_out = not name.parts or name.is_absolute() or ".." in name.parts or ":" in name.parts[0]

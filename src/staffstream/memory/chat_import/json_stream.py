@@ -14,7 +14,7 @@ from staffstream.errors import SetupError
 from staffstream.memory.chat_import.past import list_objects
 
 PIECE_CHARACTERS = 1024 * 1024
-MOST_IN_AN_OBJECT = 32 * 1024 * 1024
+MAX_OBJECT_CHARACTERS = 32 * 1024 * 1024
 _SPACE = re.compile(r"[ \t\r\n]*")
 
 
@@ -106,7 +106,7 @@ class _Scanner:
             try:
                 value, end = self._decoder.raw_decode(self._text, self._place)
             except (ValueError, RecursionError) as error:
-                if len(self._text) - self._place > MOST_IN_AN_OBJECT or not self._fill():
+                if len(self._text) - self._place > MAX_OBJECT_CHARACTERS or not self._fill():
                     text = f"{self._path} is no JSON, or one of its conversations is too large."
                     raise SetupError(text) from error
             else:

@@ -8,7 +8,7 @@ from typing import Any, TextIO
 
 from staffstream.errors import SetupError
 from staffstream.memory.chat_import import chatgpt, claude_ai, letta, mem0
-from staffstream.memory.chat_import.files import MOST_CHARACTERS, UNREADABLE, open_texts
+from staffstream.memory.chat_import.files import MAX_CHARACTERS, UNREADABLE, open_texts
 from staffstream.memory.chat_import.json_stream import read_objects
 from staffstream.memory.chat_import.past import PastChat, PastMemory, Report
 from staffstream.storage.conversations import ImportedMessage
@@ -17,7 +17,7 @@ Json = dict[str, Any]
 
 
 def read_export(
-    path: Path, report: Report | None = None, *, most_characters: int = MOST_CHARACTERS
+    path: Path, report: Report | None = None, *, most_characters: int = MAX_CHARACTERS
 ) -> Iterator[PastChat | PastMemory]:
     """The conversations and memories of an export one by one, each memory once.
 

@@ -16,7 +16,7 @@ from staffstream.models.embeddings.vectors import Kind, Vectors, scale_rows
 from staffstream.models.embeddings.wordpiece import WordPiece
 
 MAX_PIECES = 512  # of a longer text only the beginning counts
-REMEMBERED_TEXTS, REMEMBERED_CHARS = 128, 2_000  # a question is split when it is saved, embedded and recalled for
+CACHED_TEXTS, CACHED_CHARS = 128, 2_000  # a question is split when it is saved, embedded and recalled for
 
 _COMPARED_AT_ONCE = 128  # pieces whose vectors as floats stay in the core's cache
 _FIRST_WORD = 1996  # "the"; the pieces before it are special, or single characters
@@ -41,8 +41,8 @@ class StaticEmbedder:
             self._lengths = table["lengths"]  # float32 (pieces,), of the codes
             pieces = table["vocabulary"].tobytes().decode("utf-8").split("\n")
         self.pieces = WordPiece(pieces)
-        self._split_again = lru_cache(maxsize=REMEMBERED_TEXTS)(self._split_anew)
-        self._embed_again = lru_cache(maxsize=REMEMBERED_TEXTS)(self._embed_anew)
+        self._split_cached = lru_cache(maxsize=CACHED_TEXTS)(self._split_uncached)
+        self._embed_cached = lru_cache(maxsize=CACHED_TEXTS)(self._embed_uncached)
         self.is_word = np.array([piece.strip("#").isalnum() for piece in pieces])
         self.commonness = _estimate_commonness(self.pieces.size)
 
@@ -57,19 +57,19 @@ class StaticEmbedder:
         """The same without a loop to run in."""
         rows = np.zeros((len(texts), self.dimensions), np.float32)
         for row, text in zip(rows, texts, strict=True):
-            row[:] = self._embed_again(text) if len(text) <= REMEMBERED_CHARS else self._embed_anew(text)
+            row[:] = self._embed_cached(text) if len(text) <= CACHED_CHARS else self._embed_uncached(text)
         return rows
 
-    def _embed_anew(self, text: str) -> Vectors:
+    def _embed_uncached(self, text: str) -> Vectors:
         ids = self.split(text)
         vector: Vectors = scale_rows(np.einsum("i,ij->j", self._weights[ids], self._codes[ids])[None, :])[0]
         return vector
 
     def split(self, text: str) -> Ids:
         """The ids of the text's known pieces, at most MAX_PIECES; not to be written to."""
-        return self._split_again(text) if len(text) <= REMEMBERED_CHARS else self._split_anew(text)
+        return self._split_cached(text) if len(text) <= CACHED_CHARS else self._split_uncached(text)
 
-    def _split_anew(self, text: str) -> Ids:
+    def _split_uncached(self, text: str) -> Ids:
         ids = np.array(self.pieces.encode(text, limit=MAX_PIECES), np.int32)
         known: Ids = ids[ids != self.pieces.unknown]
         known.flags.writeable = False

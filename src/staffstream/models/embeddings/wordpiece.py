@@ -24,18 +24,18 @@ class WordPiece:
         self._ids = {piece: number for number, piece in enumerate(vocabulary)}
         self.size = len(vocabulary)
         self.start, self.end, self.unknown = (self._ids[name] for name in ("[CLS]", "[SEP]", "[UNK]"))
-        self._split_word = lru_cache(maxsize=32_768)(self._split_word_slowly)
+        self._split_word = lru_cache(maxsize=32_768)(self._split_word_uncached)
 
     def encode(self, text: str, *, limit: int) -> list[int]:
         """At most `limit` ids, in the text's order; a word that cannot be split into known pieces is `unknown`."""
         ids: list[int] = []
-        for word in split_words(text[: limit * CHARS_A_PIECE]):
+        for word in split_basic_tokens(text[: limit * CHARS_A_PIECE]):
             ids += self._split_word(word)
             if len(ids) >= limit:
                 return ids[:limit]
         return ids
 
-    def _split_word_slowly(self, word: str) -> tuple[int, ...]:
+    def _split_word_uncached(self, word: str) -> tuple[int, ...]:
         """The longest known piece first, then the longest that continues it, and so on."""
         if len(word) > LONGEST_WORD:
             return (self.unknown,)
@@ -53,7 +53,7 @@ class WordPiece:
         return tuple(ids)
 
 
-def split_words(text: str) -> Iterator[str]:
+def split_basic_tokens(text: str) -> Iterator[str]:
     """Lower-case words without accents, and each punctuation mark and CJK character on its own."""
     if text.isascii():
         # every ASCII control character but white space is dropped, not a boundary

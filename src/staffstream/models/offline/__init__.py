@@ -16,7 +16,7 @@ from staffstream.models.offline.wire import (
     PING,
     STOP_MESSAGE,
     STREAM_TYPE,
-    Answer,
+    ProviderMessage,
     add_text,
     encode_event,
     finish_message,
@@ -53,7 +53,7 @@ class StandIn(httpx2.AsyncBaseTransport):
 class _PacedStream(httpx2.AsyncByteStream):
     """The events of one answer, a word at a time. Holds nothing open: it may be left at any point."""
 
-    def __init__(self, answer: Answer, pace_s: float) -> None:
+    def __init__(self, answer: ProviderMessage, pace_s: float) -> None:
         self._answer = answer
         self._pace_s = pace_s
 

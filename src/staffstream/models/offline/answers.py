@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from staffstream.models.offline.replies import write_text
-from staffstream.models.offline.wire import Answer
+from staffstream.models.offline.wire import ProviderMessage
 from staffstream.support.tokens import count_tokens
 
 Json = Mapping[str, Any]
@@ -55,12 +55,12 @@ class PromptCache:
             self._kept.popitem(last=False)
 
 
-def write_answer(prompt: Json, message_id: str, cache: PromptCache) -> Answer:
+def write_answer(prompt: Json, message_id: str, cache: PromptCache) -> ProviderMessage:
     """The answer to a request that `refuse` let through."""
     pieces = split_pieces(write_text(prompt))
     kept = pieces[: prompt["max_tokens"]]
     stop_reason = "end_turn" if len(kept) == len(pieces) else "max_tokens"
-    return Answer(message_id, kept, {**cache.price(prompt), "output_tokens": len(kept)}, stop_reason)
+    return ProviderMessage(message_id, kept, {**cache.price(prompt), "output_tokens": len(kept)}, stop_reason)
 
 
 def split_pieces(text: str) -> list[str]:

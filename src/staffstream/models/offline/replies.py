@@ -14,11 +14,11 @@ from staffstream.models.offline.prompts import Chat, Evidence, asks, read_chat, 
 from staffstream.models.offline.structured import fill_schema
 
 NOTICE = "(This is the offline stand-in, not Claude: it can only repeat what it was told.)"
-MOST_QUOTES = 3
-MOST_MEMORIES = 10
+MAX_QUOTES = 3
+MAX_MEMORIES = 10
 LONGEST_QUOTE = 300
 LONGEST_REPLY = 100_000
-LEAST_SHARE = 0.3
+MIN_SHARE = 0.3
 """Of the question's words, weighted by how rare they are in the context, that a sentence must have to be
 quoted.
 """
@@ -97,7 +97,7 @@ def _recite(evidence: tuple[Evidence, ...]) -> str:
     """Asked what it knows: what states something before the rest, each once, without greetings."""
     once = {each.text.casefold(): each for each in evidence if not _GREETING.fullmatch(each.text)}
     known = sorted(once.values(), key=lambda each: not find_facts(each.text))
-    return " ".join(_quote(each) for each in known[:MOST_MEMORIES]) or _BLANK
+    return " ".join(_quote(each) for each in known[:MAX_MEMORIES]) or _BLANK
 
 
 def _find_quotes(said: str, evidence: tuple[Evidence, ...]) -> list[Evidence]:
@@ -115,9 +115,9 @@ def _find_quotes(said: str, evidence: tuple[Evidence, ...]) -> list[Evidence]:
     total = sum(weights.values()) or 1.0
     shares = [sum(weights[term] for term in each & terms) / total for each in held]
     order = sorted(range(len(evidence)), key=lambda n: (-shares[n], len(held[n]), n))
-    floor = max(LEAST_SHARE, max(shares, default=0) * 0.8)
+    floor = max(MIN_SHARE, max(shares, default=0) * 0.8)
     best = {evidence[n].text.casefold(): evidence[n] for n in reversed(order) if shares[n] >= floor}
-    return list(reversed(best.values()))[:MOST_QUOTES]
+    return list(reversed(best.values()))[:MAX_QUOTES]
 
 
 def _quote(evidence: Evidence) -> str:

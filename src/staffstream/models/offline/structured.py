@@ -21,7 +21,7 @@ Json = Mapping[str, Any]
 
 SUMMARY_CHARS = 1_200
 LONGEST_LINE = 240
-MOST_FACTS = 40
+MAX_FACTS = 40
 """In one answer, the most important first: more might not fit into the tokens that are asked for."""
 
 
@@ -37,7 +37,7 @@ def extract_batch(batch: list[Spoken], known: list[Known]) -> dict[str, list[dic
     is given once, where it was made last.
     """
     facts = {fact.key: (fact, spoken) for spoken in batch if spoken.role == USER for fact in find_facts(spoken.text)}
-    found = sorted(facts.values(), key=lambda pair: -pair[0].importance)[:MOST_FACTS]
+    found = sorted(facts.values(), key=lambda pair: -pair[0].importance)[:MAX_FACTS]
     return {
         "facts": [_write_fact(fact, spoken) | {"replaces": _find_replaced(fact, known)} for fact, spoken in found],
         "entities": _list_entities(found),

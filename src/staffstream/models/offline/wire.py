@@ -14,7 +14,7 @@ STREAM_TYPE = "text/event-stream; charset=utf-8"
 
 
 @dataclass(frozen=True)
-class Answer:
+class ProviderMessage:
     """One finished reply. `pieces` are its tokens, in order; `usage` holds the API's four counts."""
 
     message_id: str
@@ -36,7 +36,7 @@ def encode_event(event: Mapping[str, Any]) -> bytes:
     return b"event: %b\ndata: %b\n\n" % (event["type"].encode(), data)
 
 
-def start_message(answer: Answer) -> Json:
+def start_message(answer: ProviderMessage) -> Json:
     """`message_start`: an empty message that has spent its input and one token of output."""
     message = message_body(answer) | {"content": [], "stop_reason": None, "stop_sequence": None}
     return {"type": "message_start", "message": message | {"usage": {**answer.usage, "output_tokens": 1}}}
@@ -63,7 +63,7 @@ def stop_block(index: int = 0) -> Json:
     return {"type": "content_block_stop", "index": index}
 
 
-def finish_message(answer: Answer) -> Json:
+def finish_message(answer: ProviderMessage) -> Json:
     """`message_delta`: why it stopped, and the usage so far, cumulative."""
     delta = {"stop_reason": answer.stop_reason, "stop_sequence": answer.stop_sequence}
     return {"type": "message_delta", "delta": delta, "usage": dict(answer.usage)}
@@ -73,7 +73,7 @@ STOP_MESSAGE: Json = {"type": "message_stop"}
 PING: Json = {"type": "ping"}
 
 
-def message_body(answer: Answer) -> Json:
+def message_body(answer: ProviderMessage) -> Json:
     """The whole message, as a request without `stream` is answered."""
     text = "".join(answer.pieces)
     return {

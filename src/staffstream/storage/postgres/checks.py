@@ -8,7 +8,7 @@ from staffstream.storage.findings import Finding
 from staffstream.storage.postgres.tables import describe_place, find_version, open_or_refuse
 from staffstream.storage.schema import read_version
 
-MOST_SKEW_S = 1.0
+MAX_SKEW_S = 1.0
 _COUNTED = ("staff", "conversations", "messages", "memories")
 
 
@@ -31,7 +31,7 @@ def check_server(url: str) -> Iterator[Finding]:
             yield Finding("note" if version < current else "wrong", "tables", verdict)
         now = connection.execute("SELECT extract(epoch FROM clock_timestamp())::float8 AS now").fetchone()["now"]
         skew_s = abs(datetime.now(UTC).timestamp() - now)
-        if skew_s > MOST_SKEW_S:
+        if skew_s > MAX_SKEW_S:
             yield Finding(
                 "wrong", "clocks", f"this machine's and the database's differ by {skew_s:.1f} s. Have NTP keep both."
             )

@@ -14,8 +14,8 @@ from staffstream.storage.sqlite.backups import check_backup
 from staffstream.storage.sqlite.connections import connect
 from staffstream.storage.sqlite.presence import FilePresence
 
-_LEAST_FREE_BYTES = 200 * 1024 * 1024
-_MOST_WAL_BYTES = 1024 * 1024 * 1024
+_MIN_FREE_BYTES = 200 * 1024 * 1024
+_MAX_WAL_BYTES = 1024 * 1024 * 1024
 
 
 def check_programs() -> Iterator[Finding]:
@@ -30,7 +30,7 @@ def check_disk(db: Path) -> Iterator[Finding]:
     free = shutil.disk_usage(db.absolute().parent).free
     size = db.stat().st_size if db.exists() else 0
     text = f"{free / 1e9:.1f} GB free, the database has {size / 1e9:.3f} GB"
-    if free < _LEAST_FREE_BYTES:
+    if free < _MIN_FREE_BYTES:
         yield Finding("wrong", "disk", f"{text}. Make room: nothing can be saved once it is full.")
     elif free < size:
         yield Finding("note", "disk", f"{text}. A backup here, or `staffstream compact`, needs as much again.")
@@ -53,5 +53,5 @@ def check_file(db: Path) -> Iterator[Finding]:
     counts = ", ".join(f"{count:,} {name}" for name, count in facts.counts.items())
     yield Finding("ok", "file", f"{db} is whole; {counts}; {running}")
     wal = Path(f"{db}-wal")
-    if wal.exists() and wal.stat().st_size > _MOST_WAL_BYTES:
+    if wal.exists() and wal.stat().st_size > _MAX_WAL_BYTES:
         yield Finding("note", "file", "its write-ahead log is large: another program may hold it open")

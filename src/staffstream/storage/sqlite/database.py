@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 READERS = 4
-_MOST_PER_COMMIT = 256
+_MAX_PER_COMMIT = 256
 _CLEARING_TRIES = 20
 _CLEARING_PAUSE_S = 0.1
 
@@ -124,7 +124,7 @@ class SqliteDatabase:
     async def _next_batch(self) -> tuple[list[Write], bool]:
         first = await self._queue.get()
         batch = [first]
-        while len(batch) < _MOST_PER_COMMIT and not self._queue.empty():
+        while len(batch) < _MAX_PER_COMMIT and not self._queue.empty():
             batch.append(self._queue.get_nowait())
         return [write for write in batch if write], None in batch
 
