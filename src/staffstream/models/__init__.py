@@ -1,3 +1,3 @@
-"""What we ask: the chat provider behind `ChatModel`, its offline stand-in, and the embedders. Only this room imports
-a provider's SDK.
+"""The models: the chat provider behind the protocol `ChatModel`, its offline stand-in, and the embedders. Only this
+package imports a provider's SDK.
 """

@@ -1,8 +1,8 @@
-"""Reading the Messages API's event stream: bytes in, events out, no I/O.
+"""Parser of the Messages API's event stream: bytes in, events out, no I/O.
 
-We parse the few events that a reply is made of ourselves, which costs less than half of building the SDK's event
-objects (bench/relay.py) and makes every way in which a stream can break one of our own errors. A reply is finished
-only after `message_stop`: the SDK raises nothing when the provider ends cleanly without it.
+This module parses the few events that make a reply. That costs less than half of building the SDK's event objects
+(bench/relay.py), and every broken stream becomes one of our own errors. A reply is finished only after
+`message_stop`: the SDK raises nothing when the provider ends the stream without it.
 """
 
 import json
@@ -33,7 +33,9 @@ _MAX_EVENT_BYTES = 2 * 1024 * 1024  # a delta has a few words; the longest whole
 
 
 class EventReader:
-    """The bytes of a Messages stream in, events out; no I/O. `failure` is set by whatever cannot be a reply."""
+    """Turns the bytes of one Messages stream into events; no I/O. `failure` is the error that made the stream useless,
+    None so far.
+    """
 
     def __init__(self) -> None:
         self.started = False
@@ -43,11 +45,11 @@ class EventReader:
         self._blocks = BlockReader()
         self.stop_reason: str | None = None
         self.usage: dict[str, int] = {}
-        self._half = ""  # a high surrogate whose other half comes with the next delta
+        self._half = ""  # a high surrogate; its low surrogate is expected in the next delta
 
     def feed(self, data: bytes) -> list[Event]:
-        """The events that these bytes complete, none after `message_stop` or after what broke the reply: text that came
-        in one chunk with an error has been said.
+        """The events that these bytes complete. Events after `message_stop` or after an error are dropped; text before
+        an error in the same chunk is returned.
         """
         events: list[Event] = []
         try:
@@ -64,7 +66,7 @@ class EventReader:
         return events
 
     def end(self) -> None:
-        """The bytes are over. Raises what broke the reply; UpstreamIncomplete when it has no end."""
+        """Call at the end of the body. Raises the error of the stream; UpstreamIncomplete without `message_stop`."""
         if self.failure:
             raise self.failure
         if not self.finished:
@@ -110,14 +112,14 @@ class EventReader:
         if delta.get("type") != "text_delta":
             return Thinking(_as_text(delta.get("thinking")) if delta.get("type") == "thinking_delta" else "")
         text = delta.get("text")
-        if text is None or text == "":  # says nothing, so it is no sign of life either
+        if text is None or text == "":  # no content, so the silence goes on
             return None
         if not isinstance(text, str):
             raise UpstreamMalformed
         return text if text.isascii() and not self._half else self._join_halves(text)
 
     def _join_halves(self, text: str) -> str | None:
-        """Put a character together whose surrogates came in two deltas; one without its other half is replaced."""
+        """Join a surrogate pair that was split over two deltas; a lone surrogate becomes U+FFFD."""
         text = self._half + text
         self._half = ""
         if text and "\ud800" <= text[-1] <= "\udbff":
@@ -130,7 +132,7 @@ class EventReader:
 
 
 def _read_data(block: bytes) -> bytes:
-    """The data of one event block; an event's name says nothing that its JSON does not."""
+    """The data of one event block. The `event:` line is ignored: the JSON holds the same name."""
     start = block.find(b"data:")
     if start >= 0 and block.find(b"\n", start) < 0 and (start == 0 or block[start - 1] == 10):
         return block[start + 5 :]
@@ -146,7 +148,7 @@ def _load_object(payload: bytes) -> dict[str, Any]:
 
 
 def load_json(payload: bytes) -> Any:
-    """The value of JSON text. Raises UpstreamMalformed."""
+    """The value that JSON text holds. Raises UpstreamMalformed."""
     try:
         return orjson.loads(payload)
     except orjson.JSONDecodeError:
@@ -192,5 +194,5 @@ _BY_TYPE: dict[str, type[UpstreamError]] = {
 
 def _read_error(event: dict[str, Any]) -> UpstreamError:
     kind = _as_text(_as_object(event.get("error")).get("type"))
-    log.warning("Claude broke off its reply: %s", show_name(kind))
+    log.warning("Claude ended the reply with an error: %s", show_name(kind))
     return _BY_TYPE.get(kind, UpstreamRefused if kind.endswith("_error") else UpstreamBroken)()

@@ -1,6 +1,6 @@
-"""The Anthropic SDK: its client as we set it up, our prompts in the Messages API's shapes, and its errors as ours.
+"""The Anthropic SDK: its client, our prompts in the Messages API's shapes, and its errors translated to ours.
 
-Importing it loads 1,600 modules, so claude.py has a thread import this module once the server takes requests.
+Importing it is slow (1,600 modules); claude.py imports this module in a thread.
 """
 
 import contextlib
@@ -32,10 +32,10 @@ log = logging.getLogger(__name__)
 
 
 class Sdk:
-    """The SDK's client, over its aiohttp transport or over the one given. Can be made in any thread.
+    """The SDK's client, over its aiohttp transport or over the given transport. Can be made in any thread.
 
-    Redirects are not followed, since they could carry the key elsewhere, and the SDK's own retries are off: it would
-    sleep through any Retry-After and could repeat half a reply.
+    Redirects are not followed: they could send the key to another host. The SDK's own retries are off: it would sleep
+    for any Retry-After, however long, and could repeat half a reply.
     """
 
     def __init__(self, *, api_key: str, base_url: str | None, transport: httpx2.AsyncBaseTransport | None) -> None:
@@ -52,7 +52,8 @@ class Sdk:
             timeout=None,
             open_telemetry=False,  # traces.py has spans of its own
         )
-        self._streams = self._client.messages.with_streaming_response  # which imports as much again
+        # in the constructor, which runs in a thread: this attribute imports many modules
+        self._streams = self._client.messages.with_streaming_response
 
     @property
     def host(self) -> str:
@@ -64,7 +65,7 @@ class Sdk:
         await self._client.close()
 
     async def stream(self, prompt: Prompt, *, connect_s: float, on_chunk: OnChunk) -> None:
-        """Hand the bytes of a reply to `on_chunk` as they come, until it has what it needs or they are over. Raises an
+        """Pass the bytes of a reply to `on_chunk` as they arrive, until it returns True or the body ends. Raises an
         UpstreamError.
         """
         with _translated_errors():
@@ -88,7 +89,7 @@ class Sdk:
         connect_s: float,
         silence_s: float,
     ) -> anthropic.types.Message:
-        """A whole answer, in JSON that fits the schema. Raises an UpstreamError."""
+        """The whole answer, not streamed; its text is JSON that fits the schema. Raises an UpstreamError."""
         with _translated_errors():
             return await self._client.messages.create(
                 model=model,
@@ -101,7 +102,7 @@ class Sdk:
 
 
 def write_request(prompt: Prompt) -> dict[str, Any]:
-    """The prompt as the Messages API takes it."""
+    """The prompt as the parameters of a Messages API request."""
     messages = [{"role": message.role, "content": _write_blocks(message.blocks)} for message in prompt.messages]
     request: dict[str, Any] = {"model": prompt.model, "max_tokens": prompt.max_tokens, "messages": messages}
     if prompt.thinking_tokens:
@@ -117,9 +118,9 @@ _CACHE_POINT = {"cache_control": {"type": "ephemeral"}}
 
 
 async def _read_body(response: httpx2.Response, on_chunk: OnChunk) -> None:
-    """Under the aiohttp transport by aiohttp's own reader: the four async generators that httpx2 and the transport put
-    on top of it cost a tenth of a relayed token (bench/relay.py). Anything else, a compressed body among it, is read
-    through them.
+    """Read the body from aiohttp's own reader where possible. httpx2 and its transport put four async generators on
+    top of that reader, which cost a tenth of a relayed token (bench/relay.py). A compressed body, and the body of
+    another transport, is read through them.
     """
     if (reader := find_reader(response)) is not None and "content-encoding" not in response.headers:
         await forward_chunks(reader, on_chunk)
@@ -131,7 +132,7 @@ async def _read_body(response: httpx2.Response, on_chunk: OnChunk) -> None:
 
 
 def find_reader(response: httpx2.Response) -> aiohttp.StreamReader | None:
-    """aiohttp's reader beneath a response, if it came through that transport."""
+    """The aiohttp reader under a response; None for another transport."""
     beneath = getattr(response.stream, "_stream", None)
     answer = getattr(beneath, "_aiohttp_response", None)
     return answer.content if isinstance(answer, aiohttp.ClientResponse) else None
@@ -161,7 +162,7 @@ def _translate_status(error: anthropic.APIStatusError) -> UpstreamError:
 
 @contextlib.contextmanager
 def _translated_errors() -> Iterator[None]:
-    """Whatever the SDK and the transports beneath it raise, as our own errors."""
+    """Raise the errors of the SDK and its transports as our own errors."""
     try:
         yield
     except anthropic.APIStatusError as error:

@@ -1,5 +1,5 @@
-"""What we ask of a chat model, in words of no provider: a prompt made of blocks, the events of a reply, and the
-protocol `ChatModel`. `claude.py` is the one implementation; tests and hosts may bring another.
+"""The interface of a chat model, independent of any provider: a prompt made of blocks, the events of a reply, and the
+protocol `ChatModel`. `claude.py` is the one implementation; tests and host apps may pass another.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """Text of a prompt. `cache_point` says that the prompt up to and with this block is likely to come again."""
+    """Text of a prompt. `cache_point`: the prompt up to the end of this block will probably be sent again."""
 
     text: str
     cache_point: bool = False
@@ -26,7 +26,7 @@ PromptRole = Literal["user", "assistant"]
 
 @dataclass(frozen=True, slots=True)
 class PromptMessage:
-    """What one side says: at least one block."""
+    """One message of the prompt: at least one block."""
 
     role: PromptRole
     blocks: Sequence[Block]
@@ -34,13 +34,13 @@ class PromptMessage:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One request for a reply. The user speaks first and last, and roles alternate."""
+    """One request for a reply. The first and the last message are the user's, and roles alternate."""
 
     model: str
     max_tokens: int
     system: Sequence[Block]
     messages: Sequence[PromptMessage]
-    thinking_tokens: int | None = None  # within max_tokens; None: it does not think first
+    thinking_tokens: int | None = None  # part of max_tokens; None: no thinking
 
 
 # ── the reply ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -48,15 +48,15 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The provider has taken the request, and says which model answers."""
+    """The provider has begun the reply. `model` is the model that it uses."""
 
     model: str
 
 
 @dataclass(frozen=True, slots=True)
 class Thinking:
-    """A sign of life that is no text of the reply: a piece of what the model thinks first, or, without text, a tool
-    call or a block of an unknown kind.
+    """Content that is not reply text: a piece of the model's thinking; with empty text, a tool call or a block of an
+    unknown kind.
     """
 
     text: str = ""
@@ -64,22 +64,22 @@ class Thinking:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The reply is whole. `usage` holds token counts by name."""
+    """The reply is complete. `usage` holds token counts by name."""
 
     stop_reason: str | None
     usage: dict[str, int]
 
 
 Event = str | Started | Thinking | Finished
-"""A `str` is text for the user."""
+"""One event of a reply. A `str` is text for the user."""
 
 OnEvents = Callable[[list[Event]], None]
-"""Takes the events that one chunk of the network brought."""
+"""Called with the events of one chunk of the body."""
 
 
 @dataclass(frozen=True, slots=True)
 class JsonAnswer:
-    """What a request for JSON got: the value, the model that gave it, and token counts by name."""
+    """The answer to a request for JSON: the value, the model that made it, and token counts by name."""
 
     value: Any
     model: str
@@ -96,36 +96,35 @@ class ProviderTimeouts:
 
 
 class ChatModel(Protocol):
-    """A provider of chat models. Whoever makes one closes it."""
+    """A provider of chat models. The code that creates one also closes it."""
 
     async def stream_reply(self, prompt: Prompt, on_events: OnEvents) -> None:
-        """Ask for a reply and hand every batch of its events to `on_events` as it arrives: `Started` first,
-        `Finished` last.
+        """Request a reply and pass its events to `on_events` as they arrive: `Started` first, `Finished` last.
 
-        Returns after `Finished`. Raises an UpstreamError for every other end, UpstreamTimeout when no content came for
-        too long. What `on_events` raises passes through.
+        Returns after `Finished`. Raises an UpstreamError in every other case; UpstreamTimeout when no content arrived
+        for too long. Exceptions of `on_events` are not caught.
         """
         ...
 
     async def ask_json(
         self, *, model: str, system: str, question: str, schema: dict[str, Any], max_tokens: int
     ) -> JsonAnswer:
-        """Ask for JSON that the schema describes; its shape is not checked here.
+        """Request JSON that fits the schema. The answer is parsed, but not checked against the schema.
 
         Raises an UpstreamError; UpstreamUnfinished when the answer was refused or did not fit into `max_tokens`.
         """
         ...
 
     def warm_up(self) -> None:
-        """Begin to load what the first request needs."""
+        """Start loading what the first request needs; returns at once."""
         ...
 
     def is_ready(self) -> bool:
-        """Whether a request begins at once, or it is known that it fails: then it says why."""
+        """Whether loading has ended. If it failed, the next request raises the error."""
         ...
 
     async def wait_ready(self) -> None:
-        """Return once `is_ready` holds."""
+        """Return when `is_ready` is true."""
         ...
 
     async def aclose(self) -> None:

@@ -1,6 +1,6 @@
-"""Claude as a chat model: how many requests run at once, how long each may be silent, and its span.
+"""Claude as a chat model: limits the number of requests and their silence, and traces them.
 
-Requests go through the SDK's own async client (anthropic_sdk.py); anthropic_events.py reads the bytes of a reply.
+Requests go through the SDK's own async client (anthropic_sdk.py); anthropic_events.py parses the bytes of a reply.
 """
 
 import asyncio
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 
 class Claude:
-    """A `ChatModel` over the SDK's aiohttp transport, or over the one that `make_transport` gives.
+    """A `ChatModel` over the SDK's aiohttp transport, or over the transport that `make_transport` returns.
 
-    Importing the SDK takes more than all else of a start together, so a thread does it: at `warm_up`, or when
-    something is asked before that, which then waits for it.
+    Importing the SDK takes longer than the rest of a start, so a thread does it: at `warm_up`, or at the first request
+    if that comes earlier. The request waits for the import.
     """
 
     def __init__(
@@ -53,11 +53,11 @@ class Claude:
             self._sdk = asyncio.create_task(asyncio.to_thread(self._make_sdk), name="import the SDK")
 
     def is_ready(self) -> bool:
-        """Whether a request begins at once, or it is known that the SDK cannot be had: then it says why."""
+        """Whether the import has ended. If it failed, the next request raises the error."""
         return self._sdk is not None and self._sdk.done()
 
     async def wait_ready(self) -> None:
-        """Return once that is so."""
+        """Return when `is_ready` is true."""
         self.warm_up()
         assert self._sdk is not None
         await asyncio.wait([self._sdk])
@@ -65,7 +65,7 @@ class Claude:
     async def _get_sdk(self) -> "Sdk":
         self.warm_up()
         assert self._sdk is not None
-        return await asyncio.shield(self._sdk)  # whoever waits may be cancelled
+        return await asyncio.shield(self._sdk)  # a cancelled request must not cancel the import
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -75,10 +75,10 @@ class Claude:
                 await self._sdk.result().aclose()
 
     async def stream_reply(self, prompt: Prompt, on_events: OnEvents) -> None:
-        """Ask for a reply and hand every batch of its events to `on_events` as it arrives, `Finished` last.
+        """Request a reply and pass its events to `on_events` as they arrive: `Started` first, `Finished` last.
 
-        Returns after `Finished`. Raises an UpstreamError for every other end, among them UpstreamTimeout when nothing
-        but pings came for too long. What `on_events` raises passes through.
+        Returns after `Finished`. Raises an UpstreamError in every other case; UpstreamTimeout when only pings arrived
+        for too long. Exceptions of `on_events` are not caught.
         """
         sdk = await self._get_sdk()
         with traces.trace_chat(prompt.model, prompt.max_tokens, sdk.host) as span:
@@ -113,7 +113,7 @@ class Claude:
     async def ask_json(
         self, *, model: str, system: str, question: str, schema: dict[str, Any], max_tokens: int
     ) -> JsonAnswer:
-        """The background model's answer as the JSON that the schema describes; its shape is not checked here.
+        """The answer to `question` as JSON that fits the schema. It is parsed, but not checked against the schema.
 
         Raises an UpstreamError; UpstreamUnfinished when the answer was refused or did not fit into `max_tokens`.
         """

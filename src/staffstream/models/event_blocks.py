@@ -1,18 +1,18 @@
-"""Cutting an event stream into its events' blocks: bytes in, blocks out, no I/O.
+"""Cuts an event stream into the blocks of its events: bytes in, blocks out, no I/O.
 
-Each byte is searched once and copied a few times, however small the reads are in which a large event comes.
+Each byte is searched once and copied a few times, even when a large event arrives in many small reads.
 """
 
 
 class BlockReader:
-    """The bytes of an event stream in, whole blocks out: an event's lines without the blank line that ends it.
+    """Turns the bytes of an event stream into whole blocks: the lines of an event, without its blank line.
 
-    Line ends become LF. LF is what Claude sends; CRLF may be a proxy's.
+    Line ends become LF. Claude sends LF; a proxy may change that to CRLF.
     """
 
     def __init__(self) -> None:
-        self._parts: list[bytes] = []  # of the block that is not yet whole
-        self._held = b""  # its last byte, if it is a line end: CR may belong to an LF, LF to a blank line
+        self._parts: list[bytes] = []  # of the incomplete block
+        self._held = b""  # its last line end: an LF may follow a CR, and a blank line an LF
         self.pending_bytes = 0
 
     def feed(self, data: bytes) -> list[bytes]:
@@ -24,12 +24,12 @@ class BlockReader:
             data = self._convert_line_ends(data)
         first, *more = data.split(b"\n\n")
         if not more:
-            self._keep(first)
+            self._append_part(first)
             return []
         blocks = [b"".join([*self._parts, first]), *more[:-1]]
         self._parts.clear()
         self.pending_bytes = 0
-        self._keep(more[-1])
+        self._append_part(more[-1])
         return blocks
 
     def _convert_line_ends(self, data: bytes) -> bytes:
@@ -37,7 +37,7 @@ class BlockReader:
             self._held, data = b"\r", data[:-1]
         return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
-    def _keep(self, part: bytes) -> None:
+    def _append_part(self, part: bytes) -> None:
         if part.endswith(b"\n"):
             self._held, part = b"\n" + self._held, part[:-1]
         if part:

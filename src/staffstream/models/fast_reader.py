@@ -1,10 +1,10 @@
-"""Claude's bytes straight from the connection, past what aiohttp does with each.
+"""Forwards the bytes of Claude's reply in the call that received them, without aiohttp's buffer.
 
-aiohttp keeps a body's bytes in a buffer and wakes the task that waits for them: a future, a turn of the loop and a
-resumed task for each token. A reply needs none of that, since whoever hears it takes everything at once. So the reader
-of its body hands the bytes on in the call that received them, and the task sleeps until the body is over. With what
-runlog.py pushes on in that same call, a relayed token takes 51 µs of CPU instead of 61, 50 streams at 50 tokens/s. A
-reader of another shape is read as usual.
+aiohttp puts a body's bytes into a buffer and wakes the task that waits for them. That costs a future, a turn of the
+event loop and a resumed task for each token. This module replaces the reader of the body: it calls `on_chunk` with the
+bytes as they are received, and the task sleeps until the body ends. Together with run_log.py, which sends the text on
+in the same call, a relayed token takes 51 µs of CPU instead of 61 (50 streams at 50 tokens/s). Any other class of
+reader is read as usual.
 """
 
 import asyncio
@@ -15,58 +15,60 @@ from typing import Any
 import aiohttp
 
 OnChunk = Callable[[bytes], bool]
-"""Takes the next bytes of a body; whether that was all it needs."""
+"""Called with the next bytes of a body. Returns True when it needs no more."""
 
 
 async def forward_chunks(reader: aiohttp.StreamReader, on_chunk: OnChunk) -> None:
-    """Hand the body's bytes to `hear` as they arrive, until it has what it needs or they are over.
+    """Pass the body's bytes to `on_chunk` as they arrive, until it returns True or the body ends.
 
-    Raises what broke the body, and what `hear` raised. The reader is of no use afterwards.
+    Raises the connection's errors and the errors of `on_chunk`. The reader cannot be used afterwards.
     """
-    if type(reader) is not aiohttp.StreamReader:  # the one of an empty body, say
+    if type(reader) is not aiohttp.StreamReader:  # for example that of an empty body
         while (data := await reader.readany()) and not on_chunk(data):
             pass
         return
-    while data := reader.read_nowait():  # reading some may let aiohttp put in more that it had held back
+    while data := reader.read_nowait():  # reading can let aiohttp add more that it had paused
         if on_chunk(data):
             return
     if reader.is_eof():
         return
     reader.__class__ = _ForwardingParser
-    ears = reader._waiter = _ForwardingReader(on_chunk)
-    await ears
+    forwarding = reader._waiter = _ForwardingReader(on_chunk)
+    await forwarding
 
 
 class _ForwardingReader(asyncio.Future[None]):
-    """Done when nothing more is to be heard. aiohttp resolves it as it would its own: at the end, or by an error."""
+    """A future that passes bytes to `on_chunk` until it is done. aiohttp takes it for its own waiter and resolves it:
+    at the end of the body, or with an error.
+    """
 
     def __init__(self, on_chunk: OnChunk) -> None:
         super().__init__()
-        self._hear = on_chunk
-        self._context = contextvars.copy_context()  # what is logged names this reply, not who opened the connection
+        self._on_chunk = on_chunk
+        self._context = contextvars.copy_context()  # so that log lines name this reply, not the connection's opener
 
-    def take(self, data: bytes) -> None:
+    def forward(self, data: bytes) -> None:
         try:
-            over = self._context.run(self._hear, data)
-        except Exception as error:  # it belongs to whoever listens; aiohttp would make a broken body of it
+            done = self._context.run(self._on_chunk, data)
+        except Exception as error:  # raised by `forward_chunks`; aiohttp would report it as a broken body
             self.set_exception(error)
         else:
-            if over:
+            if done:
                 self.set_result(None)
 
 
 class _ForwardingParser(aiohttp.StreamReader):
-    """Keeps nothing. Bytes that come when nobody listens any more are dropped: their connection is closed."""
+    """aiohttp's reader without its buffer. Bytes that arrive after the end are dropped: the connection is closed."""
 
     __slots__ = ()
     _waiter: Any
 
     def feed_data(self, data: bytes, size: int = 0) -> bool:
-        if (ears := self._waiter) is not None and not ears.done():
-            ears.take(data)
+        if (forwarding := self._waiter) is not None and not forwarding.done():
+            forwarding.forward(data)
         return False
 
     def begin_http_chunk_receiving(self) -> None:
-        """Where a chunk begins or ends tells nothing about the text."""
+        """Do nothing: HTTP chunk boundaries have no meaning for the text."""
 
     end_http_chunk_receiving = begin_http_chunk_receiving

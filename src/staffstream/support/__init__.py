@@ -1,1 +1,1 @@
-"""Tools that know nothing of staff or messages: SSE frames, token counts, timers, logs, metrics, traces."""
+"""Tools that do not depend on staff or messages: SSE frames, token counts, timers, logs, metrics, traces."""

@@ -1,4 +1,4 @@
-"""The date and time in a time zone, as prompts tell it."""
+"""The date and time in a time zone, as it is written in prompts."""
 
 from datetime import datetime
 
@@ -6,7 +6,7 @@ from staffstream.domain import load_zone, parse_time
 
 
 def read_local(moment: str, zone: str) -> datetime:
-    """One of our time texts as the local date and time of a zone."""
+    """The local date and time of a zone for an RFC 3339 text."""
     return parse_time(moment).astimezone(load_zone(zone))
 
 

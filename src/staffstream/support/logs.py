@@ -1,8 +1,8 @@
-"""The log: one line a thing that happened, as text or as JSON, each with the id of the request that led to it.
+"""The log: one line per event, as text or as JSON, with the id of the request that caused it.
 
-No line of ours holds what a user or a model wrote, a key or a secret. The one exception has to be asked for: what
-Claude says about a request that it refuses, which may quote the request, goes to the logger `staffstream.text`.
-Libraries are heard from `warning` on, whatever our own level: some write whole requests at `debug`.
+Our lines hold no text of a user or a model, no key and no secret. There is one exception, off by default: Claude's
+message about a refused request, which may quote the request, goes to the logger `staffstream.text`. Libraries log from
+`warning` on, whatever our own level is: some write whole requests at `debug`.
 """
 
 import logging
@@ -24,7 +24,7 @@ _OWN_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"
 
 
 def set_up_logging(*, form: str, level: str, with_text: bool) -> None:
-    """Send the log to stderr, for a server process; an app that embeds us has set up its own."""
+    """Send the log to stderr. For a server process only; a host app sets up its own logging."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
@@ -33,12 +33,14 @@ def set_up_logging(*, form: str, level: str, with_text: bool) -> None:
 
 
 def show_name(value: object) -> str:
-    """What a line may hold of what a far end says: a name of its API's, and no sentence that could quote a message."""
+    """The value if it is one word of ASCII letters, such as an API's error type; else "(no name)". A longer text from
+    outside could quote a message, so it must not be logged.
+    """
     return value if isinstance(value, str) and re.fullmatch(r"\w{1,64}", value, re.ASCII) else "(no name)"
 
 
 class TextFormatter(logging.Formatter):
-    """Time, level, logger, message, then `name=value` for what else the line knows."""
+    """Time, level, logger and message, then `name=value` for each extra value."""
 
     def format(self, record: logging.LogRecord) -> str:
         values = "".join(f" {name}={value}" for name, value in _list_values(record))
@@ -67,7 +69,7 @@ def _format_moment(record: logging.LogRecord) -> str:
 
 
 def _list_values(record: logging.LogRecord) -> list[tuple[str, Any]]:
-    """What was given as `extra`, and the request's id."""
+    """The values of `extra`, and the request's id."""
     values = [(name, value) for name, value in vars(record).items() if name not in _OWN_FIELDS and value is not None]
     known = request_id.get()
     return [*values, ("request_id", known)] if known and "request_id" not in dict(values) else values

@@ -1,8 +1,8 @@
-"""What the server tells Prometheus about itself.
+"""The server's Prometheus metrics.
 
-One registry an app, nothing global, so that two apps in one process do not share counts. Nothing here is called per
-token: a reply is counted once, when it has ended, from what its row says; depths and sizes are read when somebody
-scrapes. docs/ops holds a dashboard and alert rules over these names.
+Each app has its own registry, so that two apps in one process do not share counts. Nothing here runs per token: a reply
+is counted once, from its row, when it has ended; queue lengths and file sizes are read at each scrape. docs/ops holds a
+dashboard and alert rules for these metrics.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ _TOKEN_KINDS = {
 
 
 class Metrics:
-    """The metrics of one app. Attributes are Prometheus's own objects; whoever knows a number gives it to them."""
+    """The metrics of one app. The attributes are Prometheus's own objects, set by the code that knows the numbers."""
 
     def __init__(self) -> None:
         registry = self._registry = CollectorRegistry()
@@ -54,7 +54,7 @@ class Metrics:
         )
         self.stages = histogram(
             "stage_seconds",
-            "The stages before the first token: accept, queue, build, claude (asked to accepted), think.",
+            "The stages before the first token: accept, queue, build, claude (request to start of reply), think.",
             (*_QUICK, 10, 30),
             "stage",
             "mode",
@@ -65,9 +65,9 @@ class Metrics:
             "runs", "Runs by how they ended; code is empty unless they failed.", "mode", "state", "code"
         )
         self.active = gauge("active_runs", "Replies that are being made by this process.", "mode")
-        self.subscribers = gauge("subscribers", "Readers that follow those replies.")
+        self.subscribers = gauge("subscribers", "Clients that follow those replies.")
         self.problems = counter("problems", "Requests that were answered with a problem.", "status", "code")
-        # what it takes
+        # tokens and cost
         self.tokens = counter("tokens", "Tokens by Claude's count.", "model", "kind")
         self.cost = counter("cost_dollars", "What those tokens cost by list price, in US dollars.", "model")
         self.context = histogram("context_tokens", "Size of a prompt, by section and in all.", _TOKENS, "section")
@@ -76,7 +76,7 @@ class Metrics:
         self.recalled = histogram("recalled_memories", "Memories in one prompt.", _FEW)
         self.learned = counter("learned_facts", "Facts that extraction found to be new.")
         self.rejected = counter("rejected_facts", "Statements that extraction rejected, such as those without a quote.")
-        # work that waits
+        # waiting work
         self.queued = gauge("queued_runs", "Replies that are due and not begun.")
         self.queue_age = gauge("queue_age_seconds", "How long the oldest due reply or job has been waiting.")
         self.jobs_due = gauge("jobs_due", "Background jobs that are due and not begun.", "kind")
@@ -98,25 +98,25 @@ class Metrics:
         self._begin_at_zero()
 
     def _begin_at_zero(self) -> None:
-        """Make the series that alerts watch: a counter that appears with its first count has not increased, to
-        Prometheus, so the first failure would go unseen.
+        """Create the series that alerts watch, at zero. Prometheus sees no increase when a series first appears, so the
+        first failure would raise no alert.
         """
         for mode in get_args(Mode):
             self.runs.labels(mode, "done", "")
             for failure in (UpstreamKeyRefused, InternalError):
                 self.runs.labels(mode, "failed", failure.code)
-        for trouble in (StorageFull, StorageUnavailable, InternalError):
-            self.problems.labels(trouble.status, trouble.code)
+        for error in (StorageFull, StorageUnavailable, InternalError):
+            self.problems.labels(error.status, error.code)
 
     @contextlib.contextmanager
     def time_stage(self, stage: str, mode: str) -> Iterator[None]:
-        """Observe how long the block takes, if it succeeds."""
+        """Record how long the block takes, if it succeeds."""
         started = time.perf_counter()
         yield
         self.stages.labels(stage, mode).observe(time.perf_counter() - started)
 
     def note_run(self, run: Run, asked_at: str | None) -> None:
-        """Count a run that has ended, from its row and the moment when Claude was asked."""
+        """Count a run that has ended, from its row. `asked_at` is the time of the request to Claude."""
         self.runs.labels(run.mode, run.state, run.error.code if run.error else "").inc()
         texts = (run.created_at, run.building_at, asked_at, run.streaming_at, run.first_token_at, run.finished_at)
         created, building, asked, streaming, first, finished = map(_read_time, texts)
@@ -125,9 +125,9 @@ class Metrics:
         self._note_span(self.stages.labels("claude", run.mode), asked, streaming)
         self._note_span(self.stages.labels("think", run.mode), streaming, first)
         self._note_span(self.first_token.labels(run.mode), created, first)
-        said = (run.usage or {}).get("output_tokens", 0)
-        if first and finished and run.state == "done" and said > 1:
-            self.token_gap.observe((finished - first).total_seconds() / (said - 1))
+        tokens = (run.usage or {}).get("output_tokens", 0)
+        if first and finished and run.state == "done" and tokens > 1:
+            self.token_gap.observe((finished - first).total_seconds() / (tokens - 1))
 
     @staticmethod
     def _note_span(histogram: Histogram, start: datetime | None, end: datetime | None) -> None:
@@ -135,14 +135,14 @@ class Metrics:
             histogram.observe(max(0.0, (end - start).total_seconds()))
 
     def note_spending(self, model: str, usage: Mapping[str, int], cost_usd: float) -> None:
-        """Count the tokens of one call to Claude, and their price."""
+        """Count the tokens of one request to Claude, and their price."""
         for name, kind in _TOKEN_KINDS.items():
             if usage.get(name):
                 self.tokens.labels(model, kind).inc(usage[name])
         self.cost.labels(model).inc(cost_usd)
 
     def note_context(self, record: Mapping[str, Any], stages: Iterable[Stage]) -> None:
-        """Observe the sizes of a prompt from its record, and how long the search of its memories took."""
+        """Record the sizes of a prompt from its context record, and the seconds of its recall."""
         self.context.labels("all").observe(record["total_tokens"])
         for section in record["sections"]:
             self.context.labels(section["name"]).observe(section["tokens"])
@@ -151,7 +151,7 @@ class Metrics:
         self.recall.observe(sum(stage.seconds for stage in stages if stage.name in ("memories", "graph")))
 
     def note_learned(self, facts: int, rejected: int) -> None:
-        """Count what one extraction brought."""
+        """Count the new and the rejected facts of one extraction."""
         self.learned.inc(facts)
         self.rejected.inc(rejected)
 
@@ -160,12 +160,14 @@ class Metrics:
         self.jobs.labels(kind, outcome).inc()
 
     def note_commit(self, transactions: int, seconds: float) -> None:
-        """Observe a commit of the database."""
+        """Record a commit of the database."""
         self.batches.observe(transactions)
         self.commits.observe(seconds)
 
     def note_waiting(self, queued: int, oldest: str, jobs: Mapping[str, tuple[int, int]]) -> None:
-        """Set what waits: replies that are due, since when the oldest work has been due, (due, dead) jobs by kind."""
+        """Set the waiting work: the number of due replies, the RFC 3339 time at which the oldest work became due, and
+        (due, dead) jobs by kind.
+        """
         self.queued.set(queued)
         self.queue_age.set(max(0.0, (datetime.now(UTC) - parse_time(oldest)).total_seconds()))
         for kind, (due, dead) in jobs.items():
@@ -173,12 +175,12 @@ class Metrics:
             self.jobs_dead.labels(kind).set(dead)
 
     def note_files(self, sizes: Mapping[str, int]) -> None:
-        """Set the sizes of the database's files in bytes: `file` and `wal`, 0 where there is none."""
+        """Set the sizes of the database's files in bytes: `file` and `wal`, 0 for a missing file."""
         self.file.set(sizes.get("file", 0))
         self.wal.set(sizes.get("wal", 0))
 
     def export(self) -> bytes:
-        """Everything in Prometheus's text format. Safe to call from any thread."""
+        """All metrics in Prometheus's text format. Can be called from any thread."""
         return generate_latest(self._registry)
 
 

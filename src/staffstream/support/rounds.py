@@ -1,4 +1,4 @@
-"""Work that is done again and again for as long as the app runs."""
+"""Work that is repeated in rounds for as long as the app runs."""
 
 import logging
 from collections.abc import Awaitable, Callable
@@ -9,10 +9,10 @@ log = logging.getLogger(__name__)
 
 
 async def run_round(work: Callable[[], Awaitable[object]]) -> None:
-    """Do one round of some work. Trouble with the disk passes and a bug is logged; neither ends the rounds."""
+    """Do one round of some work. A temporary error (Unavailable) and a bug are logged; neither ends the rounds."""
     try:
         await work()
     except Unavailable as error:
-        log.warning("background work has to wait: %s", error.code)
+        log.warning("background work is delayed: %s", error.code)
     except Exception:
         log.exception("background work failed")

@@ -1,8 +1,7 @@
-"""Events to bytes, as the WHATWG event-stream format has them and as the simplest client can read them.
+"""Events to bytes: the WHATWG event-stream format, in the form that the simplest client can parse.
 
-One `data: ` line an event, LF only, a blank line after. U+0085, U+2028 and U+2029 are escaped within the JSON: many
-clients split the text at whatever Unicode calls a line end (httpx's `iter_lines` among them), which would cut an
-event in two.
+Each event is one `data: ` line with LF, and a blank line. U+0085, U+2028 and U+2029 are escaped in the JSON: many
+clients (httpx's `iter_lines` among them) treat them as line ends and would split the event.
 """
 
 from typing import Any
@@ -21,7 +20,7 @@ HEADERS: tuple[tuple[bytes, bytes], ...] = (
 
 
 def encode_json(value: Any) -> bytes:
-    """The value as UTF-8 JSON with no byte that a client could take for a line end. Lone surrogates become U+FFFD."""
+    """The value as UTF-8 JSON without any Unicode line end. Lone surrogates become U+FFFD."""
     try:
         data = orjson.dumps(value)
     except TypeError:
@@ -44,7 +43,7 @@ def _clean(value: Any) -> Any:
 
 
 def encode_token(run_id: str, cursor: int, text: str) -> bytes:
-    """A token frame. `cursor` is the number of characters of the reply up to and with this text."""
+    """A token frame. `cursor` is the number of the reply's characters, this text included."""
     return b"id: %s:%d\ndata: %s\n\n" % (
         run_id.encode(),
         cursor,
@@ -59,7 +58,7 @@ def encode_done(
     usage: dict[str, Any] | None,
     cancelled: bool = False,
 ) -> bytes:
-    """The frame that ends a reply which is saved, or one the user cancelled."""
+    """The last frame of a reply that is done or cancelled."""
     event: dict[str, Any] = {
         "type": "done",
         "message_id": message_id,
@@ -72,7 +71,7 @@ def encode_done(
 
 
 def encode_error(failure: RunFailure, message_id: str | None) -> bytes:
-    """The frame that ends a reply which failed; `message_id` names the saved partial text, if there is any."""
+    """The last frame of a failed reply. `message_id` is the id of the saved partial text, None without one."""
     event = {
         "type": "error",
         "detail": failure.detail,
@@ -84,5 +83,5 @@ def encode_error(failure: RunFailure, message_id: str | None) -> bytes:
 
 
 def encode_status(phase: str, *, elapsed_ms: int, tokens: int) -> bytes:
-    """An opt-in progress frame; `tokens` counts the text chunks so far."""
+    """A progress frame, sent only on request. `tokens` is the number of text chunks so far."""
     return b"data: %s\n\n" % encode_json({"type": "status", "phase": phase, "elapsed_ms": elapsed_ms, "tokens": tokens})

@@ -1,5 +1,5 @@
-"""Watching for silence (of Claude, of a reader, of a stream that needs a heartbeat), reading how long to wait,
-measuring what took how long, and letting what can wait wait.
+"""Timers: detect silence (of Claude, of a client, of a stream that needs a heartbeat), parse Retry-After, measure
+stages, and delay work during a burst.
 """
 
 import asyncio
@@ -14,8 +14,8 @@ from dataclasses import dataclass
 class SilenceWatch:
     """Calls `on_silence` whenever `limit_s` seconds have passed since the last `note()`.
 
-    One timer that re-arms itself: noting a sign of life is an assignment, where a timeout around every read would
-    make and cancel a timer a token.
+    One timer that restarts itself. `note()` is one assignment; a timeout around every read would create and cancel a
+    timer for each token.
     """
 
     def __init__(self, limit_s: float, on_silence: Callable[[], None]) -> None:
@@ -26,11 +26,11 @@ class SilenceWatch:
         self._timer = self._loop.call_later(limit_s, self._check)
 
     def note(self) -> None:
-        """There was a sign of life just now."""
+        """Record that content arrived just now."""
         self._noted_at = self._loop.time()
 
     def change_limit(self, limit_s: float) -> None:
-        """Allow another length of silence from now on."""
+        """Restart the watch with another limit."""
         self._limit_s = limit_s
         self._timer.cancel()
         self.note()
@@ -50,36 +50,38 @@ class SilenceWatch:
 
 
 class BurstGate:
-    """Lets other work wait while more than `most` blocks are within it: `with rush: …`, `await rush.wait_over()`."""
+    """Delays other work during a burst: while more than `limit` tasks are inside a `with gate:` block, `await
+    gate.wait_until_calm()` waits.
+    """
 
-    def __init__(self, most: int, longest_wait_s: float) -> None:
-        self._most = most
+    def __init__(self, limit: int, longest_wait_s: float) -> None:
+        self._limit = limit
         self._longest_wait_s = longest_wait_s
         self._inside = 0
-        self._over = asyncio.Event()
-        self._over.set()
+        self._calm = asyncio.Event()
+        self._calm.set()
 
     def __enter__(self) -> None:
         self._inside += 1
-        if self._inside > self._most:
-            self._over.clear()
+        if self._inside > self._limit:
+            self._calm.clear()
 
     def __exit__(self, *_: object) -> None:
         self._inside -= 1
-        if self._inside <= self._most:
-            self._over.set()
+        if self._inside <= self._limit:
+            self._calm.set()
 
     async def wait_until_calm(self) -> None:
-        """Return when the rush is over, at once if there is none, or when it has lasted too long to wait for."""
-        if not self._over.is_set():
+        """Return when no burst is going on, at the latest after `longest_wait_s` seconds."""
+        if not self._calm.is_set():
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._longest_wait_s):
-                    await self._over.wait()
+                    await self._calm.wait()
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A part of some work: when it began and ended, in nanoseconds since the epoch."""
+    """A timed part of some work: its start and end in nanoseconds since the epoch."""
 
     name: str
     start_ns: int
@@ -91,22 +93,22 @@ class Stage:
 
 
 class StageTimer:
-    """Measures the parts of some work, one after another. Works in any thread."""
+    """Measures the stages of some work, one after another. Works in any thread."""
 
     def __init__(self) -> None:
         self.recorded: list[Stage] = []
         self._began_ns = time.time_ns()
 
     def record(self, name: str) -> None:
-        """What was done since the last call, or the start, was this."""
+        """End the stage `name`. It began at the last call, or when the timer was created."""
         now_ns = time.time_ns()
         self.recorded.append(Stage(name, self._began_ns, now_ns))
         self._began_ns = now_ns
 
 
 def read_retry_after(value: str) -> float | None:
-    """Seconds to wait as a Retry-After header asks: a number of them, or a date (RFC 9110, section 10.2.3). None for
-    anything else, `inf` and `nan` among it: no header of ours could pass them on.
+    """The seconds that a Retry-After header asks to wait; it holds seconds or a date (RFC 9110, section 10.2.3). None
+    for anything else, `inf` and `nan` included: they could not be sent on in a header.
     """
     try:
         seconds = float(value)

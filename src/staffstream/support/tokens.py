@@ -1,9 +1,9 @@
-"""How many tokens a text is, and cutting it to a number of them.
+"""Counts the tokens of a text, and cuts a text to a number of tokens.
 
-Counted with tiktoken over Claude's published vocabulary, which is bundled: `tiktoken.get_encoding` would download
-one, with no timeout. The vocabulary is the one of 2023; how far a model's own count lies from it is learned from each
-reply's `usage` (see `replies/token_ratios.py`). Text goes in as pieces of at most 64 Ki characters: a very long run of
-one kind of character overflows tiktoken's regex engine, which raises a BaseException.
+tiktoken counts with Claude's published vocabulary, which is bundled: `tiktoken.get_encoding` would download one, with
+no timeout. The vocabulary is of 2023; newer models count more tokens. The ratio is measured from each reply's `usage`
+(see `replies/token_ratios.py`). A text is counted in pieces of at most 65,536 characters: a very long run of the same
+kind of character makes tiktoken raise a BaseException.
 """
 
 import base64
@@ -15,7 +15,7 @@ import orjson
 import tiktoken
 
 _PIECE_CHARS = 64 * 1024
-_CACHED_TEXTS, _CACHED_CHARS = 2048, 2000  # each reply counts its conversation's turns anew
+_CACHED_TEXTS, _CACHED_CHARS = 2048, 2000  # each reply counts the turns of its conversation again
 
 
 @functools.cache
@@ -30,17 +30,17 @@ def _encoding() -> tiktoken.Encoding:
         mergeable_ranks=ranks,
         special_tokens=vocabulary["special_tokens"],
     )
-    ranks.clear()  # 8 MB that the encoding holds on to though it counts with a copy of its own
+    ranks.clear()  # frees 8 MB: the encoding keeps this dict, but counts with its own copy
     return encoding
 
 
 def warm_up() -> None:
-    """Build the vocabulary now (about 50 ms) rather than at the first reply."""
+    """Build the encoding now (about 50 ms), not at the first reply."""
     _encoding()
 
 
 def count_tokens(text: str) -> int:
-    """The number of tokens. A text cut at a piece's edge counts at most one token more than it would whole."""
+    """The number of tokens. A text of more than one piece counts at most one token too many per cut."""
     return _count_cached(text) if len(text) <= _CACHED_CHARS else _count_uncached(text)
 
 
@@ -52,7 +52,7 @@ _count_cached = functools.lru_cache(maxsize=_CACHED_TEXTS)(_count_uncached)
 
 
 def trim_to_tokens(text: str, limit_tokens: int) -> str:
-    """The longest beginning of the text that counts at most `limit_tokens`; never cut inside a character."""
+    """The longest beginning of the text with at most `limit_tokens` tokens; never cut inside a character."""
     if limit_tokens <= 0:
         return ""
     kept: list[str] = []

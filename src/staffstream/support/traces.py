@@ -1,8 +1,8 @@
-"""Spans by the OpenTelemetry API, for whoever has configured a provider; without one they cost almost nothing.
+"""Spans of the OpenTelemetry API. Without a configured tracer provider they cost almost nothing.
 
-A reply is one trace: the request, `reply` within it, and there `build` with a span a source, `chat MODEL` by the
-conventions for generative AI, and `commit`. No span holds text that a user or a model wrote. The SDK's own spans are
-off: they cannot see the usage of a stream whose bytes we read ourselves.
+A reply is one trace: the request; in it `reply`; in that `build` with one span per source, `chat MODEL` (named by the
+conventions for generative AI), and `commit`. No span holds text of a user or a model. The SDK's own spans are off: they
+do not see the usage of a stream that we parse ourselves.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ def trace_work(
     kind: SpanKind = SpanKind.INTERNAL,
     context: Context | None = None,
 ) -> Iterator[Span]:
-    """A span around the block. Of an exception it holds the code alone: its text may quote a message."""
+    """A span around the block. It records only the code of an exception: the text may quote a message."""
     with _tracer.start_as_current_span(
         name, context, kind, attributes, record_exception=False, set_status_on_exception=False
     ) as span:
@@ -48,14 +48,14 @@ def mark_failed(span: Span, code: str) -> None:
 
 
 def add_stages(stages: Iterable[Stage]) -> None:
-    """Spans, within the current one, for work that was measured in another thread."""
+    """Add a span inside the current one for each stage that was measured in another thread."""
     if trace.get_current_span().is_recording():
         for stage in stages:
             _tracer.start_span(stage.name, start_time=stage.start_ns).end(stage.end_ns)
 
 
 def add_event(name: str, at: str | None) -> None:
-    """Something that happened within the current span at a moment; nothing if it did not happen."""
+    """Add an event to the current span at the RFC 3339 time `at`; nothing if it is None."""
     if at is not None:
         trace.get_current_span().add_event(name, timestamp=round(parse_time(at).timestamp() * 1e9))
 
@@ -75,7 +75,7 @@ def trace_chat(model: str, max_tokens: int, server: str) -> Iterator[Span]:
 
 
 def note_answer(span: Span, model: str, stop_reason: str | None, usage: Mapping[str, int]) -> None:
-    """What Claude said about its answer. By the conventions input_tokens holds the cached ones too."""
+    """Set the attributes of Claude's answer. By the conventions, input_tokens includes the cached tokens."""
     written = usage.get("cache_creation_input_tokens", 0)
     read = usage.get("cache_read_input_tokens", 0)
     span.set_attributes(
@@ -92,8 +92,8 @@ def note_answer(span: Span, model: str, stop_reason: str | None, usage: Mapping[
 
 @contextlib.contextmanager
 def trace_request(scope: Scope) -> Iterator[Span]:
-    """A span around one HTTP request, within the trace that its headers name; none of its own if the host app has
-    begun one.
+    """A span around one HTTP request, in the trace that its headers name. An invalid span if the host app has begun a
+    span, or if no tracer provider is configured.
     """
     if trace.get_current_span().get_span_context().is_valid or not _has_provider():
         yield trace.INVALID_SPAN
@@ -106,8 +106,8 @@ def trace_request(scope: Scope) -> Iterator[Span]:
 
 
 def name_request(span: Span, method: str, route: str, status: int) -> None:
-    """What is known of a request once it has been answered. `route` is the path with its parameters' names, or empty
-    when none took it.
+    """Set the name and status of a request's span after the response. `route` is the route's path with parameter names;
+    empty when no route matched.
     """
     span.set_attribute("http.response.status_code", status)
     if route:
@@ -123,8 +123,9 @@ def _has_provider() -> bool:
 
 @contextlib.contextmanager
 def export_traces() -> Iterator[None]:
-    """Send spans to the collector that OTEL_EXPORTER_OTLP_ENDPOINT names, within the block; without the variable do
-    nothing. For the server alone: an app that embeds us configures OpenTelemetry itself. Raises SetupError.
+    """Within the block, send spans to the collector that OTEL_EXPORTER_OTLP_ENDPOINT names; do nothing without the
+    variable. For the server only: a host app configures OpenTelemetry itself. Raises SetupError when the exporter is
+    not installed.
     """
     names = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
     if not any(os.environ.get(name) for name in names):

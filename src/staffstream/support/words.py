@@ -1,8 +1,8 @@
 """The words of a text in any script, as they are indexed and searched.
 
-A text is folded first (NFKC, case, accents, vowel signs that are often left out), so that both forms of a letter are
-one. Scripts that put no blanks between words give bigrams. Other words lose their endings: English ones by Snowball,
-those of other languages beyond their fifth letter, which finds inflected forms in most languages with no table of any.
+A text is folded first: NFKC, lower case, without accents and optional vowel signs. Scripts without spaces between words
+give bigrams. Other words are stemmed: English words by Snowball, words of other languages by a cut after the fifth
+letter. The cut finds inflected forms in most languages and needs no tables.
 """
 
 import re
@@ -12,11 +12,12 @@ from functools import lru_cache
 import Stemmer
 
 MAX_TERMS = 4000  # of one text
-_LONGEST_TERM = 64  # characters; what is longer is data, of which the beginning is enough to find it
-_KEPT_LETTERS = 5
-_SHORT_TEXT = 4  # words: too few to tell a language by
+_LONGEST_TERM = 64  # characters; a longer word is data, and its beginning is enough to find it
+_STEM_LETTERS = 5
+_SHORT_TEXT = 4  # words: too few to detect a language
 
-_MARKS = "\u0900-\u0963\u0966-\u0dff\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff"  # of scripts that need them
+# of scripts in which they belong to the word
+_MARKS = "\u0900-\u0963\u0966-\u0dff\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff"
 _RUN = re.compile(rf"(?:[^\W_]|[{_MARKS}])+")
 _CASE_CHANGE = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _UNSPACED = re.compile(
@@ -25,9 +26,9 @@ _UNSPACED = re.compile(
 )
 _DROPPED = dict.fromkeys(
     [
-        *range(0x0300, 0x0370),  # Latin, Greek and Cyrillic accents, once they stand apart
+        *range(0x0300, 0x0370),  # Latin, Greek and Cyrillic accents, after decomposition
         *range(0x0591, 0x05C8),  # Hebrew points
-        *range(0x0610, 0x061B), 0x0640, *range(0x064B, 0x0660), 0x0670,  # Arabic vowel signs, and the stretched line
+        *range(0x0610, 0x061B), 0x0640, *range(0x064B, 0x0660), 0x0670,  # Arabic vowel signs and tatweel
     ]
 )  # fmt: skip
 _ALIKE = str.maketrans("أإآٱىةؤئ", "ااااىهوي".replace("ى", "ي"))
@@ -42,17 +43,17 @@ _stemmer = Stemmer.Stemmer("english")
 
 
 def fold_text(text: str) -> str:
-    """The text with what does not tell words apart taken out."""
+    """The text in lower case, without accents and optional signs, so that all spellings of a word are equal."""
     if text.isascii():
         return text.casefold()
-    apart = unicodedata.normalize("NFKD", text).casefold().translate(_DROPPED).translate(_ALIKE)
-    return unicodedata.normalize("NFKC", apart)
+    decomposed = unicodedata.normalize("NFKD", text).casefold().translate(_DROPPED).translate(_ALIKE)
+    return unicodedata.normalize("NFKC", decomposed)
 
 
 def split_words(text: str) -> list[str]:
-    """The words, folded, in order; of an unspaced script the bigrams, and of a name in code its parts too."""
+    """The folded words in order. A script without spaces gives bigrams, and a camel-case name its parts."""
     words: list[str] = []
-    for run in _RUN.findall(_part_code(text)):
+    for run in _RUN.findall(_split_camel_case(text)):
         folded = fold_text(run)
         if folded.isascii():
             words.append(folded)
@@ -63,27 +64,27 @@ def split_words(text: str) -> list[str]:
 
 
 def list_terms(text: str) -> list[str]:
-    """What a text is indexed by: its words without their endings, in order."""
+    """The terms by which a text is indexed: its words, stemmed, in order."""
     words = split_words(text)
     english = is_english(words)
     return [_cut_english(word) if english else _cut_ending(word) for word in words]
 
 
 def list_forms(word: str) -> tuple[str, ...]:
-    """The terms that a word may be indexed by, whatever the language of the text."""
+    """The terms by which a word may be indexed, in whatever language the text is."""
     return tuple(dict.fromkeys((_cut_english(word), _cut_ending(word))))
 
 
 def is_english(words: list[str]) -> bool:
-    """Whether words, folded, look like an English text; a few words of plain letters do."""
+    """Whether folded words look like an English text. Very few words count as English if they are ASCII."""
     if len(words) < _SHORT_TEXT:
         return all(map(str.isascii, words))
     sample = words[:200]
     return sum(word in _ENGLISH for word in sample) * 8 >= len(sample)
 
 
-def _part_code(text: str) -> str:
-    """The text with camel-case names taken apart; those with underscores come apart by themselves."""
+def _split_camel_case(text: str) -> str:
+    """The text with a space between the parts of each camel-case name; an underscore separates words anyway."""
     return _CASE_CHANGE.sub(" ", text)
 
 
@@ -93,7 +94,7 @@ def _split_bigrams(run: str) -> list[str]:
 
 
 def _join_marks(run: str) -> list[str]:
-    """Letters, each with the marks that belong to it."""
+    """The letters, each joined with its combining marks."""
     letters: list[str] = []
     for character in run:
         if letters and unicodedata.category(character)[0] == "M":
@@ -111,6 +112,6 @@ def _cut_english(word: str) -> str:
 def _cut_ending(word: str) -> str:
     if match := _ARABIC_ARTICLE.match(word):
         word = word[match.end() :]
-    if len(word) <= _KEPT_LETTERS or any(map(str.isdigit, word)) or _UNSPACED.match(word):
+    if len(word) <= _STEM_LETTERS or any(map(str.isdigit, word)) or _UNSPACED.match(word):
         return word
-    return word[:_KEPT_LETTERS]
+    return word[:_STEM_LETTERS]

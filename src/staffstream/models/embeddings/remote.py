@@ -1,8 +1,8 @@
-"""Embedders at a far end: Voyage AI, and whatever speaks OpenAI's `/embeddings` (Ollama, TEI, llama.cpp, vLLM).
+"""Remote embedders: Voyage AI, and any server with OpenAI's `/embeddings` (Ollama, TEI, llama.cpp, vLLM).
 
-Documents are embedded in the background and may wait and try again; a question is asked while somebody waits for the
-reply, so it gets one short attempt, and recall goes on by words when that fails. The far end's numbers are checked
-before anyone keeps them, and neither its words nor ours, nor the key, get into an error.
+Documents are embedded in the background and may be retried. A query is embedded while a user waits for the reply, so
+it gets one short attempt; when that fails, recall uses words alone. The returned numbers are checked before they are
+stored. Errors hold no text of a request or a response, and no key.
 """
 
 import asyncio
@@ -35,9 +35,9 @@ class OpenAICompatibleEmbedder:
     """POST {url}/embeddings with `{model, input}`."""
 
     def __init__(self, *, url: str, model: str, dimensions: int, key: str | None = None) -> None:
-        """`url` is up to `/v1`. `dimensions` are those of the model: they are checked, not asked for.
+        """`url` ends with `/v1`. `dimensions` are those of the model: they are checked, not sent.
 
-        Raises SetupError when the key or the address cannot be sent.
+        Raises SetupError for a key with characters that cannot be sent, and for an address that is not a URL.
         """
         self.name = f"openai:{model}"
         self.dimensions = dimensions
@@ -45,9 +45,11 @@ class OpenAICompatibleEmbedder:
         self._client = _open_client(url, key)
 
     async def embed(self, texts: Sequence[str], *, kind: Kind) -> Vectors:
-        """See Embedder. Documents: up to four attempts a batch, honouring Retry-After; a query: one, of two seconds."""
+        """See `Embedder`. Documents get up to four attempts a batch and wait as Retry-After asks; a query gets one
+        attempt of two seconds.
+        """
         rows = np.zeros((len(texts), self.dimensions), np.float32)
-        filled = [row for row, text in enumerate(texts) if text.strip()]  # far ends refuse a blank text
+        filled = [row for row, text in enumerate(texts) if text.strip()]  # servers refuse a blank text
         for start in range(0, len(filled), BATCH):
             chosen = filled[start : start + BATCH]
             answer = await self._post([texts[row][:LONGEST_TEXT] for row in chosen], kind)
@@ -61,7 +63,7 @@ class OpenAICompatibleEmbedder:
         return {"model": self._model, "input": texts, "encoding_format": "float"}
 
     async def _post(self, texts: list[str], kind: Kind) -> httpx.Response:
-        """The far end's 200, after as many attempts as the kind of text allows."""
+        """The response with status 200, after as many attempts as the kind of text allows."""
         body, attempts = self._body(texts, kind), ATTEMPTS if kind == "document" else 1
         for attempt in range(attempts):
             pause_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2**attempt) * random.uniform(0.5, 1)
@@ -75,10 +77,10 @@ class OpenAICompatibleEmbedder:
             else:
                 if answer.status_code == httpx.codes.OK:
                     return answer
-                told = f"The embedder answered with status {answer.status_code}."
+                reason = f"The embedder answered with status {answer.status_code}."
                 if not (answer.status_code in (408, 409, 429) or answer.status_code >= 500):
-                    raise EmbedderRefused(told)
-                failure = EmbedderUnavailable(told)
+                    raise EmbedderRefused(reason)
+                failure = EmbedderUnavailable(reason)
                 pause_s = max(pause_s, min(LONGEST_PAUSE_S, _read_retry_after(answer)))
             if attempt + 1 < attempts:
                 await asyncio.sleep(pause_s)
@@ -86,7 +88,7 @@ class OpenAICompatibleEmbedder:
 
 
 class VoyageEmbedder(OpenAICompatibleEmbedder):
-    """Voyage AI: told whether a text is a question or a document, and how long its vectors are to be."""
+    """Voyage AI. Its requests name the kind of text (query or document) and the wanted dimensions."""
 
     def __init__(
         self,
@@ -104,7 +106,9 @@ class VoyageEmbedder(OpenAICompatibleEmbedder):
 
 
 def read_vectors(answer: httpx.Response, number: int, dimensions: int) -> Vectors:
-    """The answer's vectors in the order of the texts. Raises EmbedderUnavailable unless all are there and finite."""
+    """The answer's vectors, float32 (number, dimensions), in the order of the texts. Raises EmbedderUnavailable unless
+    all are present and finite.
+    """
     try:
         items = sorted(answer.json()["data"], key=lambda item: item["index"])
         rows = np.array([item["embedding"] for item in items], np.float32)
@@ -135,7 +139,7 @@ def _open_client(url: str, key: str | None) -> httpx.AsyncClient:
 
 
 def _read_retry_after(answer: httpx.Response) -> float:
-    """Seconds to wait as the far end asks; 0 when it does not, or not legibly."""
+    """The seconds of the Retry-After header; 0 without one, or when it cannot be parsed."""
     value = answer.headers.get("retry-after", "")
     with contextlib.suppress(ValueError):
         return max(0.0, float(value))

@@ -1,8 +1,9 @@
-"""The built-in embedder: a table with one vector a word piece; a text's vector is the mean of its pieces' vectors.
+"""The built-in embedder: a table with one vector per word piece. The vector of a text is the mean of its pieces'
+vectors.
 
-The table is distilled from all-MiniLM-L6-v2 (`scripts/make_static_embedder.py`): it needs numpy alone, no download, and
-0.03 ms a text, and can therefore run inside the transaction that saves a message. Being one vector a piece, it also
-compares two texts piece by piece (recall.py), which the vectors of whole texts can't do.
+The table is distilled from all-MiniLM-L6-v2 (`scripts/make_static_embedder.py`). It needs only numpy, no download, and
+0.03 ms per text, so it can run inside the transaction that saves a message. Recall also compares the vectors of single
+pieces (recall.py).
 """
 
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ import numpy as np
 from staffstream.models.embeddings.vectors import Kind, Vectors, scale_rows
 from staffstream.models.embeddings.wordpiece import WordPiece
 
-MAX_PIECES = 512  # of a longer text only the beginning counts
+MAX_PIECES = 512  # the rest of a longer text is ignored
 CACHED_TEXTS, CACHED_CHARS = 128, 2_000  # a question is split when it is saved, embedded and recalled for
 
 _COMPARED_AT_ONCE = 128  # pieces whose vectors as floats stay in the core's cache
@@ -26,7 +27,7 @@ Places = np.ndarray[Any, np.dtype[np.signedinteger[Any]]]
 
 
 class StaticEmbedder:
-    """256 dimensions, the same everywhere: no BLAS is involved in making a text's vector."""
+    """256 dimensions. A text has the same vector on every machine: BLAS is not used for it."""
 
     name = "staffstream-static-1"
     dimensions = 256
@@ -34,7 +35,7 @@ class StaticEmbedder:
     def __init__(self) -> None:
         data = files("staffstream") / "data"
         with as_file(data / "static-embedder.npy") as path:
-            # int8 (pieces, 256), the direction of each piece; mapped, since most of its 7.8 MB are never needed
+            # int8 (pieces, 256), the direction of each piece; memory-mapped, since most of its 7.8 MB are never read
             self._codes = np.asarray(np.load(path, mmap_mode="r"))
         with (data / "static-embedder.npz").open("rb") as file, np.load(file) as table:
             self._weights = table["weights"].astype(np.float32)  # (pieces,): length of each, over 127
@@ -47,14 +48,14 @@ class StaticEmbedder:
         self.commonness = _estimate_commonness(self.pieces.size)
 
     async def embed(self, texts: Sequence[str], *, kind: Kind) -> Vectors:
-        """See Embedder. Runs on the calling thread: a text takes less time than a hop to another."""
+        """See `Embedder`. Runs on the calling thread: a switch to another thread would take longer."""
         return self.embed_now(texts)
 
     async def aclose(self) -> None:
         """Nothing is open."""
 
     def embed_now(self, texts: Sequence[str]) -> Vectors:
-        """The same without a loop to run in."""
+        """The same as `embed`, without an event loop."""
         rows = np.zeros((len(texts), self.dimensions), np.float32)
         for row, text in zip(rows, texts, strict=True):
             row[:] = self._embed_cached(text) if len(text) <= CACHED_CHARS else self._embed_uncached(text)
@@ -66,7 +67,7 @@ class StaticEmbedder:
         return vector
 
     def split(self, text: str) -> Ids:
-        """The ids of the text's known pieces, at most MAX_PIECES; not to be written to."""
+        """The ids of the text's known pieces, at most MAX_PIECES: int32 (pieces,), read-only."""
         return self._split_cached(text) if len(text) <= CACHED_CHARS else self._split_uncached(text)
 
     def _split_uncached(self, text: str) -> Ids:
@@ -76,10 +77,12 @@ class StaticEmbedder:
         return known
 
     def compare_pieces(self, some: Ids, others: Ids) -> Vectors:
-        """The cosine of each of some pieces with each of others, which may repeat: float32 (len(some), len(others))."""
-        distinct, place = self._number_distinct(others)  # most texts are made of few pieces
+        """The cosine of each piece in `some` with each piece in `others`: float32 (len(some), len(others)). `others`
+        may repeat pieces.
+        """
+        distinct, place = self._number_distinct(others)  # many pieces occur more than once
         wanted = (self._codes[some].astype(np.float32) / self._lengths[some, None]).T
-        cosines = np.empty((len(distinct), len(some)), np.float32)  # this way round BLAS takes half the time
+        cosines = np.empty((len(distinct), len(some)), np.float32)  # BLAS takes half the time for this orientation
         for start in range(0, len(distinct), _COMPARED_AT_ONCE):
             part = slice(start, start + _COMPARED_AT_ONCE)
             np.matmul(self._codes[distinct[part]].astype(np.float32), wanted, out=cosines[part])
@@ -88,7 +91,7 @@ class StaticEmbedder:
         return compared
 
     def _number_distinct(self, ids: Ids) -> tuple[Places, Places]:
-        """The ids that there are, and for each id its place among them; np.unique would sort."""
+        """The distinct ids, and for each given id its index among them. Faster than np.unique, which sorts."""
         present = np.zeros(self.pieces.size, np.bool_)
         present[ids] = True
         distinct = np.flatnonzero(present)
@@ -98,7 +101,9 @@ class StaticEmbedder:
 
 
 def _estimate_commonness(size: int) -> Vectors:
-    """About the share of plain English texts that a piece stands in: the vocabulary is in order of frequency (Zipf)."""
+    """The estimated share of English texts that contain a piece: float32 (size,). The vocabulary is sorted by
+    frequency, so Zipf's law gives it.
+    """
     rank = np.arange(size) - _FIRST_WORD
     share = np.minimum(1, 2 / np.maximum(rank + 1, 1))
     return np.where(rank >= 0, share, 0.01).astype(np.float32)
@@ -106,5 +111,5 @@ def _estimate_commonness(size: int) -> Vectors:
 
 @lru_cache(maxsize=1)
 def load_static_embedder() -> StaticEmbedder:
-    """The one table of this process, read at first use."""
+    """The table, read from its file at the first call; one per process."""
     return StaticEmbedder()

@@ -1,5 +1,5 @@
-"""What every embedder promises, and the checks on vectors: sqlite-vec takes NaN and ranks it above all real
-neighbours.
+"""The protocol of every embedder, and the scaling of vectors. sqlite-vec accepts NaN and ranks it above all real
+neighbours, so no vector that is not finite may pass.
 """
 
 from collections.abc import Sequence
@@ -14,20 +14,20 @@ Vectors = np.ndarray[Any, np.dtype[np.float32]]
 
 
 class EmbedderUnavailable(Unavailable):
-    """The embedder cannot answer now. What waits for it will be tried again."""
+    """The embedder cannot answer now. The work that needs it will be tried again."""
 
     code, title = "embedder_unavailable", "Embedder unavailable"
 
 
 class EmbedderRefused(EmbedderUnavailable):
-    """The embedder refuses what it is asked; the same request would be refused again."""
+    """The embedder refuses the request, and would refuse it again."""
 
     code, title, retryable = "embedder_refused", "Embedder refused", False
 
 
 class Embedder(Protocol):
-    """Turns texts into vectors whose dot product is their likeness. The name and dimensions are stored with the
-    vectors.
+    """Turns texts into vectors; the dot product of two vectors is the similarity of their texts. The name and the
+    dimensions are stored with the vectors.
     """
 
     @property
@@ -37,19 +37,19 @@ class Embedder(Protocol):
     def dimensions(self) -> int: ...
 
     async def embed(self, texts: Sequence[str], *, kind: Kind) -> Vectors:
-        """Float32 (len(texts), dimensions); unit rows, or zero where the text holds nothing the embedder knows.
+        """Float32 (len(texts), dimensions). Rows have length 1, or are zero for a text that the embedder does not know.
 
-        Raises EmbedderUnavailable when a far end cannot answer.
+        Raises EmbedderUnavailable when a remote embedder cannot answer.
         """
         ...
 
     async def aclose(self) -> None:
-        """Lets go of connections. Idempotent."""
+        """Close all connections. Idempotent."""
         ...
 
 
 def scale_rows(rows: Vectors) -> Vectors:
-    """The rows at length 1; rows of zeros stay so, and one that is not finite becomes zeros."""
+    """The rows scaled to length 1. A row of zeros stays zero; a row that is not finite becomes zero."""
     lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows))[:, None]  # half of what linalg.norm costs for one row
     good = np.isfinite(lengths) & (lengths > 0)
     scaled: Vectors = np.divide(rows, lengths, out=np.zeros_like(rows), where=good)

@@ -1,7 +1,6 @@
-"""BERT's uncased WordPiece, in plain Python, giving the ids that the `tokenizers` library gives.
+"""BERT's uncased WordPiece tokenizer in plain Python. It returns the same ids as the `tokenizers` library.
 
-A word's pieces are cached, since few words make most of all text. A text is cut to a bound before any work is done on
-it: the vector of a megabyte is that of its beginning.
+The pieces of a word are cached, since few words make up most text. A long text is cut first: only its beginning counts.
 """
 
 import re
@@ -10,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 CHARS_A_PIECE = 16  # of a long text only limit × this many characters are read; English has about 4 a piece
-LONGEST_WORD = 100  # BERT's own bound, in characters; a longer word is unknown
+LONGEST_WORD = 100  # BERT's own limit, in characters; a longer word is unknown
 
 _ASCII_TOKEN = re.compile(r"[0-9a-z]+|[!-/:-@\[-`{-~]")
 _CJK = ((0x4E00, 0x9FFF), (0x3400, 0x4DBF), (0x20000, 0x2A6DF), (0x2A700, 0x2B73F), (0x2B740, 0x2B81F),
@@ -36,7 +35,7 @@ class WordPiece:
         return ids
 
     def _split_word_uncached(self, word: str) -> tuple[int, ...]:
-        """The longest known piece first, then the longest that continues it, and so on."""
+        """The ids of a word's pieces. Each piece is the longest known one at its position."""
         if len(word) > LONGEST_WORD:
             return (self.unknown,)
         ids, start = [], 0
@@ -54,15 +53,14 @@ class WordPiece:
 
 
 def split_basic_tokens(text: str) -> Iterator[str]:
-    """Lower-case words without accents, and each punctuation mark and CJK character on its own."""
+    """BERT's basic tokens: lower-case words without accents; each punctuation mark and CJK character is one token."""
     if text.isascii():
-        # every ASCII control character but white space is dropped, not a boundary
+        # ASCII control characters are dropped; they do not separate words
         return iter(_ASCII_TOKEN.findall(text.lower().translate(_ASCII_CONTROLS)))
     cleaned = "".join(map(_clean_char, text))
     bare = "".join(char for char in unicodedata.normalize("NFD", cleaned) if unicodedata.category(char) != "Mn")
-    lowered = "".join(
-        map(str.lower, bare)
-    )  # one by one: str.lower() of a whole word knows a final sigma, BERT does not
+    # character by character: str.lower() of a whole word changes a final sigma, BERT does not
+    lowered = "".join(map(str.lower, bare))
     spaced = "".join(f" {char} " if _is_punctuation(char) else char for char in lowered)
     return iter(spaced.split())
 

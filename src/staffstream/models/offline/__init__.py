@@ -1,6 +1,6 @@
-"""The stand-in for Claude: a transport under the real SDK, so that all of the product but the model itself runs with
-no key and no network. It answers from the context it was given, by rules and always alike: memory that works can be
-seen to work, and what it cannot know it says it does not know.
+"""The stand-in for Claude: a transport under the real SDK. With it the whole product but the model runs without a key
+and without a network. Fixed rules make its answers from the context of the request, so the same request always gets the
+same answer, and a user can see that memory works. It says so when the context holds no answer.
 """
 
 import asyncio
@@ -28,8 +28,8 @@ from staffstream.models.offline.wire import (
 
 
 class StandIn(httpx2.AsyncBaseTransport):
-    """Answers every request as `POST /v1/messages`, streamed or whole. `pace_s` is the time between two streamed
-    words.
+    """Answers every request as `POST /v1/messages` would, streamed or whole. `pace_s` is the time in seconds between
+    two streamed words.
     """
 
     def __init__(self, *, pace_s: float = 0.025) -> None:
@@ -38,7 +38,7 @@ class StandIn(httpx2.AsyncBaseTransport):
         self._cache = PromptCache()
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        """The reply to a request that our own SDK made."""
+        """The response to a request of the SDK."""
         raw = await request.aread()
         serial = _make_serial(next(self._numbers), raw)
         prompt = json.loads(raw)
@@ -51,7 +51,7 @@ class StandIn(httpx2.AsyncBaseTransport):
 
 
 class _PacedStream(httpx2.AsyncByteStream):
-    """The events of one answer, a word at a time. Holds nothing open: it may be left at any point."""
+    """The events of one answer, one word at a time. A consumer may stop at any point: nothing has to be closed."""
 
     def __init__(self, answer: ProviderMessage, pace_s: float) -> None:
         self._answer = answer
@@ -68,5 +68,5 @@ class _PacedStream(httpx2.AsyncByteStream):
 
 
 def _make_serial(number: int, raw: bytes) -> str:
-    """Unlike for every request, and the same when the same requests come again."""
+    """A serial number that differs for every request, and is the same when the same requests come again."""
     return "01" + hashlib.sha256(b"%d:" % number + raw).hexdigest()[:22]

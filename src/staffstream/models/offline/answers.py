@@ -1,8 +1,6 @@
-"""From a request to the answer that goes on the wire: the text cut into tokens and to `max_tokens`, and what
-it cost.
+"""From a request to the message that answers it: the text, cut into tokens and to `max_tokens`, and its usage.
 
-The prompt cache is played too, so that a prompt whose beginning does not stay the same shows it in `usage`
-here already.
+The prompt cache is simulated too: `usage` shows whether the beginning of a prompt stays the same.
 """
 
 import hashlib
@@ -19,28 +17,28 @@ from staffstream.support.tokens import count_tokens
 Json = Mapping[str, Any]
 
 MESSAGE_TOKENS = 4
-"""What the framing of a message costs."""
+"""Tokens that a message costs beside its text."""
 
 
 class PromptCache:
-    """Which beginnings of prompts were marked for caching before."""
+    """The beginnings of prompts that were marked for caching; the `size` most recent ones."""
 
     def __init__(self, size: int = 1_000) -> None:
         self._size = size
-        self._kept: OrderedDict[bytes, None] = OrderedDict()
+        self._cached: OrderedDict[bytes, None] = OrderedDict()
 
     def price(self, prompt: Json) -> dict[str, int]:
-        """The input's tokens as the API counts them: read from the cache, written to it, and the rest."""
+        """The prompt's tokens as the API counts them: read from the cache, written to it, and the rest."""
         beginning = hashlib.sha256()
         total = read = written = 0
         for block, tokens, marked in _list_blocks(prompt):
             beginning.update(block)
             total += tokens
-            if (digest := beginning.digest()) in self._kept:
+            if (digest := beginning.digest()) in self._cached:
                 read = total
             if marked:
                 written = total
-                self._keep(digest)
+                self._remember(digest)
         cached = max(read, written)
         return {
             "input_tokens": total - cached,
@@ -48,15 +46,15 @@ class PromptCache:
             "cache_read_input_tokens": read,
         }
 
-    def _keep(self, digest: bytes) -> None:
-        self._kept[digest] = None
-        self._kept.move_to_end(digest)
-        if len(self._kept) > self._size:
-            self._kept.popitem(last=False)
+    def _remember(self, digest: bytes) -> None:
+        self._cached[digest] = None
+        self._cached.move_to_end(digest)
+        if len(self._cached) > self._size:
+            self._cached.popitem(last=False)
 
 
 def write_answer(prompt: Json, message_id: str, cache: PromptCache) -> ProviderMessage:
-    """The answer to a request that `refuse` let through."""
+    """The message that answers a valid request."""
     pieces = split_pieces(write_text(prompt))
     kept = pieces[: prompt["max_tokens"]]
     stop_reason = "end_turn" if len(kept) == len(pieces) else "max_tokens"
@@ -64,12 +62,12 @@ def write_answer(prompt: Json, message_id: str, cache: PromptCache) -> ProviderM
 
 
 def split_pieces(text: str) -> list[str]:
-    """The text as the pieces it is streamed in: a word each, long ones cut. A piece counts as a token."""
+    """The text as the pieces that are streamed: one word each, long words cut. A piece counts as a token."""
     return re.findall(r"\s*\S{1,16}|\s+", text)
 
 
 def _list_blocks(prompt: Json) -> Iterator[tuple[bytes, int, bool]]:
-    """Each block as the bytes that make it the same, its tokens, and whether it is marked for caching."""
+    """For each block: the bytes that identify it, its tokens, and whether it is marked for caching."""
     parts = [("system", prompt["system"])] if "system" in prompt else []
     parts += [(message["role"], message["content"]) for message in prompt["messages"]]
     for number, (role, content) in enumerate(parts):

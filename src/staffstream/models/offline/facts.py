@@ -1,6 +1,6 @@
-"""Extraction by rules: a few plain kinds of English sentence, about the user and about people the user names. A model
-does this far better; the rules only have to be right when they match, so a sentence that asks, supposes or denies is
-passed over.
+"""Extraction by rules: a few simple kinds of English sentences about the user and about people whom the user names. A
+model does this far better. The rules only have to be right when they match, so questions, suppositions and negations
+are skipped.
 """
 
 import re
@@ -15,9 +15,9 @@ LONGEST_SENTENCE = 400
 
 @dataclass(frozen=True)
 class Fact:
-    """One statement. `subject` is "user", a name, or "user's sister"; `phrase` says the rest in the third person;
-    `quote` is the sentence as it was written; `object_type` is what kind of thing the object is, if it has a name.
-    Of a `single` kind only one holds at a time: who moves no longer lives where they did.
+    """One statement. `subject` is "user", a name, or "user's sister". `phrase` is the rest in the third person. `quote`
+    is the sentence as written. `object_type` is the type of a named object, or empty. `single`: only one such fact is
+    true at a time, such as where somebody lives.
     """
 
     subject: str
@@ -32,15 +32,17 @@ class Fact:
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """What makes two statements the same; of a `single` kind, also what makes the later take the place."""
+        """Equal for two statements of the same fact. For a `single` fact it leaves the object out, so that a later
+        value replaces the earlier one.
+        """
         return self.subject.casefold(), self.predicate, "" if self.single else self.object.casefold()
 
 
 def find_facts(text: str) -> list[Fact]:
-    """What a user's message states, each once, the latest last."""
+    """The facts in a user's message, each once, the latest last."""
     found: dict[tuple[str, str, str], Fact] = {}
     for sentence in split_sentences(text):
-        if len(sentence) <= LONGEST_SENTENCE and not asks(sentence) and not _SUPPOSES.search(sentence):
+        if len(sentence) <= LONGEST_SENTENCE and not asks(sentence) and not _NOT_STATED.search(sentence):
             for fact in (
                 *_find_name(sentence),
                 *_find_kin(sentence),
@@ -52,7 +54,7 @@ def find_facts(text: str) -> list[Fact]:
     return list(found.values())
 
 
-_SUPPOSES = re.compile(
+_NOT_STATED = re.compile(
     r"\b(?:if|unless|whether|suppose|imagine|wish|would|could|might|maybe|perhaps|used to|not|never|no longer"
     r"|said|says|told|thinks?|wants?)\b|n['’]t\b",
     re.IGNORECASE,
@@ -74,7 +76,7 @@ _VALUE = (
 
 @dataclass(frozen=True)
 class _Verb:
-    """A kind of statement: the words that make it, and what they mean."""
+    """One kind of statement: the pattern of its verb, and what it means."""
 
     predicate: str
     pattern: str
@@ -140,7 +142,7 @@ def _find_verbs(sentence: str) -> Iterator[Fact]:
 
 
 def _name_subject(found: re.Match[str]) -> str:
-    """Who a statement is about; empty if it goes on about the one before."""
+    """The subject of a statement; empty if it is the subject of the statement before."""
     if found["me"]:
         return USER
     if found["kin"]:

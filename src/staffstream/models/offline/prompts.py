@@ -1,5 +1,5 @@
-"""Reading a prompt as Claude would find it: who is speaking, what was just said, and what there is to answer
-from.
+"""Reads a prompt as Claude would get it: the name of the staff member, the user's new message, and the evidence to
+answer from.
 """
 
 import re
@@ -15,7 +15,7 @@ Source = Literal["memory", "relation", "summary", "turn"]
 
 @dataclass(frozen=True)
 class Evidence:
-    """One sentence to answer from. `day` is when it was said, as "1 March 2026", or empty."""
+    """One sentence to answer from. `day` is its date, as "1 March 2026", or empty."""
 
     text: str
     source: Source
@@ -24,19 +24,17 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Chat:
-    """A chat request. `evidence` is in the order of trust: newest turns first, then memories, relations,
-    summary.
-    """
+    """A chat request. `evidence` starts with the most reliable: newest turns, then memories, relations, summary."""
 
     staff_name: str
-    said: str
+    message: str
     is_first: bool
     evidence: tuple[Evidence, ...]
 
 
 @dataclass(frozen=True)
 class Spoken:
-    """One message of a batch that is to be learned from or summed up. `number` and `day` are as given."""
+    """One message of a batch to extract facts from or to summarise. `number` and `day` are as given."""
 
     number: str
     role: str
@@ -47,7 +45,7 @@ class Spoken:
 
 @dataclass(frozen=True)
 class Known:
-    """One fact that a background request says is known already."""
+    """One known fact in a background request."""
 
     number: str
     subject: str
@@ -56,23 +54,23 @@ class Known:
 
 
 def read_chat(prompt: Json) -> Chat:
-    """A request with no schema."""
+    """The content of a request without a schema."""
     messages = prompt["messages"]
-    *before, said = _list_texts(messages[-1])
+    *before, message_text = _list_texts(messages[-1])
     past = [text for message in messages[:-1] if message["role"] == "user" for text in _list_texts(message)]
     noted = [text for text in [*past[:1], *before] if _is_note(text)]
     turns = [text for text in [*past, *before] if text not in noted]
     staff_name = _find_name(prompt.get("system", ""))
     return Chat(
         staff_name=staff_name,
-        said=said.strip(),
+        message=message_text.strip(),
         is_first=all(message["role"] == "user" for message in messages) and not any(map(_find_summary, noted)),
         evidence=(*_quote_turns(turns), *(each for text in noted for each in _read_note(text, staff_name))),
     )
 
 
 def read_text(prompt: Json) -> str:
-    """All that the user's messages of a request say."""
+    """The text of all messages of a request."""
     return "\n".join(text for message in prompt["messages"] for text in _list_texts(message))
 
 
@@ -95,18 +93,18 @@ def read_summary(text: str) -> str:
 
 
 def split_sentences(text: str) -> Iterator[str]:
-    """The sentences of a text, each just as it stands there."""
+    """The sentences of a text, unchanged."""
     for part in re.split(r"(?<=[.!?…。！？])\s+|\s*\n\s*|(?<=[。！？])", text):
         if part and part.strip():
             yield part.strip()
 
 
 def asks(sentence: str) -> bool:
-    """Whether a sentence asks, or asks for something, rather than tells."""
-    return sentence.rstrip(" \"'”’)").endswith(("?", "？")) or bool(_ASKING.match(sentence))
+    """Whether a sentence is a question or a request, not a statement."""
+    return sentence.rstrip(" \"'”’)").endswith(("?", "？")) or bool(_QUESTION_START.match(sentence))
 
 
-_ASKING = re.compile(
+_QUESTION_START = re.compile(
     r"(?:and |but |so |please )?(?:what|where|who|whom|whose|when|why|how|which|do|does|did|is|are|am|was"
     r"|were|can|could|will|would|should|tell me|remind me|list|name)\b",
     re.IGNORECASE,
@@ -121,7 +119,7 @@ def _list_texts(message: Json) -> list[str]:
 
 
 def _is_note(text: str) -> bool:
-    """Whether a block was written by the server: only its first message and its last can have one."""
+    """Whether a block was written by the server; only the first and the last message can have one."""
     return bool(_find_summary(text) or re.match(r"\s*<(recalled|now)>.*</\1>\s*$", text, re.DOTALL))
 
 
@@ -143,7 +141,7 @@ def _quote_turns(turns: Sequence[str]) -> Iterator[Evidence]:
 
 
 def _read_note(text: str, staff_name: str) -> Iterator[Evidence]:
-    """What a summary or a recalled block says, without what the staff member said itself."""
+    """The evidence in a summary or a recalled block, without the staff member's own messages."""
     for tag in ("memory", "relation"):
         for attributes, body in re.findall(rf"<{tag}\b([^>]*)>(.*?)</{tag}>", text, re.DOTALL):
             known = _read_attributes(attributes)
@@ -151,7 +149,7 @@ def _read_note(text: str, staff_name: str) -> Iterator[Evidence]:
                 continue
             day = _write_day(known.get("date", ""))
             for sentence in split_sentences(unescape(body)):
-                if not asks(sentence):  # what was asked before answers nothing
+                if not asks(sentence):  # an earlier question is no evidence
                     yield Evidence(sentence, "memory" if tag == "memory" else "relation", day)
     for sentence in split_sentences(read_summary(text)):
         yield Evidence(sentence.removeprefix("- "), "summary")
@@ -168,7 +166,7 @@ def _read_spoken(attributes: Mapping[str, str], text: str) -> Spoken:
 
 
 def _write_day(stamp: str) -> str:
-    """ "2026-03-01T…" as "1 March 2026"; empty if it is no date."""
+    """For "2026-03-01T…" the text "1 March 2026"; empty if `stamp` is no date."""
     try:
         day = date.fromisoformat(stamp[:10])
     except ValueError:

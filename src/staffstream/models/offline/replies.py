@@ -1,5 +1,5 @@
-"""What the stand-in says. It quotes: the sentences of its context that share most words with the question,
-each with where it has them from. It repeats what it is told, and says so when it knows nothing.
+"""The stand-in's replies. It quotes the sentences of its context that share most words with the question, each with its
+source. To a statement it replies with the facts that it found; without evidence it says that it knows nothing.
 """
 
 import json
@@ -19,29 +19,27 @@ MAX_MEMORIES = 10
 LONGEST_QUOTE = 300
 LONGEST_REPLY = 100_000
 MIN_SHARE = 0.3
-"""Of the question's words, weighted by how rare they are in the context, that a sentence must have to be
-quoted.
-"""
+"""The least share of the question's words, weighted by their rarity in the context, that a quoted sentence contains."""
 
 
 def write_text(prompt: Mapping[str, Any]) -> str:
-    """The whole reply to a request that `refuse` let through, before any limit on its length."""
+    """The whole reply to a valid request, before it is cut to `max_tokens`."""
     shape = (prompt.get("output_config") or {}).get("format")
     if shape:
         return json.dumps(fill_schema(shape["schema"], read_text(prompt)), ensure_ascii=False)
     chat = read_chat(prompt)
-    said = write_reply(chat, min(prompt["max_tokens"], LONGEST_REPLY))
-    return f"{NOTICE} {said}" if chat.is_first else said
+    reply = write_reply(chat, min(prompt["max_tokens"], LONGEST_REPLY))
+    return f"{NOTICE} {reply}" if chat.is_first else reply
 
 
 def write_reply(chat: Chat, max_words: int) -> str:
-    """What to say to the user; asked for something long, up to `max_words`."""
-    if (found := _COUNT.search(chat.said)) is not None:
+    """The reply to a chat request. A request for a long text gets up to `max_words` words."""
+    if (found := _COUNT.search(chat.message)) is not None:
         return _count(int(found[1] or 1), int(found[2]), max_words)
-    if (found := _LONG.search(chat.said)) is not None:
-        return _ramble(min(int(found[1] or 600), max_words))
-    greeting = _GREETING.match(chat.said)
-    rest = chat.said[greeting.end() :] if greeting else chat.said
+    if (found := _LONG.search(chat.message)) is not None:
+        return _write_long_text(min(int(found[1] or 600), max_words))
+    greeting = _GREETING.match(chat.message)
+    rest = chat.message[greeting.end() :] if greeting else chat.message
     hello = _introduce(chat) if greeting else ""
     if greeting and not _list_terms(rest):
         return f"{hello} Tell me something, and ask me about it later."
@@ -65,49 +63,49 @@ def _introduce(chat: Chat) -> str:
     return f"Hello! I am {chat.staff_name}." if chat.staff_name else "Hello!"
 
 
-def _answer(chat: Chat, said: str) -> str:
-    """To a question, quotes or an honest no; to a statement, that it was heard."""
-    is_asking = any(asks(sentence) for sentence in split_sentences(said))
-    if is_asking and not _list_terms(said):
-        return _recite(chat.evidence) if _REMEMBER.search(said) else _IGNORANCE
-    quotes = _find_quotes(said, chat.evidence)
-    facts = find_facts(said)
+def _answer(chat: Chat, text: str) -> str:
+    """A question gets quotes, or the reply that nothing is known; a statement gets a confirmation."""
+    is_asking = any(asks(sentence) for sentence in split_sentences(text))
+    if is_asking and not _list_terms(text):
+        return _list_known(chat.evidence) if _REMEMBER.search(text) else _UNKNOWN
+    quotes = _find_quotes(text, chat.evidence)
+    facts = find_facts(text)
     if facts and not is_asking:
-        told = " ".join(dict.fromkeys(f"“{_shorten(fact.quote)}”" for fact in facts))
-        return f"Thank you for telling me. I have noted: {told}"
+        noted = " ".join(dict.fromkeys(f"“{_shorten(fact.quote)}”" for fact in facts))
+        return f"Thank you for telling me. I have noted: {noted}"
     if quotes:
         return " ".join(_quote(evidence) for evidence in quotes)
     nearest = next((each for each in chat.evidence if each.source == "memory"), None)
     if is_asking and nearest:
         return f"I am not sure. The nearest that I remember: {_quote(nearest)}"
-    if _ERRAND.match(said):
-        return _INABILITY
-    return _IGNORANCE if is_asking else _HEARD
+    if _TASK.match(text):
+        return _CANNOT_DO
+    return _UNKNOWN if is_asking else _CONFIRMATION
 
 
 _REMEMBER = re.compile(r"\b(?:know|remember|recall|told|learn(?:ed|t)|say|said)\b", re.IGNORECASE)
-_ERRAND = re.compile(r"\W*(?:please\b|help\b|(?:can|could|will|would) you\b|write\b|explain\b)", re.IGNORECASE)
-_INABILITY = "That takes the real Claude, which this server has no key for. I can quote what you have told me."
-_IGNORANCE = "I know nothing about that: it is not in anything you have told me."
-_BLANK = "Nothing comes to my mind. Ask me about one thing that you told me."
-_HEARD = "I will remember that. Ask me about it whenever you like."
+_TASK = re.compile(r"\W*(?:please\b|help\b|(?:can|could|will|would) you\b|write\b|explain\b)", re.IGNORECASE)
+_CANNOT_DO = "That takes the real Claude, which this server has no key for. I can quote what you have told me."
+_UNKNOWN = "I know nothing about that: it is not in anything you have told me."
+_NOTHING_KNOWN = "Nothing comes to my mind. Ask me about one thing that you told me."
+_CONFIRMATION = "I will remember that. Ask me about it whenever you like."
 
 
-def _recite(evidence: tuple[Evidence, ...]) -> str:
-    """Asked what it knows: what states something before the rest, each once, without greetings."""
+def _list_known(evidence: tuple[Evidence, ...]) -> str:
+    """The reply to "What do you know?": quotes of facts first, then of the rest, each once, without greetings."""
     once = {each.text.casefold(): each for each in evidence if not _GREETING.fullmatch(each.text)}
     known = sorted(once.values(), key=lambda each: not find_facts(each.text))
-    return " ".join(_quote(each) for each in known[:MAX_MEMORIES]) or _BLANK
+    return " ".join(_quote(each) for each in known[:MAX_MEMORIES]) or _NOTHING_KNOWN
 
 
-def _find_quotes(said: str, evidence: tuple[Evidence, ...]) -> list[Evidence]:
-    """The sentences with the greatest share of the question's words, all of nearly the best one's share."""
-    terms = _list_terms(said)
+def _find_quotes(text: str, evidence: tuple[Evidence, ...]) -> list[Evidence]:
+    """The sentences with the greatest share of the question's words. Each has at least 80 % of the best share."""
+    terms = _list_terms(text)
     held = [_list_terms(each.text) for each in evidence]
     for each in held:
-        if each & _KIN:
+        if each & _RELATIVES:
             each.add("family")
-    if terms == {"nam"}:  # whose, if nobody is named: the user's own
+    if terms == {"nam"}:  # whose name is not said, so it is the user's
         own = [any(fact.predicate == "name" for fact in find_facts(each.text)) for each in evidence]
         held = [each if mine else set() for each, mine in zip(held, own, strict=True)] if any(own) else held
     spread = Counter(term for each in held for term in each & terms)
@@ -138,11 +136,11 @@ def _shorten(text: str) -> str:
 
 
 def _list_terms(text: str) -> set[str]:
-    """The words of a text that mean something, without their endings, like words as one."""
-    text = _PHRASES.sub(lambda found: _PLAINLY[" ".join(found[0].lower().split())], text)
+    """The words of a text without stop words and endings; synonyms become one word."""
+    text = _PHRASES.sub(lambda found: _PHRASE_MEANINGS[" ".join(found[0].lower().split())], text)
     words = (word.split("'")[0] for word in re.findall(r"[^\W_]+(?:'[^\W_]+)?", text.casefold().replace("’", "'")))
     stems = {_ENDING.sub(r"\1", word) for word in words if word not in _STOP_WORDS}
-    return {_ALIKE.get(stem, stem) for stem in stems}
+    return {_SYNONYMS.get(stem, stem) for stem in stems}
 
 
 _ENDING = re.compile(r"^(.{3,}?)(?:ing|ed|es|s|e)$")
@@ -155,8 +153,8 @@ _STOP_WORDS = frozenset(
     when where which who whom whose why will with would yes you your
     """.split()  # noqa: SIM905 - a list of so many words reads better without quotes
 )
-_ALIKE = {
-    alike: words.split()[0]
+_SYNONYMS = {
+    synonym: words.split()[0]
     for words in (
         "liv mov resid hom addres hous city town",
         "work job employer profession occupation company career",
@@ -179,11 +177,11 @@ _ALIKE = {
         "smok cigarett",
         "study studi learn cours",
     )
-    for alike in words.split()
+    for synonym in words.split()
 }
 
 
-_PLAINLY = {
+_PHRASE_MEANINGS = {
     "for a living": "job",
     "who am i": "name",
     "how old": "age",
@@ -194,20 +192,20 @@ _PLAINLY = {
     "grow up": "grew",
     "grown up": "grew",
 }
-"""Phrases whose words say something else than the phrase."""
-_PHRASES = re.compile("|".join(phrase.replace(" ", r"\s+") for phrase in _PLAINLY), re.IGNORECASE)
-_KIN = frozenset(
+"""Phrases whose meaning their single words do not show."""
+_PHRASES = re.compile("|".join(phrase.replace(" ", r"\s+") for phrase in _PHRASE_MEANINGS), re.IGNORECASE)
+_RELATIVES = frozenset(
     {"sister", "brother", "mother", "father", "marri", "child", "aunt", "uncle", "cousin", "niec", "nephew"}
 )
 
 
-def _count(first: int, last: int, most: int) -> str:
+def _count(first: int, last: int, max_words: int) -> str:
     step = 1 if first <= last else -1
-    return ", ".join(str(n) for n in range(first, last + step, step)[: most + 1]) + "."
+    return ", ".join(str(n) for n in range(first, last + step, step)[: max_words + 1]) + "."
 
 
-def _ramble(words: int) -> str:
-    """Numbered sentences, so that a reader who stops, leaves and comes back sees whether any is missing."""
+def _write_long_text(words: int) -> str:
+    """Numbered sentences, so that a user who joins the stream again sees whether one is missing."""
     sentences = (
         f"{n}. This is sentence {n} of a long reply made only to be watched." for n in range(1, words // 13 + 2)
     )

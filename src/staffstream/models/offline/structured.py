@@ -1,6 +1,4 @@
-"""Structured output by rules. The schema tells the purpose: facts with entities and relations are extracted, or a
-summary is written.
-"""
+"""Structured output by rules. The schema decides what is made: facts with entities and relations, or a summary."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -22,19 +20,19 @@ Json = Mapping[str, Any]
 SUMMARY_CHARS = 1_200
 LONGEST_LINE = 240
 MAX_FACTS = 40
-"""In one answer, the most important first: more might not fit into the tokens that are asked for."""
+"""Facts in one answer, the most important first: more may not fit into `max_tokens`."""
 
 
 def fill_schema(schema: Json, text: str) -> dict[str, Any]:
-    """The answer to a background request: what its schema asks for, made from its text."""
+    """The answer to a background request: an object that fits its schema, made from its text."""
     if "facts" in schema["properties"]:
         return extract_batch(read_batch(text), read_known(text))
     return {"summary": digest_batch(read_summary(text), read_batch(text))}
 
 
 def extract_batch(batch: list[Spoken], known: list[Known]) -> dict[str, list[dict[str, Any]]]:
-    """What the user's messages of a batch state, and which known fact each makes untrue. A statement made twice
-    is given once, where it was made last.
+    """The facts in the user's messages of a batch, and the known fact that each one replaces. A repeated statement
+    appears once, with its last message.
     """
     facts = {fact.key: (fact, spoken) for spoken in batch if spoken.role == USER for fact in find_facts(spoken.text)}
     found = sorted(facts.values(), key=lambda pair: -pair[0].importance)[:MAX_FACTS]
@@ -46,20 +44,20 @@ def extract_batch(batch: list[Spoken], known: list[Known]) -> dict[str, list[dic
 
 
 def digest_batch(earlier: str, batch: list[Spoken]) -> str:
-    """The weightiest sentences of the earlier summary and of what the user said since, in order, one a line.
+    """The most important lines of the earlier summary and of the user's messages since then, in order.
 
-    At most `SUMMARY_CHARS`, so that a summary of summaries stays one.
+    At most `SUMMARY_CHARS` characters, so that repeated summaries do not grow.
     """
     lines = list(dict.fromkeys([*_split_lines(earlier), *_list_lines(batch)]))
     weights = [_weigh_line(line) for line in lines]
     by_weight = sorted((n for n in range(len(lines)) if weights[n]), key=lambda n: (-weights[n], -n))
-    kept: list[int] = []
-    room = SUMMARY_CHARS
+    chosen: list[int] = []
+    left = SUMMARY_CHARS
     for n in by_weight:
-        if len(lines[n]) + 1 <= room:
-            kept.append(n)
-            room -= len(lines[n]) + 1
-    return "\n".join(lines[n] for n in sorted(kept)) or "Nothing of note was said."
+        if len(lines[n]) + 1 <= left:
+            chosen.append(n)
+            left -= len(lines[n]) + 1
+    return "\n".join(lines[n] for n in sorted(chosen)) or "Nothing of note was said."
 
 
 def _write_fact(fact: Fact, spoken: Spoken) -> dict[str, Any]:
@@ -83,8 +81,8 @@ def _write_relation(fact: Fact, spoken: Spoken) -> dict[str, Any]:
 
 
 def _find_replaced(fact: Fact, known: list[Known]) -> int:
-    """The number of the known fact that a fact makes untrue, 0 if there is none: another value of a single kind, or the
-    opposite taste.
+    """The number of the known fact that this fact replaces, 0 if there is none: another value of a `single` fact, or
+    the opposite preference.
     """
     for each in known:
         if each.subject.casefold() != fact.subject.casefold():
@@ -101,12 +99,12 @@ _OPPOSITES = {"dislikes": "likes", "likes": "dislikes"}
 
 
 def _names_thing(fact: Fact) -> bool:
-    """Whether the object is something that can be met again: a person, a place, an organisation."""
+    """Whether the object is an entity with a name: a person, a place, an organisation."""
     return bool(fact.object_type) and any(word[:1].isupper() for word in fact.object.split())
 
 
 def _list_entities(found: list[tuple[Fact, Spoken]]) -> list[dict[str, Any]]:
-    """Everything that is at an end of a relation, or has a statement made about it."""
+    """All entities that a relation or a fact names."""
     entities: dict[str, dict[str, Any]] = {}
 
     def add(name: str, kind: str, aliases: tuple[str, ...] = ()) -> None:
@@ -129,7 +127,7 @@ def _split_lines(summary: str) -> Iterator[str]:
 
 
 def _list_lines(batch: list[Spoken]) -> Iterator[str]:
-    """What the user said, each sentence with who and when."""
+    """The user's sentences, each with the user's name and the date."""
     for spoken in batch:
         if spoken.role == USER:
             day = f" ({spoken.day[:10]})" if spoken.day else ""
@@ -138,10 +136,10 @@ def _list_lines(batch: list[Spoken]) -> Iterator[str]:
 
 
 def _weigh_line(line: str) -> int:
-    """Statements first, then what names something, then the rest; nothing for questions and very short lines."""
-    said = line.partition(": ")[2] or line
-    if asks(said) or len(said.split()) < 3:
+    """3 for a fact, 2 for a line with a name or a number, 0 for a question or a very short line, else 1."""
+    sentence = line.partition(": ")[2] or line
+    if asks(sentence) or len(sentence.split()) < 3:
         return 0
-    if find_facts(said):
+    if find_facts(sentence):
         return 3
-    return 2 if re.search(r"\d|(?<=\w )[A-ZÀ-Þ]", said) else 1
+    return 2 if re.search(r"\d|(?<=\w )[A-ZÀ-Þ]", sentence) else 1

@@ -1,5 +1,5 @@
-"""The Messages API's replies as bytes. Written by hand rather than with the SDK's own models, because the SDK
-is what reads them on the other side: what the stand-in and the tests' far end send must not depend on it.
+"""The Messages API's replies as bytes, for the stand-in and for the scripted provider of the tests. The SDK parses
+them, so they are written without the SDK's models.
 """
 
 import json
@@ -15,7 +15,7 @@ STREAM_TYPE = "text/event-stream; charset=utf-8"
 
 @dataclass(frozen=True)
 class ProviderMessage:
-    """One finished reply. `pieces` are its tokens, in order; `usage` holds the API's four counts."""
+    """One complete message. `pieces` are its tokens, in order; `usage` holds the API's four counts."""
 
     message_id: str
     pieces: Sequence[str]
@@ -26,9 +26,7 @@ class ProviderMessage:
 
 
 def encode_event(event: Mapping[str, Any]) -> bytes:
-    """One server-sent event. Lone surrogates, which UTF-8 cannot hold, go as JSON escapes, and the rest with
-    them.
-    """
+    """One server-sent event. With a lone surrogate, which UTF-8 cannot hold, all non-ASCII characters are escaped."""
     try:
         data = json.dumps(event, separators=(",", ":"), ensure_ascii=False).encode()
     except UnicodeEncodeError:
@@ -37,7 +35,7 @@ def encode_event(event: Mapping[str, Any]) -> bytes:
 
 
 def start_message(answer: ProviderMessage) -> Json:
-    """`message_start`: an empty message that has spent its input and one token of output."""
+    """`message_start`: an empty message whose usage is its input and one token of output."""
     message = message_body(answer) | {"content": [], "stop_reason": None, "stop_sequence": None}
     return {"type": "message_start", "message": message | {"usage": {**answer.usage, "output_tokens": 1}}}
 
@@ -74,7 +72,7 @@ PING: Json = {"type": "ping"}
 
 
 def message_body(answer: ProviderMessage) -> Json:
-    """The whole message, as a request without `stream` is answered."""
+    """The whole message: the response body to a request without `stream`."""
     text = "".join(answer.pieces)
     return {
         "id": answer.message_id,
@@ -89,5 +87,5 @@ def message_body(answer: ProviderMessage) -> Json:
 
 
 def error_body(error_type: str, message: str, request_id: str | None = None) -> Json:
-    """An error, as the body of a 4xx or 5xx, and as the `error` event of a stream."""
+    """An error: the body of a 4xx or 5xx response, or the `error` event of a stream."""
     return {"type": "error", "error": {"type": error_type, "message": message}, "request_id": request_id}
