@@ -165,7 +165,7 @@ def test_a_plain_reader_of_lines_sees_the_same(tmp_path: Path) -> None:
 def _read_lines(url: str, staff_id: str) -> str:
     received = ""
     address = f"{url}/api/v1/staff/{staff_id}/messages/stream"
-    with httpx.stream("POST", address, json={"content": QUESTION}, trust_env=False) as response:
+    with httpx.stream("POST", address, json={"content": QUESTION}, timeout=60, trust_env=False) as response:
         for line in response.iter_lines():
             if line.startswith("data: "):
                 received += json.loads(line[6:]).get("content", "")
