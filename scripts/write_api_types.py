@@ -11,6 +11,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from staffstream.api.openapi import describe_api
 from staffstream.api.routes import ENDPOINTS
@@ -21,8 +22,9 @@ GENERATOR = PACKAGES / "types" / "node_modules" / ".bin" / "openapi-typescript"
 
 
 def write_types() -> str:
-    """The file's text: the components of the API as TypeScript. Raises CalledProcessError."""
+    """The file's text: the components and the operations of the API as TypeScript. Raises CalledProcessError."""
     document = describe_api(ENDPOINTS, prefix="", keyed=True, version="")
+    document["components"]["schemas"]["Operations"] = _describe_operations(document["paths"])
     for schema in _walk(document["components"]["schemas"]):
         schema.pop("title", None)  # pydantic's titles repeat the names
     document = {"openapi": document["openapi"], "info": document["info"], "paths": {}} | {
@@ -32,6 +34,38 @@ def write_types() -> str:
     return subprocess.run(
         [GENERATOR, *options], input=json.dumps(document), capture_output=True, text=True, check=True
     ).stdout
+
+
+def _describe_operations(paths: dict[str, Any]) -> dict[str, Any]:
+    """One schema that has, by "METHOD path", the query, the body and the answer of each operation."""
+    operations = {
+        f"{method.upper()} {path}": _describe_operation(operation)
+        for path, methods in paths.items()
+        for method, operation in methods.items()
+    }
+    return _make_object(operations, required=list(operations))
+
+
+def _describe_operation(operation: dict[str, Any]) -> dict[str, Any]:
+    query = [given for given in operation.get("parameters", []) if given["in"] == "query"]
+    parts: dict[str, Any] = {}
+    if query:
+        shapes = {given["name"]: {name: v for name, v in given["schema"].items() if name != "title"} for given in query}
+        parts["query"] = _make_object(shapes, required=[])
+    if body := operation.get("requestBody"):
+        parts["body"] = body["content"]["application/json"]["schema"]
+    required = ["body"] if body and body.get("required") else []
+    [answer] = [answer for status, answer in operation["responses"].items() if status in ("200", "201", "202", "204")]
+    media_type, content = next(iter(answer.get("content", {"": {"schema": {"type": "null"}}}).items()))
+    if media_type == "text/event-stream":
+        parts["stream"] = {"const": True}
+        return _make_object(parts, required=[*required, "stream"])
+    parts["response"] = content["schema"] if media_type in ("", "application/json") else {"type": "string"}
+    return _make_object(parts, required=[*required, "response"])
+
+
+def _make_object(properties: dict[str, Any], *, required: list[str]) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
 
 
 def _walk(schema: object) -> list[dict[str, object]]:

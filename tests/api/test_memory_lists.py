@@ -48,6 +48,20 @@ async def test_facts_are_counted_and_listed_by_what_they_are_about(db: Path, pro
         assert overview["messages"] == len(await list_texts(api, ada, kind="episode"))
 
 
+async def test_pinned_ones_come_first_in_pages(api: Api, ada: str) -> None:
+    """Page by page, each once: the pinned ones, then the others, newest first."""
+    made = await api.post(f"/staff/{ada}/memories", [{"text": f"Number {n}."} for n in range(7)], 201)
+    for n in (2, 0):
+        await api.patch(f"/staff/{ada}/memories/{made[n]['id']}", {"pinned": True})
+    seen: list[str] = []
+    path = f"{api.url}/api/v1/staff/{ada}/memories?limit=2&pinned_first=true"
+    while path:
+        response = await api.http.get(path)
+        seen += [memory["text"] for memory in response.json()]
+        path = api.url + response.links["next"]["url"] if "next" in response.links else ""
+    assert seen == [f"Number {n}." for n in (2, 0, 6, 5, 4, 3, 1)]
+
+
 async def test_a_correction_keeps_its_source_and_the_graph_follows_it(db: Path, provider: ScriptedProvider) -> None:
     """The corrected fact still names the message and the words that it came from; another object is in the graph."""
     async with told(db, provider) as (api, ada, _, _):

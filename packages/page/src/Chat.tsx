@@ -11,22 +11,27 @@ import {
   type StaffStreaming,
   type StaffstreamError,
   toStaffstreamError,
+  useLearnedFacts,
   useStaffStreaming,
 } from "@staffstream/react"
 import { useCallback, useEffect, useMemo, useState } from "react"
 import { useApi, useServer, useStaff } from "./context.ts"
 import { Figures } from "./Figures.tsx"
+import { LearnedContext, LearnedNote } from "./memory/LearnedNote.tsx"
+import { LearningNote } from "./memory/LearningNote.tsx"
+import { UsedMemories } from "./memory/UsedMemories.tsx"
 import { Avatar, IconButton } from "./parts.tsx"
 import { ReplyActions } from "./ReplyActions.tsx"
-import { NEW, type PanelName, useRoute } from "./route.ts"
+import { forgetRouteMessage, NEW, type PanelName, useRoute } from "./route.ts"
 import { Welcome } from "./Welcome.tsx"
 
 export function Chat({ onMenu }: { onMenu: () => void }) {
   const staff = useStaff()
-  const [{ conversationId, panel }, go] = useRoute()
+  const [{ conversationId, panel, message: shownId }, go] = useRoute()
   const { me } = useServer()
   const isNew = conversationId === NEW
   const own = useStaffStreaming(staff.id, isNew ? { conversationId: NEW, isIdle: true } : { conversationId })
+  const learned = useLearnedFacts(staff.id, isNew ? null : own.conversationId)
   const chat = useNewConversation(own)
   const draft = getDraft(`${staff.id}/${conversationId ?? ""}`)
   const labels = useMemo(() => ({ ...DEFAULT_LABELS, placeholder: `Write to ${staff.name}` }), [staff.name])
@@ -36,13 +41,18 @@ export function Chat({ onMenu }: { onMenu: () => void }) {
   const lastReplyId = chat.messages.findLast(message => message.message_type === "assistant")?.id
   const renderActions = useCallback(
     (message: ChatMessage) => (
-      <ReplyActions
-        message={message}
-        isLast={message.id === lastReplyId}
-        onRate={rating => void sendFeedback(message.id, { rating })}
-        onRegenerate={() => void regenerate(message.id)}
-        onWhy={() => go({ panel: "why", focus: message.id })}
-      />
+      <>
+        <LearnedNote messageId={message.id} />
+        {/* An imported reply has no model: nothing is known of how it was made. */}
+        {message.message_type === "assistant" && message.model && <UsedMemories messageId={message.id} />}
+        <ReplyActions
+          message={message}
+          isLast={message.id === lastReplyId}
+          onRate={rating => void sendFeedback(message.id, { rating })}
+          onRegenerate={() => void regenerate(message.id)}
+          onWhy={() => go({ panel: "why", focus: message.id })}
+        />
+      </>
     ),
     [lastReplyId, sendFeedback, regenerate, go],
   )
@@ -83,21 +93,26 @@ export function Chat({ onMenu }: { onMenu: () => void }) {
         </p>
       )}
       <div className="ss-chat">
-        <MessageList
-          chat={chat}
-          name={staff.name}
-          labels={labels}
-          renderActions={renderActions}
-          empty={
-            <Welcome
-              staff={staff}
-              onPick={text => {
-                draft.set(text)
-                document.querySelector<HTMLElement>(".ss-composer textarea")?.focus()
-              }}
-            />
-          }
-        />
+        <LearnedContext value={learned}>
+          <MessageList
+            chat={chat}
+            name={staff.name}
+            labels={labels}
+            renderActions={renderActions}
+            shownId={shownId}
+            onShown={forgetRouteMessage}
+            empty={
+              <Welcome
+                staff={staff}
+                onPick={text => {
+                  draft.set(text)
+                  document.querySelector<HTMLElement>(".ss-composer textarea")?.focus()
+                }}
+              />
+            }
+          />
+        </LearnedContext>
+        {staff.memory_enabled && <LearningNote staffId={staff.id} />}
         <ChatError chat={chat} labels={labels} />
         <Composer key={`${staff.id}/${conversationId}`} chat={chat} labels={labels} draft={draft} autoFocus />
         <Figures chat={chat} model={staff.model} />

@@ -1,6 +1,6 @@
 /** A staff member's fields, to make one or to change one. */
 import { type FormEvent, useState } from "react"
-import type { Staff, StaffFields } from "./api.ts"
+import type { NewStaff, Staff } from "./api.ts"
 import { useApi, useServer } from "./context.ts"
 import { Dialog, ErrorText } from "./parts.tsx"
 import { useAction } from "./useLoad.ts"
@@ -210,7 +210,7 @@ function toForm(staff: Staff | null): Form {
 }
 
 /** An empty box means the server's own value: null takes a value of one's own back, and is not sent for a new one. */
-function toFields(form: Form, staff: Staff | null): StaffFields {
+function toFields(form: Form, staff: Staff | null): NewStaff {
   const own = {
     model: form.model.trim() || null,
     context_budget_tokens: form.budget === "" ? null : Number(form.budget),

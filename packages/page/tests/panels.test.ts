@@ -22,7 +22,7 @@ describe.skipIf(!hasServer || !hasBrowser)("what stands behind the talk", () => 
   const tell = (text: string) => world.call<{ id: string }>("POST", `/staff/${staffId}/memories`, { text })
   const openMemory = async () => {
     const page = await world.openPage(`#/${staffId}/-/memory`)
-    return { page, panel: page.getByRole("complementary", { name: "Memory" }) }
+    return { page, panel: page.getByRole("complementary", { name: "What Ada knows about you" }) }
   }
 
   test("why an answer came out so: its sections, its memories with scores, and the tokens they took", async () => {
@@ -73,7 +73,7 @@ describe.skipIf(!hasServer || !hasBrowser)("what stands behind the talk", () => 
     await panel.getByRole("button", { name: "Forgotten" }).click()
     await item.getByRole("button", { name: "Bring it back" }).click()
     await item.getByRole("button", { name: "Forget" }).waitFor()
-    await panel.getByRole("button", { name: "All" }).click()
+    await panel.getByRole("button", { name: "Facts" }).click()
     await item.getByRole("button", { name: "Unpin" }).waitFor()
   })
 

@@ -2,11 +2,12 @@ import { expect, test } from "vitest"
 import { type Route, readRoute, writeRoute } from "../src/route.ts"
 
 const routes: Route[] = [
-  { staffId: null, conversationId: null, panel: null, focus: null },
-  { staffId: "s", conversationId: null, panel: null, focus: null },
-  { staffId: "s", conversationId: "c", panel: "memory", focus: null },
-  { staffId: null, conversationId: null, panel: "why", focus: "m" },
-  { staffId: "s", conversationId: null, panel: "graph", focus: "Bergen / Åsane #1 100%" },
+  { staffId: null, conversationId: null, panel: null, focus: null, message: null },
+  { staffId: "s", conversationId: null, panel: null, focus: null, message: null },
+  { staffId: "s", conversationId: "c", panel: "memory", focus: null, message: null },
+  { staffId: null, conversationId: null, panel: "why", focus: "m", message: null },
+  { staffId: "s", conversationId: "c", panel: null, focus: null, message: "m" },
+  { staffId: "s", conversationId: null, panel: "graph", focus: "Bergen / Åsane #1 100%", message: null },
 ]
 
 test.each(routes)("an address says where one is, and is read back: %j", route => {

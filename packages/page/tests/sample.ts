@@ -1,10 +1,25 @@
 /** Memories and a graph as the contract shapes them, for what a fresh server does not have yet. */
-import type { Graph, Memory, MemoryDetails } from "../src/api.ts"
+import type { Graph, Memory, MemoryWhole } from "../src/api.ts"
 
 const memory = (id: string, text: string, more: Partial<Memory> = {}): Memory => ({
   id,
   text,
   kind: "fact",
+  subject: "user",
+  predicate: null,
+  object: null,
+  category: null,
+  quote: null,
+  importance: 0.5,
+  states_relation: false,
+  speaker: "Kim",
+  conversation_id: null,
+  source_message_id: null,
+  superseded_by: null,
+  reinforced_at: null,
+  reinforcements: 0,
+  deleted_at: null,
+  created_at: "2026-11-02T09:30:00.000Z",
   occurred_at: "2026-11-02T09:30:00.000Z",
   valid_from: "2026-11-02T09:30:00.000Z",
   valid_to: null,
@@ -20,7 +35,7 @@ export const MEMORIES: Memory[] = [
   memory("m5", "<img src=x onerror=\"document.title='owned'\"> **bold** [x](javascript:alert(1))"),
 ]
 
-export const DETAILS: MemoryDetails = {
+export const DETAILS: MemoryWhole = {
   ...(MEMORIES[0] as Memory),
   history: [
     memory("m0", "Kim lives in Oslo.", {
@@ -30,6 +45,8 @@ export const DETAILS: MemoryDetails = {
   ],
   source_message: {
     id: "x",
+    staff_id: "s",
+    status: "complete",
     content: "Hello! My name is Kim and I live in Bergen.",
     message_type: "user",
     conversation_id: "c",
@@ -37,14 +54,17 @@ export const DETAILS: MemoryDetails = {
   },
 }
 
-const node = (name: string, type: string) => ({ id: name, name, type })
+const node = (name: string, type: string) => ({ id: name, name, type, aliases: [] })
 const edge = (source: string, predicate: string, target: string, valid_to: string | null = null) => ({
   id: `${source} ${predicate} ${target}`,
   source,
   target,
   predicate,
+  text: `${source} ${predicate} ${target}`,
   valid_from: "2026-11-02T09:30:00.000Z",
   valid_to,
+  memory_id: null,
+  source_message_id: null,
 })
 
 export const GRAPH: Graph = {

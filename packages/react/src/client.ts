@@ -17,12 +17,28 @@ import {
   type ReplySource,
 } from "./follow.ts"
 import { type CallOptions, Http, type HttpOptions, type LiveStream, readBody } from "./http.ts"
+import {
+  fillOperation,
+  type ListName,
+  type OperationArguments,
+  type OperationInput,
+  type OperationName,
+  type OperationResponse,
+} from "./operations.ts"
 import type { Feedback, Message, NewMessage, ReplyEvent, Run, RunHead } from "./types.ts"
 
 export type { ErrorFields } from "./errors.ts"
 export { StaffstreamError } from "./errors.ts"
 export type { FollowLimits, FollowOptions, Transport } from "./follow.ts"
-export type { CallOptions, HttpOptions } from "./http.ts"
+export type { HttpOptions } from "./http.ts"
+export type {
+  ListName,
+  OperationArguments,
+  OperationInput,
+  OperationName,
+  OperationResponse,
+  Operations,
+} from "./operations.ts"
 export type * from "./types.ts"
 
 /** After so long a stream is tried again: the proxy may have been another network's. */
@@ -78,7 +94,7 @@ export class StaffClient {
     return this.#follow(staffId, options, {
       open: (signal, onBytes) =>
         this.#http.stream("POST", `${path}/stream`, { ...call, ...toQuery(options), signal }, onBytes),
-      start: async signal => toHead(await this.call("POST", path, { ...call, signal })),
+      start: async signal => toHead(await this.#http.json("POST", path, { ...call, signal })),
     })
   }
 
@@ -104,52 +120,66 @@ export class StaffClient {
 
   /** Stops a run for everyone; its final state. Does nothing to one that has ended. */
   cancelRun(staffId: string, runId: string): Promise<Run> {
-    return this.call("POST", `${runPath(staffId, runId)}/cancel`)
+    return this.#http.json("POST", `${runPath(staffId, runId)}/cancel`)
   }
 
   getRun(staffId: string, runId: string, signal?: AbortSignal): Promise<Run> {
-    return this.call("GET", runPath(staffId, runId), { signal })
+    return this.#http.json("GET", runPath(staffId, runId), { signal })
   }
 
   getMessage(staffId: string, messageId: string, signal?: AbortSignal): Promise<Message> {
-    return this.call("GET", `${staffPath(staffId)}/messages/${encodeURIComponent(messageId)}`, { signal })
+    return this.#http.json("GET", `${staffPath(staffId)}/messages/${encodeURIComponent(messageId)}`, {
+      signal,
+    })
   }
 
   /** A page of finished messages. */
   async listMessages(staffId: string, { signal, ...query }: ListOptions = {}): Promise<MessagePage> {
     const response = await this.#http.call("GET", `${staffPath(staffId)}/messages`, { query, signal })
-    const links = response.headers.get("Link") ?? ""
-    return {
-      messages: await readBody<Message[]>(response),
-      hasMore: /\brel="?next"?/.test(links),
-    }
+    return { messages: await readBody<Message[]>(response), hasMore: leadsOn(response) }
   }
 
-  /** A page of any list of the API, by its path after `/api/v1`, and whether another one follows. */
-  async listPage<T>(
-    path: string,
-    query: NonNullable<CallOptions["query"]>,
-    signal?: AbortSignal,
-  ): Promise<{ items: T[]; hasMore: boolean }> {
-    const response = await this.#http.call("GET", path, { query, signal })
-    const hasMore = /\brel="?next"?/.test(response.headers.get("Link") ?? "")
-    return { items: await readBody<T[]>(response), hasMore }
+  /**
+   * Any call of the API that answers once, by its name in /openapi.json, typed:
+   *
+   *     await client.request("GET /api/v1/staff/{staff_id}/graph", { path: { staff_id }, query: { depth: 2 } })
+   */
+  async request<Name extends OperationName>(
+    name: Name,
+    ...[input]: OperationArguments<Name>
+  ): Promise<OperationResponse<Name>> {
+    const response = await this.#request(name, input)
+    const type = response.headers.get("Content-Type") ?? ""
+    const isText = name.endsWith("/export") || (!name.includes(" /api/") && !type.includes("json"))
+    return isText ? ((await response.text()) as OperationResponse<Name>) : readBody(response)
+  }
+
+  /** A page of a list, and whether another one follows: ask for it with the last id as `query.before`. */
+  async requestPage<Name extends ListName>(
+    name: Name,
+    ...[input]: OperationArguments<Name>
+  ): Promise<{ items: OperationResponse<Name>; hasMore: boolean }> {
+    const response = await this.#request(name, input)
+    return { items: await readBody(response), hasMore: leadsOn(response) }
+  }
+
+  #request<Name extends OperationName>(
+    name: Name,
+    input: OperationInput<Name> | undefined,
+  ): Promise<Response> {
+    const { path, ...options } = (input ?? {}) as CallOptions & { path?: Record<string, string> }
+    return this.#http.call(...fillOperation(name, path), options)
   }
 
   async sendFeedback(staffId: string, messageId: string, feedback: Feedback): Promise<void> {
     const path = `${staffPath(staffId)}/messages/${encodeURIComponent(messageId)}/feedback`
-    await this.call("POST", path, { body: feedback })
-  }
-
-  /** Any other call of the API, by its path after `/api/v1`; the JSON it answers, or null. */
-  call<T>(method: string, path: string, options: CallOptions = {}): Promise<T> {
-    return this.#http.json<T>(method, path, options)
+    await this.#http.json("POST", path, { body: feedback })
   }
 
   /** The events of everything that changes for this user, after the one whose id is `lastEventId`. */
   listenLive(lastEventId: string | null, signal: AbortSignal, onBytes: () => void): Promise<LiveStream> {
     const headers = lastEventId === null ? {} : { "Last-Event-ID": lastEventId }
-    return this.#http.events("GET", "/events", { headers, signal }, onBytes)
+    return this.#http.events("GET", "/api/v1/events", { headers, signal }, onBytes)
   }
 
   /** Who this client is for the server, so that tabs can tell whether they are the same user; never the key itself. */
@@ -198,8 +228,13 @@ export function makeKey(): string {
   ).join("")
 }
 
+/** Whether another page follows (RFC 8288). */
+function leadsOn(response: Response): boolean {
+  return /\brel="?next"?/.test(response.headers.get("Link") ?? "")
+}
+
 function staffPath(staffId: string): string {
-  return `/staff/${encodeURIComponent(staffId)}`
+  return `/api/v1/staff/${encodeURIComponent(staffId)}`
 }
 
 function runPath(staffId: string, runId: string): string {

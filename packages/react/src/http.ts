@@ -90,7 +90,7 @@ export class Http {
     const body = options.body === undefined ? null : JSON.stringify(options.body)
     let response: Response
     try {
-      const url = `${this.baseUrl}/api/v1${path}${toQuery(options.query)}`
+      const url = `${this.baseUrl}${path}${toQuery(options.query)}`
       response = await fetch(url, {
         method,
         headers,

@@ -1,8 +1,21 @@
 /** Lists and records of the server as React state, kept fresh by the live events. */
-import { useCallback, useContext, useEffect, useRef, useState } from "react"
-import type { StaffClient } from "./client.ts"
+import { useCallback, useContext, useEffect, useMemo, useRef, useState } from "react"
+import type {
+  ListName,
+  OperationArguments,
+  OperationInput,
+  OperationResponse,
+  StaffClient,
+} from "./client.ts"
 import { type StaffstreamError, toStaffstreamError } from "./errors.ts"
-import type { Context, Conversation, Memory } from "./generated/api.ts"
+import type {
+  Context,
+  Conversation,
+  LearningState,
+  Memory,
+  MemoryOverview,
+  MemoryWhole,
+} from "./generated/api.ts"
 import { getLiveFeed } from "./live.ts"
 import type { LiveEvent } from "./types.ts"
 import { StaffClientContext } from "./useStaffStreaming.ts"
@@ -62,36 +75,49 @@ export function useResource<T>(
 }
 
 /** A list in pages, kept fresh like `useResource`: as many pages are asked for again as were loaded. */
-export function usePages<T extends { id: string }>(
-  path: string,
-  query: Record<string, string | number | boolean | null | undefined>,
+export function usePages<Name extends ListName>(
+  name: Name,
+  input: OperationInput<Name>,
   isAffected?: (event: LiveEvent) => boolean,
   pageSize = 50,
-): Pages<T> {
-  const client = useContext(StaffClientContext)
+): Pages<OperationResponse<Name>[number]> {
+  type Item = OperationResponse<Name>[number]
   const [pages, setPages] = useState(1)
-  const key = `${path}?${JSON.stringify(query)}`
+  const key = `${name}?${JSON.stringify(input)}`
   const loadedKey = useRef(key)
   const { data, error, reload } = useResource(
-    async (_, signal) => {
+    async (client, signal) => {
       if (loadedKey.current !== key) setPages(1)
       const wanted = loadedKey.current === key ? pages : 1
       loadedKey.current = key
-      const items: T[] = []
-      let hasMore = true
-      for (let page = 0; page < wanted && hasMore; page++) {
-        const before = items.at(-1)?.id
-        const next = await client.listPage<T>(path, { ...query, limit: pageSize, before }, signal)
-        items.push(...next.items)
-        hasMore = next.hasMore
-      }
-      return { items, hasMore }
+      return loadPages<Name>(client, name, input, wanted, pageSize, signal)
     },
     [key, pages],
     isAffected,
   )
   const loadMore = useCallback(() => setPages(count => count + 1), [])
-  return { items: data?.items ?? null, hasMore: data?.hasMore ?? false, error, loadMore, reload }
+  const items: readonly Item[] | null = data?.items ?? null
+  return { items, hasMore: data?.hasMore ?? false, error, loadMore, reload }
+}
+
+async function loadPages<Name extends ListName>(
+  client: StaffClient,
+  name: Name,
+  input: OperationInput<Name>,
+  wanted: number,
+  pageSize: number,
+  signal: AbortSignal,
+) {
+  const items: OperationResponse<Name>[number][] = []
+  let hasMore = true
+  for (let page = 0; page < wanted && hasMore; page++) {
+    const { query } = input as { query?: object }
+    const paged = { ...input, query: { ...query, limit: pageSize, before: items.at(-1)?.id }, signal }
+    const next = await client.requestPage(name, ...([paged] as unknown as OperationArguments<Name>))
+    items.push(...next.items)
+    hasMore = next.hasMore
+  }
+  return { items, hasMore }
 }
 
 /** The user's conversations with a staff member, most recently used first. */
@@ -102,35 +128,117 @@ export function useConversations(staffId: string): Pages<Conversation> {
       (staff_id === staffId && (type === "conversation.changed" || type.startsWith("run."))),
     [staffId],
   )
-  return usePages<Conversation>(`/staff/${encodeURIComponent(staffId)}/conversations`, {}, isAffected)
+  const path = { staff_id: staffId }
+  return usePages("GET /api/v1/staff/{staff_id}/conversations", { path }, isAffected)
 }
 
-export interface MemoryFilter {
-  query?: string | undefined
-  kind?: "fact" | "episode" | undefined
-  /** Only what was forgotten. */
-  deleted?: boolean | undefined
-}
+/** Which memories to list: those that fit a `query`, of a kind, a subject, a conversation …; see the API. */
+export type MemoryFilter = Omit<
+  NonNullable<OperationInput<"GET /api/v1/staff/{staff_id}/memories">["query"]>,
+  "limit" | "before"
+>
 
 /** What a staff member remembers of the user: newest first, or with a `query` what fits it best. */
-export function useMemories(staffId: string, filter: MemoryFilter = {}): Pages<Memory> {
-  return usePages<Memory>(
-    `/staff/${encodeURIComponent(staffId)}/memories`,
-    { ...filter },
+export function useMemories(staffId: string, filter: MemoryFilter = {}, pageSize = 50): Pages<Memory> {
+  const input = { path: { staff_id: staffId }, query: filter }
+  return usePages("GET /api/v1/staff/{staff_id}/memories", input, useMemoryEvents(staffId), pageSize)
+}
+
+/** One memory, with every form that it has had and the message that it came from. */
+export function useMemory(staffId: string, memoryId: string): Resource<MemoryWhole> {
+  const path = { staff_id: staffId, memory_id: memoryId }
+  return useResource(
+    (client, signal) => client.request("GET /api/v1/staff/{staff_id}/memories/{memory_id}", { path, signal }),
+    [staffId, memoryId],
     useMemoryEvents(staffId),
   )
 }
 
-/** What a reply was built from. It never changes. */
-export function useReplyContext(staffId: string, messageId: string): Resource<Context> {
+/** How much a staff member remembers of the user, and about whom and what. */
+export function useMemoryOverview(staffId: string): Resource<MemoryOverview> {
+  const path = { staff_id: staffId }
   return useResource(
-    (client, signal) =>
-      client.call<Context>(
-        "GET",
-        `/staff/${encodeURIComponent(staffId)}/messages/${encodeURIComponent(messageId)}/context`,
-        { signal },
-      ),
+    (client, signal) => client.request("GET /api/v1/staff/{staff_id}/memories/overview", { path, signal }),
+    [staffId],
+    useMemoryEvents(staffId),
+  )
+}
+
+/** The facts of a conversation by the message that they were learned from. */
+export function useLearnedFacts(
+  staffId: string,
+  conversationId: string | null,
+): ReadonlyMap<string, readonly Memory[]> {
+  const { data } = useResource(
+    async (client, signal) => {
+      if (conversationId === null) return []
+      const input = {
+        path: { staff_id: staffId },
+        query: { kind: "fact" as const, conversation_id: conversationId },
+      }
+      const most = 20
+      const name = "GET /api/v1/staff/{staff_id}/memories"
+      return (await loadPages<typeof name>(client, name, input, most, 200, signal)).items
+    },
+    [staffId, conversationId],
+    useMemoryEvents(staffId),
+  )
+  return useMemo(() => groupBySource(data ?? []), [data])
+}
+
+function groupBySource(memories: readonly Memory[]): ReadonlyMap<string, readonly Memory[]> {
+  const groups = new Map<string, Memory[]>()
+  for (const memory of memories) {
+    // What took its place stands in its stead: a correction keeps its source.
+    if (memory.source_message_id === null || memory.superseded_by !== null) continue
+    groups.set(memory.source_message_id, [memory, ...(groups.get(memory.source_message_id) ?? [])])
+  }
+  return groups
+}
+
+/** How many messages nothing has been learned from yet, whether it is being done, and what does it now. */
+export function useLearning(staffId: string): Resource<LearningState> & {
+  isLearning: boolean
+  learnNow: () => Promise<void>
+} {
+  const client = useContext(StaffClientContext)
+  const [running, setRunning] = useState(0)
+  const isAffected = useCallback(
+    ({ type, staff_id }: LiveEvent) => {
+      if (type !== "reset" && staff_id !== staffId) return false
+      if (type === "reset") setRunning(0)
+      if (type === "learning.started") setRunning(count => count + 1)
+      if (type === "learning.ended") setRunning(count => Math.max(0, count - 1))
+      return type === "reset" || type === "run.ended" || type.startsWith("learning.")
+    },
+    [staffId],
+  )
+  const path = { staff_id: staffId }
+  const state = useResource(
+    (_, signal) => client.request("GET /api/v1/staff/{staff_id}/learning", { path, signal }),
+    [staffId],
+    isAffected,
+  )
+  const learnNow = useCallback(async () => {
+    await client.request("POST /api/v1/staff/{staff_id}/learning", { path: { staff_id: staffId } })
+  }, [client, staffId])
+  return { ...state, isLearning: running > 0, learnNow }
+}
+
+/** What a reply was built from; null while `messageId` is. Only erasing what is in it changes it. */
+export function useReplyContext(staffId: string, messageId: string | null): Resource<Context | null> {
+  const isAffected = useCallback(
+    ({ type, staff_id }: LiveEvent) => staff_id === staffId && type === "memory.forgotten",
+    [staffId],
+  )
+  return useResource(
+    async (client, signal) => {
+      if (messageId === null) return null
+      const path = { staff_id: staffId, message_id: messageId }
+      return client.request("GET /api/v1/staff/{staff_id}/messages/{message_id}/context", { path, signal })
+    },
     [staffId, messageId],
+    isAffected,
   )
 }
 

@@ -126,6 +126,16 @@ describe.skipIf(!hasServer)("run", () => {
     OwnChat: tryComponent,
     PhaseOne: tryComponent,
     PhaseTwo: tryComponent,
+    Facts: async piece => {
+      const body = JSON.stringify({ text: "Kim likes tea." })
+      await nodeFetch(`${server.url}/api/v1/staff/${staffId}/memories`, { method: "POST", body })
+      const place = document.body.appendChild(document.createElement("div"))
+      const root = createRoot(place)
+      root.render(createElement(piece, { staffId }))
+      await until(() => place.textContent?.includes("Kim likes tea."))
+      root.unmount()
+      place.remove()
+    },
     explain: piece => {
       const error = new StaffstreamError("Claude is overloaded.", {
         code: "upstream_overloaded",

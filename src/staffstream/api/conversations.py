@@ -75,3 +75,4 @@ async def delete(call: Call) -> None:
     await services.database.clear_log()
     await services.pipeline.stopper.stop_all(conversation_id=conversation_id)  # the queued one may have begun
     services.events.publish(scope, "conversation.changed", conversation_id=conversation_id)
+    services.events.publish(scope, "memory.forgotten", conversation_id=conversation_id)

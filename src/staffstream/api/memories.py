@@ -109,15 +109,21 @@ async def delete(call: Call, query: Forgetting) -> Result:
     """
     scope, memory_id, database = await call.find_scope(), call.param("memory_id"), call.services.database
 
-    def forget(tx: Connection) -> list[str]:
+    def forget(tx: Connection) -> tuple[list[str], str | None]:
+        memory = memories.get_memory(tx, scope, memory_id)
+        return erase(tx, memory), memory.conversation_id
+
+    def erase(tx: Connection, memory: Memory) -> list[str]:
         if query.erase:
-            forms = memories.load_history(tx, scope, memories.get_memory(tx, scope, memory_id))
+            forms = memories.load_history(tx, scope, memory)
             erasing.erase_memory(tx, scope, memory_id, with_source=query.with_source)
             return [] if query.with_source else erasing.list_sources(forms)
         return erasing.forget_memory(tx, scope, memory_id, with_source=query.with_source)
 
-    sources = await database.write(forget)
+    sources, conversation_id = await database.write(forget)
     call.services.events.publish_memory(scope, memory_id, "memory.forgotten")
+    if query.with_source and conversation_id:
+        call.services.events.publish(scope, "conversation.changed", conversation_id=conversation_id)
     if query.erase or query.with_source:
         await database.clear_log()
     paths = [call.write_path("staff", scope.staff_id, "messages", message_id) for message_id in sources]

@@ -162,6 +162,7 @@ async def delete(call: Call) -> None:
     conversation_id = await call.services.database.write(erase)
     await call.services.database.clear_log()
     call.services.events.publish(scope, "conversation.changed", conversation_id=conversation_id)
+    call.services.events.publish(scope, "memory.forgotten", source_message_id=message_id)
 
 
 @endpoints.post("/messages/{message_id}/feedback", response=MESSAGE.model)

@@ -281,6 +281,7 @@ class MemoryPage(Page):
     subject: Annotated[StrictStr, Field(max_length=2000)] | None = None
     category: Annotated[StrictStr, Field(max_length=2000)] | None = None
     pinned: bool | None = None
+    pinned_first: bool = False
 
 
 class Forgetting(BaseModel):

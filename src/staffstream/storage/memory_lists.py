@@ -22,6 +22,7 @@ class MemoryFilter:
     category: str | None = None
     pinned: bool | None = None
     text: str | None = None
+    pinned_first: bool = False
 
     def write_condition(self) -> tuple[str, list[Any]]:
         """The SQL condition, and its values."""
@@ -48,20 +49,21 @@ ANY_MEMORY = MemoryFilter()
 def list_memories(
     conn: Connection, scope: Scope, wanted: MemoryFilter = ANY_MEMORY, *, limit: int, before: str | None = None
 ) -> list[Memory]:
-    """Newest first; superseded ones are among them unless `current` ones are wanted. `before` is the last id of the
-    page before. Raises UnknownBefore.
+    """Newest first, or pinned ones before the others. Superseded ones are among them unless `current` ones are wanted.
+    `before` is the last id of the page before. Raises UnknownBefore.
     """
-    edge: tuple[str, int] = ("~", 0)  # above every time
+    order = ["pinned", "occurred_at", "number"] if wanted.pinned_first else ["occurred_at", "number"]
+    edge: list[Any] = [2, "~", 0][-len(order) :]  # above every row
     if before is not None:
         try:
             last = get_memory(conn, scope, before)
         except NotFound:
             raise UnknownBefore from None
-        edge = (last.occurred_at, last.number)
+        edge = [int(value) if isinstance(value := getattr(last, name), bool) else value for name in order]
     condition, values = wanted.write_condition()
     rows = conn.execute(
-        f"SELECT * FROM memories WHERE scope_id = ? AND (occurred_at, number) < (?, ?) AND {condition}"
-        " ORDER BY occurred_at DESC, number DESC LIMIT +?",
+        f"SELECT * FROM memories WHERE scope_id = ? AND ({', '.join(order)}) < ({', '.join('?' * len(order))})"
+        f" AND {condition} ORDER BY {', '.join(f'{name} DESC' for name in order)} LIMIT +?",
         (scope.id, *edge, *values, _MAX_ROWS if wanted.text else limit),
     )
     fitting = (read_memory(row) for row in rows if wanted.has_words(row["text"]))

@@ -1,12 +1,14 @@
 /** People, places and things, and how they hang together: drawn, to be walked through, and as a list of sentences. */
 import { useMemoryEvents, useResource } from "@staffstream/react"
 import { useMemo, useState } from "react"
-import type { GraphEdge, GraphNode } from "../api.ts"
+import type { Edge, Node } from "../api.ts"
 import { useApi, useStaff } from "../context.ts"
 import { formatDay } from "../format.ts"
 import { Icon } from "../icons.tsx"
-import { ErrorText, Spinner } from "../parts.tsx"
+import { MemoryCardById } from "../memory/MemoryCard.tsx"
+import { ErrorText, IconButton, Spinner } from "../parts.tsx"
 import { useRoute } from "../route.ts"
+import { useTexts } from "../texts/texts.ts"
 import { GraphDrawing } from "./GraphDrawing.tsx"
 import { placeGraph } from "./layout.ts"
 
@@ -79,10 +81,12 @@ function Sentences({
   edges,
   onVisit,
 }: {
-  nodes: GraphNode[]
-  edges: GraphEdge[]
+  nodes: Node[]
+  edges: Edge[]
   onVisit: (name: string) => void
 }) {
+  const t = useTexts()
+  const [open, setOpen] = useState<string | null>(null)
   const names = new Map(nodes.map(node => [node.id, node.name]))
   const word = (id: string) => (
     <button type="button" className="link" onClick={() => onVisit(names.get(id) ?? "")}>
@@ -97,9 +101,20 @@ function Sentences({
             {word(edge.source)} {edge.predicate.replaceAll("_", " ")} {word(edge.target)}
           </p>
           <p className="item-foot">
-            {edge.valid_from && <time dateTime={edge.valid_from}>since {formatDay(edge.valid_from)}</time>}
-            {edge.valid_to && <span className="chip">until {formatDay(edge.valid_to)}</span>}
+            <time dateTime={edge.valid_from}>{t.since(formatDay(edge.valid_from))}</time>
+            {edge.valid_to && <span className="chip">{t.until(formatDay(edge.valid_to))}</span>}
+            {edge.memory_id && (
+              <span className="item-buttons">
+                <IconButton
+                  icon="memory"
+                  label={t.openMemory}
+                  aria-expanded={open === edge.id}
+                  onClick={() => setOpen(open === edge.id ? null : edge.id)}
+                />
+              </span>
+            )}
           </p>
+          {edge.memory_id && open === edge.id && <MemoryCardById id={edge.memory_id} />}
         </li>
       ))}
     </ul>

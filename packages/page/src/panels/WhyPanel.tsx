@@ -1,10 +1,12 @@
 /** What one reply was built from: the sections of its prompt as bars, their items with scores, and what was left out. */
-import { useStaffStreaming } from "@staffstream/react"
+import { useReplyContext, useStaffStreaming } from "@staffstream/react"
+import { useState } from "react"
 import type { ContextItem, ContextRecord, ContextSection, DroppedItem } from "../api.ts"
-import { useApi, useStaff } from "../context.ts"
+import { useStaff } from "../context.ts"
 import { formatCount, formatDay } from "../format.ts"
-import { ErrorText, Spinner } from "../parts.tsx"
-import { useLoad } from "../useLoad.ts"
+import { MemoryCardById } from "../memory/MemoryCard.tsx"
+import { ErrorText, IconButton, Spinner } from "../parts.tsx"
+import { useTexts } from "../texts/texts.ts"
 import { Score } from "./Score.tsx"
 
 const NAMES: Record<string, string> = {
@@ -25,17 +27,17 @@ export function WhyPanel({
   messageId: string
   conversationId: string | null
 }) {
-  const api = useApi()
   const staff = useStaff()
-  const record = useLoad(signal => api.getContext(staff.id, messageId, signal), [api, staff.id, messageId])
+  const context = useReplyContext(staff.id, messageId)
   const { messages } = useStaffStreaming(staff.id, { conversationId })
-  if (record.error) return <ErrorText error={record.error} />
-  if (record.data === null) return <Spinner />
-  const { sections, dropped = [], notes = [] } = record.data
+  if (context.error) return <ErrorText error={context.error} />
+  if (context.data === null) return <Spinner />
+  const record = context.data as unknown as ContextRecord
+  const { sections, dropped, notes } = record
   const texts = new Map(messages.map(message => [message.id, message.content]))
   return (
     <>
-      <Budget record={record.data} />
+      <Budget record={record} />
       {sections.map(section => (
         <Section key={section.name} section={section} texts={texts} />
       ))}
@@ -47,7 +49,7 @@ export function WhyPanel({
           ))}
         </ul>
       )}
-      <p className="quiet">Model: {record.data.model}</p>
+      <p className="quiet">Model: {record.model}</p>
     </>
   )
 }
@@ -105,6 +107,9 @@ function Section({ section, texts }: { section: ContextSection; texts: Map<strin
 }
 
 function Item({ item, texts }: { item: ContextItem; texts: Map<string, string> }) {
+  const t = useTexts()
+  const [isOpen, setOpen] = useState(false)
+  const memoryId = item.kind === "fact" || item.kind === "episode" ? item.id : undefined
   const text = item.text ?? texts.get(item.message_id ?? "") ?? "A message further back."
   return (
     <li className="item">
@@ -115,7 +120,18 @@ function Item({ item, texts }: { item: ContextItem; texts: Map<string, string> }
         {item.message_type && <span className="chip">{item.message_type}</span>}
         {item.occurred_at && <time dateTime={item.occurred_at}>{formatDay(item.occurred_at)}</time>}
         {item.tokens !== undefined && <span>{formatCount(item.tokens)} tokens</span>}
+        {memoryId && (
+          <span className="item-buttons">
+            <IconButton
+              icon="memory"
+              label={t.openMemory}
+              aria-expanded={isOpen}
+              onClick={() => setOpen(!isOpen)}
+            />
+          </span>
+        )}
       </p>
+      {isOpen && memoryId && <MemoryCardById id={memoryId} />}
     </li>
   )
 }

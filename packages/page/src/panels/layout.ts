@@ -8,15 +8,15 @@ import {
   forceX,
   forceY,
 } from "d3-force"
-import type { Graph, GraphEdge, GraphNode } from "../api.ts"
+import type { Edge, Graph, Node } from "../api.ts"
 
-export interface PlacedNode extends GraphNode {
+export interface PlacedNode extends Node {
   x: number
   y: number
   degree: number
 }
 
-export interface PlacedEdge extends GraphEdge {
+export interface PlacedEdge extends Edge {
   from: PlacedNode
   to: PlacedNode
   /** Several relations between the same two are drawn as arcs of growing bend. */
@@ -63,6 +63,6 @@ export function placeGraph({ nodes, edges }: Graph): { nodes: PlacedNode[]; edge
 }
 
 /** The simulation puts nodes in the place of these ids, so it gets its own objects. */
-function pick({ source, target }: GraphEdge): { source: string; target: string } {
+function pick({ source, target }: Edge): { source: string; target: string } {
   return { source, target }
 }

@@ -6,6 +6,7 @@ import type { StaffStreaming } from "../useStaffStreaming.ts"
 import { MessageItem } from "./MessageItem.tsx"
 import { useFollowScroll } from "./useFollowScroll.ts"
 import { useNearEdge, useStablePlace } from "./useHistoryScroll.ts"
+import { useShowMessage } from "./useShowMessage.ts"
 
 export interface MessageListProps {
   chat: StaffStreaming
@@ -16,6 +17,10 @@ export interface MessageListProps {
   renderActions?: ((message: ChatMessage) => ReactNode) | undefined
   /** What stands in an empty conversation. */
   empty?: ReactNode
+  /** A message to bring into view, in its place, and to mark. */
+  shownId?: string | null | undefined
+  /** Told once it is in view, or cannot be found. */
+  onShown?: ((isFound: boolean) => void) | undefined
 }
 
 export function MessageList({
@@ -24,6 +29,8 @@ export function MessageList({
   labels = DEFAULT_LABELS,
   renderActions,
   empty,
+  shownId = null,
+  onShown = ignore,
 }: MessageListProps) {
   const list = useRef<HTMLElement>(null)
   const { isFollowing, follow } = useFollowScroll(list)
@@ -39,6 +46,7 @@ export function MessageList({
   const top = useNearEdge<HTMLButtonElement>(list, hasOlder, messages[0]?.key, loadEarlier)
   // biome-ignore lint/correctness/useExhaustiveDependencies: who asks wants to see the answer
   useEffect(follow, [follow, lastQuestion?.key])
+  useShowMessage(list, chat, shownId, onShown)
   const last = messages.at(-1)
   return (
     <div className="ss-messages">
@@ -84,6 +92,8 @@ export function MessageList({
     </div>
   )
 }
+
+function ignore(): void {}
 
 /** What is going on while nothing can be read; null while text comes. */
 function describeWait({ status, progress }: StaffStreaming, labels: Labels): string | null {

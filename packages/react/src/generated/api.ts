@@ -645,6 +645,268 @@ export interface components {
             data: components["schemas"]["RunEnd"];
         };
         Event: components["schemas"]["TokenEvent"] | components["schemas"]["DoneEvent"] | components["schemas"]["ErrorEvent"] | components["schemas"]["StatusEvent"] | components["schemas"]["ThinkingEvent"];
+        Operations: {
+            "POST /api/v1/staff": {
+                body: components["schemas"]["NewStaff"];
+                response: components["schemas"]["NewStaffResponse"];
+            };
+            "GET /api/v1/staff": {
+                response: components["schemas"]["Staff"][];
+            };
+            "GET /api/v1/staff/{staff_id}": {
+                response: components["schemas"]["Staff"];
+            };
+            "PATCH /api/v1/staff/{staff_id}": {
+                body: components["schemas"]["StaffChanges"];
+                response: components["schemas"]["Staff"];
+            };
+            "DELETE /api/v1/staff/{staff_id}": {
+                response: null;
+            };
+            "POST /api/v1/staff/{staff_id}/messages/stream": {
+                query?: {
+                    /** @default  */
+                    events?: string;
+                };
+                body: components["schemas"]["NewMessage"];
+                /** @constant */
+                stream: true;
+            };
+            "POST /api/v1/staff/{staff_id}/messages/{message_id}/regenerate": {
+                query?: {
+                    /** @default  */
+                    events?: string;
+                };
+                body?: components["schemas"]["Regeneration"];
+                /** @constant */
+                stream: true;
+            };
+            "POST /api/v1/staff/{staff_id}/messages": {
+                body: components["schemas"]["NewAsyncMessage"];
+                response: components["schemas"]["Accepted"];
+            };
+            "GET /api/v1/staff/{staff_id}/messages": {
+                query?: {
+                    /** @default 50 */
+                    limit?: number;
+                    /** Format: uuid */
+                    before?: string;
+                    conversation_id?: string;
+                };
+                response: components["schemas"]["Message"][];
+            };
+            "GET /api/v1/staff/{staff_id}/messages/{message_id}": {
+                response: components["schemas"]["Message"];
+            };
+            "DELETE /api/v1/staff/{staff_id}/messages/{message_id}": {
+                response: null;
+            };
+            "GET /api/v1/staff/{staff_id}/messages/{message_id}/context": {
+                response: components["schemas"]["Context"];
+            };
+            "POST /api/v1/staff/{staff_id}/context": {
+                body: components["schemas"]["NewMessage"];
+                response: components["schemas"]["Context"];
+            };
+            "POST /api/v1/staff/{staff_id}/messages/{message_id}/feedback": {
+                body: components["schemas"]["Feedback"];
+                response: components["schemas"]["Message"];
+            };
+            "GET /api/v1/staff/{staff_id}/runs/{run_id}": {
+                response: components["schemas"]["Run"];
+            };
+            "GET /api/v1/staff/{staff_id}/runs/{run_id}/stream": {
+                query?: {
+                    /** @default  */
+                    events?: string;
+                    /** @default  */
+                    after?: string;
+                    /** @default  */
+                    token?: string;
+                };
+                /** @constant */
+                stream: true;
+            };
+            "POST /api/v1/staff/{staff_id}/runs/{run_id}/cancel": {
+                response: components["schemas"]["Run"];
+            };
+            "POST /api/v1/staff/{staff_id}/conversations": {
+                body: components["schemas"]["NewConversation"];
+                response: components["schemas"]["NewConversationResponse"];
+            };
+            "GET /api/v1/staff/{staff_id}/conversations": {
+                query?: {
+                    /** @default 50 */
+                    limit?: number;
+                    /** Format: uuid */
+                    before?: string;
+                };
+                response: components["schemas"]["Conversation"][];
+            };
+            "GET /api/v1/staff/{staff_id}/conversations/{conversation_id}": {
+                response: components["schemas"]["Conversation"];
+            };
+            "PATCH /api/v1/staff/{staff_id}/conversations/{conversation_id}": {
+                body: components["schemas"]["ConversationChanges"];
+                response: components["schemas"]["Conversation"];
+            };
+            "DELETE /api/v1/staff/{staff_id}/conversations/{conversation_id}": {
+                response: null;
+            };
+            "GET /api/v1/staff/{staff_id}/memories": {
+                query?: {
+                    /** @default 50 */
+                    limit?: number;
+                    /** Format: uuid */
+                    before?: string;
+                    query?: string;
+                    /** @enum {string} */
+                    kind?: "fact" | "episode";
+                    /** @default false */
+                    deleted?: boolean;
+                    /** @default false */
+                    current?: boolean;
+                    conversation_id?: string;
+                    subject?: string;
+                    category?: string;
+                    pinned?: boolean;
+                    /** @default false */
+                    pinned_first?: boolean;
+                };
+                response: components["schemas"]["Memory"][];
+            };
+            "POST /api/v1/staff/{staff_id}/memories": {
+                body: components["schemas"]["MemoryInput"] | components["schemas"]["MemoryInput"][];
+                response: components["schemas"]["Memory"] | components["schemas"]["Memory"][];
+            };
+            "GET /api/v1/staff/{staff_id}/memories/overview": {
+                response: components["schemas"]["MemoryOverview"];
+            };
+            "GET /api/v1/staff/{staff_id}/memories/{memory_id}": {
+                response: components["schemas"]["MemoryWhole"];
+            };
+            "PATCH /api/v1/staff/{staff_id}/memories/{memory_id}": {
+                body: components["schemas"]["MemoryChanges"];
+                response: components["schemas"]["Memory"];
+            };
+            "DELETE /api/v1/staff/{staff_id}/memories/{memory_id}": {
+                query?: {
+                    /** @default false */
+                    erase?: boolean;
+                    /** @default false */
+                    with_source?: boolean;
+                };
+                response: null;
+            };
+            "POST /api/v1/staff/{staff_id}/memories/{memory_id}/restore": {
+                response: components["schemas"]["Memory"];
+            };
+            "GET /api/v1/staff/{staff_id}/graph": {
+                query?: {
+                    entity?: string;
+                    /** @default 1 */
+                    depth?: number;
+                    /** @default false */
+                    ended?: boolean;
+                };
+                response: components["schemas"]["Graph"];
+            };
+            "GET /api/v1/staff/{staff_id}/learning": {
+                response: components["schemas"]["LearningState"];
+            };
+            "POST /api/v1/staff/{staff_id}/learning": {
+                response: components["schemas"]["LearningState"];
+            };
+            "GET /api/v1/events": {
+                /** @constant */
+                stream: true;
+            };
+            "GET /api/v1/me": {
+                response: components["schemas"]["Me"];
+            };
+            "DELETE /api/v1/me": {
+                response: components["schemas"]["Receipt"];
+            };
+            "GET /api/v1/models": {
+                response: components["schemas"]["ModelPrices"][];
+            };
+            "GET /api/v1/staff/{staff_id}/mode": {
+                response: components["schemas"]["ModeResponse"];
+            };
+            "GET /api/v1/staff/{staff_id}/deliveries": {
+                query?: {
+                    /** @default 50 */
+                    limit?: number;
+                    /** Format: uuid */
+                    before?: string;
+                };
+                response: components["schemas"]["Delivery"][];
+            };
+            "GET /api/v1/staff/{staff_id}/deliveries/{delivery_id}": {
+                response: components["schemas"]["DeliveryWhole"];
+            };
+            "POST /api/v1/staff/{staff_id}/deliveries/{delivery_id}/redeliver": {
+                response: components["schemas"]["Delivery"];
+            };
+            "GET /api/v1/jobs": {
+                query?: {
+                    /** @default 50 */
+                    limit?: number;
+                    /** Format: uuid */
+                    before?: string;
+                    /** @enum {string} */
+                    state?: "due" | "running" | "dead";
+                    /** @enum {string} */
+                    kind?: "extract" | "summarise" | "embed" | "deliver";
+                };
+                response: components["schemas"]["Job"][];
+            };
+            "GET /api/v1/jobs/{job_id}": {
+                response: components["schemas"]["Job"];
+            };
+            "DELETE /api/v1/jobs/{job_id}": {
+                response: null;
+            };
+            "POST /api/v1/jobs/{job_id}/retry": {
+                response: components["schemas"]["Job"];
+            };
+            "POST /api/v1/keys": {
+                body: components["schemas"]["NewKey"];
+                response: components["schemas"]["NewKeyResponse"];
+            };
+            "GET /api/v1/keys": {
+                response: components["schemas"]["Key"][];
+            };
+            "DELETE /api/v1/keys/{key_id}": {
+                response: components["schemas"]["Key"];
+            };
+            "GET /api/v1/me/export": {
+                response: string;
+            };
+            "GET /healthz": {
+                response: components["schemas"]["Health"];
+            };
+            "GET /readyz": {
+                response: components["schemas"]["Readiness"];
+            };
+            "GET /metrics": {
+                response: string;
+            };
+            "GET /openapi.json": {
+                response: {
+                    [key: string]: unknown;
+                };
+            };
+            "GET /docs": {
+                response: string;
+            };
+            "GET /": {
+                response: string;
+            };
+            "GET /icon.svg": {
+                response: string;
+            };
+        };
     };
     responses: never;
     parameters: never;
@@ -707,5 +969,6 @@ export type TokenEvent = components['schemas']['TokenEvent'];
 export type Usage = components['schemas']['Usage'];
 export type WebhookEvent = components['schemas']['WebhookEvent'];
 export type Event = components['schemas']['Event'];
+export type Operations = components['schemas']['Operations'];
 export type $defs = Record<string, never>;
 export type operations = Record<string, never>;

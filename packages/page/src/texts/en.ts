@@ -1,0 +1,86 @@
+/** Every text of the page, in English. The other languages have the same names. */
+const count = (number: number, one: string, many: string) =>
+  number === 1 ? `1 ${one}` : `${number.toLocaleString("en")} ${many}`
+
+export const en = {
+  // the panels
+  whyThisAnswer: "Why this answer",
+  graph: "Graph",
+  closePanel: "Close the panel",
+
+  // what is remembered
+  memory: "Memory",
+  openMemory: "Open this memory",
+  whatIsKnown: (name: string) => `What ${name} knows about you`,
+  learned: "Learned:",
+  forgotten: "Forgotten:",
+  undo: "Undo",
+  andMore: (number: number) => `and ${number} more`,
+  from: "From",
+  factCount: (number: number) => count(number, "fact", "facts"),
+  messageCount: (number: number) => count(number, "message", "messages"),
+  relationCount: (number: number) => count(number, "connection", "connections"),
+  waitingCount: (number: number) =>
+    number === 1
+      ? "1 message is not learned from yet."
+      : `${number.toLocaleString("en")} messages are not learned from yet.`,
+  learnNow: "Learn now",
+  learning: "Learning from what was said",
+  notRecalled: "This is no longer remembered.",
+  pin: "Pin",
+  unpin: "Unpin",
+  edit: "Edit",
+  forget: "Forget",
+  origin: "Where it comes from",
+  bringBack: "Bring it back",
+  isForgotten: "Forgotten, and not learned again.",
+  erased: "Erased, with the message that it came from.",
+  forgetOnly: "Forget it, keep the message",
+  forgetOnlyNote:
+    "It is out of every answer. The message stays in the conversation; you can bring this back.",
+  forgetSource: "Forget it and erase the message",
+  forgetSourceNote: "The message that it came from, and the answer to it, are erased for good.",
+  forgetMessage: "Keep the message, do not recall it",
+  eraseMessage: "Erase the message",
+  keepIt: "Keep it",
+  cancel: "Cancel",
+  save: "Save",
+  whatIsRemembered: "What is remembered",
+  saidOn: (day: string) => `Said on ${day}`,
+  jump: "Jump to the message",
+  addedByHand: "Added by hand.",
+  trueFrom: (from: string, to: string | null) => (to ? `True from ${from} to ${to}.` : `True from ${from}.`),
+  fromTo: (from: string, to: string | null) => (to ? `from ${from} to ${to}` : `from ${from}`),
+  until: (day: string) => `until ${day}`,
+  since: (day: string) => `since ${day}`,
+  otherForms: "Other forms",
+  makePresent: "Make this the present form",
+  message: "message",
+  fact: "fact",
+  facts: "Facts",
+  messages: "Messages",
+  forgottenOnes: "Forgotten",
+  whichMemories: "Which memories",
+  pinned: "Pinned",
+  searchMemory: "Search the memory",
+  searchHint: "Search by meaning or by word",
+  nothingFits: "Nothing that fits.",
+  nothingYet: "Nothing is remembered yet.",
+  nothingForgotten: "Nothing was forgotten.",
+  showMore: "Show more",
+  toRemember: "Something to remember",
+  toRememberHint: "Add something to remember",
+  add: "Add",
+  you: "You",
+  general: "General",
+  categories: {
+    profile: "About the person",
+    preference: "Likes and dislikes",
+    relationship: "People",
+    event: "Events",
+    plan: "Plans",
+    other: "Other",
+  } as Record<string, string>,
+}
+
+export type Texts = typeof en
