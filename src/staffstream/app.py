@@ -42,7 +42,7 @@ from staffstream.memory.learning import Learning
 from staffstream.memory.learning_jobs import LearningJobs
 from staffstream.models.chat import ChatModel, ProviderTimeouts
 from staffstream.models.claude import Claude
-from staffstream.models.embeddings import Embedder, make_embedder
+from staffstream.models.embeddings import make_embedder
 from staffstream.pipeline import Pipeline
 from staffstream.replies.token_ratios import TokenRatios
 from staffstream.settings import Settings
@@ -116,7 +116,8 @@ class Staffstream(Starlette):
                 await _check_keys(database, settings)
             chat_model = await stack.enter_async_context(contextlib.aclosing(make_chat_model(settings)))
             database.on_commit = self.metrics.note_commit
-            embedder = await stack.enter_async_context(open_embedder(settings))
+            embedder = await asyncio.to_thread(make_embedder, settings)
+            await stack.enter_async_context(contextlib.aclosing(embedder))
             await database.write(lambda tx: prepare_index(tx, embedder.name, embedder.dimensions))
             await database.write(prepare_words)
             learning = Learning(settings=settings, embedder=embedder)
@@ -276,17 +277,6 @@ def _assign_jobs(learning_jobs: LearningJobs, webhooks: Webhooks, chat_model: Ch
         "embed": JobHandling(learning_jobs.embed, concurrency=1),
         "deliver": JobHandling(webhooks.deliver, concurrency=64),  # a receiver may hold each of its own for 15 s
     }
-
-
-@contextlib.asynccontextmanager
-async def open_embedder(settings: Settings) -> AsyncIterator[Embedder]:
-    """The embedder that the settings name. Raises SetupError."""
-    key = settings.embedder_key.get_secret_value() if settings.embedder_key else None
-    embedder = await asyncio.to_thread(
-        make_embedder, settings.embedder, url=settings.embedder_url, key=key, dimensions=settings.embedder_dimensions
-    )
-    async with contextlib.aclosing(embedder):
-        yield embedder
 
 
 def make_chat_model(settings: Settings) -> ChatModel:

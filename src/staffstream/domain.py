@@ -23,7 +23,13 @@ MultitaskStrategy = Literal["reject", "enqueue", "interrupt"]
 Role = Literal["admin", "member"]
 MemoryKind = Literal["fact", "episode"]
 
-TERMINAL_STATES: frozenset[RunState] = frozenset({"done", "failed", "cancelled"})
+STATUS_BY_STATE: dict[RunState, MessageStatus] = {
+    "done": "complete",
+    "cancelled": "cancelled",
+    "failed": "interrupted",
+}
+"""The status of the reply that a run saves, by the state in which the run ends."""
+TERMINAL_STATES = frozenset(STATUS_BY_STATE)
 
 
 @dataclass(frozen=True, slots=True)

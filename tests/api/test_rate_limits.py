@@ -13,9 +13,9 @@ from staffstream.api.json_body import parse_json
 from staffstream.api.rate_limits import RateLimits
 from staffstream.domain import parse_time
 from staffstream.errors import TooManyRequests, TooManyStreams
+from staffstream.models.prices import Spending, price_usage
 from staffstream.settings import Settings, read_settings
 from staffstream.storage import spending, staff
-from staffstream.storage.spending import Spending, price_usage
 from tests.tools.databases import connect, transact
 from tests.tools.provider import DEADLINE_S, Reply, ScriptedProvider
 from tests.tools.server import Api, make_keys, read_problem, serve_here

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
-from staffstream.api.response_models import LiveEvent
+from staffstream.api.event_models import LiveEvent
 from staffstream.domain import Scope
 from tests.tools.server import Api
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from staffstream.errors import SetupError
 from staffstream.models.embeddings import load_static_embedder, make_embedder
+from staffstream.settings import Settings
 from tests.tools.server import leave_out
 
 pytestmark = pytest.mark.anyio
@@ -79,7 +80,10 @@ def need_minilm() -> None:
 def test_minilm_reports_its_use_to_nobody(tmp_path: Path) -> None:
     """onnxruntime would keep events in the user's cache folder and send them to its maker."""
     need_minilm()
-    use = "from staffstream.models.embeddings import make_embedder; make_embedder('minilm').embed_now(['hello'])"
+    use = (
+        "from staffstream.models.embeddings import make_embedder; from staffstream.settings import Settings;"
+        " make_embedder(Settings(embedder='minilm')).embed_now(['hello'])"
+    )
     places = {name: str(tmp_path) for name in ("HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME", "TMPDIR")}
     subprocess.run([sys.executable, "-c", use], env=os.environ | places, check=True, timeout=60)
     assert list(tmp_path.rglob("*")) == []
@@ -88,7 +92,7 @@ def test_minilm_reports_its_use_to_nobody(tmp_path: Path) -> None:
 async def test_minilm_tells_meanings_apart_better_still() -> None:
     """The extra's network is put together rightly: these cosines are those of the published model, ± the int8."""
     need_minilm()
-    embedder = make_embedder("minilm")
+    embedder = make_embedder(Settings(embedder="minilm"))
     dog, puppy, crash = await embedder.embed(
         ["I love my dog", "my puppy is great", "stock market crash"], kind="document"
     )
@@ -101,4 +105,4 @@ async def test_minilm_tells_meanings_apart_better_still() -> None:
 def test_an_embedder_that_cannot_be_made_says_what_is_missing(spec: str) -> None:
     """A wrong setting is an operator's error at start-up, not a failure at the first message."""
     with pytest.raises(SetupError, match=r"embedder|MiniLM"):
-        make_embedder(spec)
+        make_embedder(Settings(embedder=spec))

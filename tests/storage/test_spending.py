@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from staffstream.domain import Scope
+from staffstream.models.prices import Spending
 from staffstream.storage import ratios, spending, staff
 from staffstream.storage.database import Connection
 from staffstream.storage.ratios import TokenRatio
-from staffstream.storage.spending import Spending
 from tests.tools.databases import connect, prepare
 
 

@@ -5,8 +5,8 @@ import functools
 from typing import Any
 
 from staffstream.api.endpoints import Call, Endpoints
+from staffstream.api.event_models import LiveEvent
 from staffstream.api.event_stream import EventStream
-from staffstream.api.response_models import LiveEvent
 from staffstream.api.run_streams import count_stream
 
 endpoints = Endpoints("events", "/api/v1")

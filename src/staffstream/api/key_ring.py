@@ -10,11 +10,11 @@ from typing import Protocol
 
 from starlette.requests import Request
 
-from staffstream.background.maintenance import repeat
 from staffstream.domain import Caller, now_text
 from staffstream.errors import BadRequest, TooManyRequests, Unauthorized
 from staffstream.storage import keys
 from staffstream.storage.database import Database
+from staffstream.support.rounds import repeat
 
 USER_HEADERS = ("x-end-user-id", "x-openwebui-user-id", "x-librechat-user-id")
 BAD_KEYS_PER_MINUTE = 60  # of one address

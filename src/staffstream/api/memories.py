@@ -5,13 +5,14 @@ from typing import Any
 from staffstream.api.endpoints import Call, Endpoints, Result, make_page
 from staffstream.api.request_models import Forgetting, GraphQuery, MemoryChanges, MemoryInputs, MemoryPage
 from staffstream.api.response_models import (
+    GRAPH,
     MEMORY,
     MEMORY_WHOLE,
-    Graph,
-    show_entity,
+    NODE,
     show_memory_whole,
     show_relation,
 )
+from staffstream.api.views import Json
 from staffstream.domain import Scope
 from staffstream.memory import erasing
 from staffstream.storage import conversations, graph, memories, memory_lists
@@ -164,12 +165,12 @@ def _restate(tx: Connection, scope: Scope, memory: Memory) -> None:
     )
 
 
-@endpoints.get("/graph", response=Graph)
-async def show_graph(call: Call, query: GraphQuery) -> Graph:
+@endpoints.get("/graph", response=GRAPH)
+async def show_graph(call: Call, query: GraphQuery) -> Json:
     """Entities and relations: around one entity, or the newest ones."""
     scope = await call.find_scope()
 
-    def read(conn: Connection) -> Graph:
+    def read(conn: Connection) -> Json:
         if query.entity is not None:
             start = graph.find_entities_named(conn, scope, query.entity)
         else:
@@ -180,7 +181,7 @@ async def show_graph(call: Call, query: GraphQuery) -> Graph:
         nodes |= {entity.id: entity for edge in edges for entity in (edge.subject, edge.object)}
         names = graph.list_names(conn, scope, list(nodes))
         return {
-            "nodes": [show_entity(entity, names[entity.id]) for entity in nodes.values()],
+            "nodes": [NODE.show(entity, aliases=names[entity.id]) for entity in nodes.values()],
             "edges": [show_relation(edge) for edge in edges],
         }
 

@@ -1,6 +1,6 @@
 """The description of the API as OpenAPI 3.1, made from the declarations of the endpoints.
 
-Words come from the handlers' docstrings, schemas from `request_models.py` and `response_models.py`.
+Words come from the handlers' docstrings, schemas from `request_models.py`, `response_models.py` and `event_models.py`.
 """
 
 import inspect
@@ -11,7 +11,8 @@ from typing import Any, Literal
 from pydantic import TypeAdapter
 
 from staffstream.api.endpoints import Endpoint
-from staffstream.api.response_models import EVENTS, LiveEvent, Problem, WebhookEvent
+from staffstream.api.event_models import EVENTS, WEBHOOK_EVENT, LiveEvent
+from staffstream.api.response_models import Problem
 
 Json = dict[str, Any]
 _JSON, _STREAM = "application/json", "text/event-stream"
@@ -62,7 +63,7 @@ def describe_api(endpoints: Iterable[Endpoint], *, prefix: str, keyed: bool, ver
     for endpoint in endpoints:
         described = _describe_operation(endpoint, schemas, keyed)
         paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = described
-    webhook = schemas.add(WebhookEvent)
+    webhook = schemas.add(WEBHOOK_EVENT)
     events = [schemas.add(event) for event in EVENTS]
     schemas.add(LiveEvent)
     problem = schemas.add(Problem)

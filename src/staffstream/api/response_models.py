@@ -10,26 +10,26 @@ from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
 from staffstream import domain
-from staffstream.api.views import Id, Json, Time, View
-from staffstream.background.events import EventType
-from staffstream.domain import Mode, Role, RunFailure
+from staffstream.api.views import Id, Json, Time, View, make_model
+from staffstream.domain import Mode
 from staffstream.errors import AddressNotPublic, DeliveryError, ReceiverUnreachable
+from staffstream.models import prices
 from staffstream.storage import deliveries, graph, jobs, keys, memories
 
-_exactly = with_config(ConfigDict(extra="forbid", use_attribute_docstrings=True))
+exactly = with_config(ConfigDict(extra="forbid", use_attribute_docstrings=True))
 
 
 # ── the system ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@_exactly
+@exactly
 class Health(TypedDict):
     """The process runs."""
 
     status: Literal["ok"]
 
 
-@_exactly
+@exactly
 class Readiness(TypedDict):
     """Whether requests can be served, check by check; a check that fails says how."""
 
@@ -37,7 +37,7 @@ class Readiness(TypedDict):
     checks: dict[str, str]
 
 
-@_exactly
+@exactly
 class Mistake(TypedDict):
     """What is wrong at one place of a body or query."""
 
@@ -110,7 +110,7 @@ def cut_url(url: str | None) -> str | None:
     return f"{scheme}://{re.split('[/?#]', rest)[0].rpartition('@')[2]}"
 
 
-@_exactly
+@exactly
 class ModeResponse(TypedDict):
     """Which mode a user's client is to take, and the path to post messages to."""
 
@@ -128,32 +128,28 @@ class Usage(TypedDict, total=False):
     cache_creation_input_tokens: int | None
 
 
-@_exactly
-class ModelPrices(TypedDict):
-    """What a model costs, in US dollars for a million tokens."""
-
-    name: str
-    """The beginning of the names that it stands for."""
-    input: float
-    output: float
-    cache_write: float
-    cache_read: float
-
-
-@_exactly
-class Me(TypedDict):
-    """The caller, and what the server takes where a staff member has no value of its own."""
-
-    user_id: str
-    role: Role
-    offline: bool
-    """A stand-in answers in Claude's place."""
-    model: str
-    context_budget_tokens: int
-    max_output_tokens: int
+PRICES = View(
+    "ModelPrices",
+    prices.Prices,
+    "input output cache_write cache_read",
+    added={"name": Annotated[str, Field(description="The beginning of the names that it stands for.")]},
+    doc="What a model costs, in US dollars for a million tokens.",
+)
+ME = View(
+    "Me",
+    domain.Caller,
+    "user_id role",
+    added={
+        "offline": Annotated[bool, Field(description="A stand-in answers in Claude's place.")],
+        "model": str,
+        "context_budget_tokens": int,
+        "max_output_tokens": int,
+    },
+    doc="The caller, and what the server takes where a staff member has no value of its own.",
+)
 
 
-@_exactly
+@exactly
 class LearningState(TypedDict):
     """What nothing has been learned from yet."""
 
@@ -175,7 +171,7 @@ NEW_CONVERSATION = CONVERSATION.extend(
 )
 
 
-@_exactly
+@exactly
 class FeedbackGiven(TypedDict):
     """What the user thought of a reply."""
 
@@ -193,7 +189,7 @@ MESSAGE = View(
 )
 
 
-@_exactly
+@exactly
 class Accepted(TypedDict):
     """A question that will be answered."""
 
@@ -225,7 +221,7 @@ def show_run(run: domain.Run, text: str) -> Json:
     return RUN.show(run, partial_text=text, cursor=len(text))
 
 
-@_exactly
+@exactly
 class Section(TypedDict):
     """A part of a prompt."""
 
@@ -234,7 +230,7 @@ class Section(TypedDict):
     items: list[dict[str, Any]]
 
 
-@_exactly
+@exactly
 class Context(TypedDict):
     """What a reply was built from, and what was left out and why. Tokens are Claude's, by estimate."""
 
@@ -275,57 +271,24 @@ def show_memory_whole(memory: memories.Memory, history: list[memories.Memory], s
     )
 
 
-@_exactly
-class Node(TypedDict):
-    """An entity with all its names, folded."""
-
-    id: Id
-    name: str
-    type: str
-    aliases: list[str]
-
-
-@_exactly
-class Edge(TypedDict):
-    """A relation between two nodes."""
-
-    id: Id
-    source: Id
-    target: Id
-    predicate: str
-    text: str
-    valid_from: Time
-    valid_to: Time | None
-    memory_id: Id | None
-    source_message_id: Id | None
+NODE = View(
+    "Node", graph.Entity, "id name type", added={"aliases": list[str]}, doc="An entity with all its names, folded."
+)
+EDGE = View(
+    "Edge",
+    graph.Relation,
+    "id predicate valid_from valid_to memory_id source_message_id",
+    added={"source": Id, "target": Id, "text": str},
+    doc="A relation between two nodes.",
+)
+GRAPH: Any = make_model(
+    "Graph", {"nodes": NODE.models, "edges": EDGE.models}, "Entities and what is known between them."
+)
 
 
-@_exactly
-class Graph(TypedDict):
-    """Entities and what is known between them."""
-
-    nodes: list[Node]
-    edges: list[Edge]
-
-
-def show_entity(entity: graph.Entity, names: list[str]) -> Node:
-    """An entity with all its names, folded."""
-    return {"id": entity.id, "name": entity.name, "type": entity.type, "aliases": names}
-
-
-def show_relation(relation: graph.Relation) -> Edge:
+def show_relation(relation: graph.Relation) -> Json:
     """A relation as an edge between two nodes' ids."""
-    return {
-        "id": relation.id,
-        "source": relation.subject.id,
-        "target": relation.object.id,
-        "predicate": relation.predicate,
-        "text": relation.line,
-        "valid_from": relation.valid_from,
-        "valid_to": relation.valid_to,
-        "memory_id": relation.memory_id,
-        "source_message_id": relation.source_message_id,
-    }
+    return EDGE.show(relation, source=relation.subject.id, target=relation.object.id, text=relation.line)
 
 
 # ── deliveries ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -360,92 +323,3 @@ def _hide_address(attempt: deliveries.Attempt) -> deliveries.Attempt:
     if attempt.error == AddressNotPublic.code:
         attempt = dataclasses.replace(attempt, error=ReceiverUnreachable.code)
     return attempt if attempt.status is not None else dataclasses.replace(attempt, duration_ms=0)
-
-
-# ── events ───────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@_exactly
-class TokenEvent(TypedDict):
-    """The next piece of the reply. Its frame has an `id:` line, `<run_id>:<cursor>`."""
-
-    type: Literal["token"]
-    content: str
-
-
-@_exactly
-class DoneEvent(TypedDict):
-    """The reply is whole and saved, or was cancelled; `message_id` is null if it had no text."""
-
-    type: Literal["done"]
-    message_id: Id | None
-    stop_reason: str | None
-    usage: Usage | None
-    cancelled: NotRequired[bool]
-
-
-@_exactly
-class ErrorEvent(TypedDict):
-    """The reply failed; `message_id` names what is saved of it."""
-
-    type: Literal["error"]
-    detail: str
-    code: str
-    retryable: bool
-    message_id: Id | None
-
-
-@_exactly
-class StatusEvent(TypedDict):
-    """How far it is; only with `?events=status`."""
-
-    type: Literal["status"]
-    phase: Literal["building", "thinking", "responding"]
-    elapsed_ms: int
-    tokens: int
-
-
-@_exactly
-class ThinkingEvent(TypedDict):
-    """A piece of what the model thinks before its reply; only with `?events=thinking`, and never saved."""
-
-    type: Literal["thinking"]
-    content: str
-
-
-@_exactly
-class RunEnd(TypedDict):
-    """How a run ended."""
-
-    run_id: Id
-    message_id: Id | None
-    staff_id: Id
-    conversation_id: Id
-    in_reply_to: Id
-    status: Literal["complete", "cancelled", "interrupted"]
-    content: NotRequired[str]
-    error: NotRequired[RunFailure]
-
-
-@_exactly
-class WebhookEvent(TypedDict):
-    """What is sent to a webhook, signed as Standard Webhooks has it."""
-
-    type: Literal["message.completed", "message.failed"]
-    timestamp: Time
-    data: RunEnd
-
-
-@_exactly
-class LiveEvent(TypedDict):
-    """Something that changed for the user. `reset`: events may be missing, so everything has to be asked for again."""
-
-    type: EventType
-    staff_id: NotRequired[Id]
-    conversation_id: NotRequired[Id | None]
-    run_id: NotRequired[Id]
-    memory_id: NotRequired[Id]
-    source_message_id: NotRequired[Id | None]
-
-
-EVENTS = (TokenEvent, DoneEvent, ErrorEvent, StatusEvent, ThinkingEvent)

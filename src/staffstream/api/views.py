@@ -41,7 +41,7 @@ class View(Generic[T]):
         annotations = get_type_hints(kind, include_extras=True) | dict(types or {})
         types = {field: _mark_format(field, annotations[field]) for field in self._fields}
         types |= {field: NotRequired[_drop_none(_mark_format(field, annotations[field]))] for field in self._optional}
-        self.model = _make_model(name, types | self._added, doc or kind.__doc__ or "")
+        self.model = make_model(name, types | self._added, doc or kind.__doc__ or "")
         self.models: Any = GenericAlias(list, (self.model,))
 
     def extend(self, name: str, added: Mapping[str, Any], doc: str) -> "View[T]":
@@ -58,7 +58,8 @@ class View(Generic[T]):
         return shown | added
 
 
-def _make_model(name: str, fields: dict[str, Any], doc: str) -> Any:
+def make_model(name: str, fields: dict[str, Any], doc: str) -> Any:
+    """A typed dictionary with these fields and no others, for /openapi.json."""
     make: Any = TypedDict  # a type checker takes no fields that are known at run time only
     model = make(name, fields)
     model.__doc__ = doc

@@ -8,7 +8,7 @@ from staffstream.errors import Unavailable
 from staffstream.replies.token_ratios import TokenRatios
 from staffstream.storage import idempotency, spending
 from staffstream.storage.database import Database
-from staffstream.support.rounds import run_round
+from staffstream.support.rounds import repeat
 
 EVERY_S = 5.0
 
@@ -24,12 +24,7 @@ async def run_bookkeeping(database: Database, ratios: TokenRatios) -> AsyncItera
         if await database.read(idempotency.has_old_keys):
             await database.write(idempotency.drop_old_keys)
 
-    async def tidy_up_forever() -> None:
-        while True:
-            await asyncio.sleep(EVERY_S)
-            await run_round(tidy_up)
-
-    tidying = asyncio.create_task(tidy_up_forever(), name="bookkeeping")
+    tidying = asyncio.create_task(repeat(tidy_up, EVERY_S, first_in_s=EVERY_S), name="bookkeeping")
     try:
         yield
     finally:

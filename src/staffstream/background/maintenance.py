@@ -9,14 +9,15 @@ import contextlib
 import functools
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 
 from staffstream.background.purge import Purger
 from staffstream.domain import now_text
-from staffstream.errors import NotFound, Unavailable
+from staffstream.errors import NotFound
 from staffstream.settings import Settings
 from staffstream.storage import conversations, keys, meta, runs, spending
 from staffstream.storage.database import Connection, Database
+from staffstream.support.rounds import repeat, run_round
 
 log = logging.getLogger(__name__)
 
@@ -49,24 +50,7 @@ async def run_maintenance(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await _attempt(write_uses)
-
-
-async def repeat(work: Callable[[], Awaitable[None]], every_s: float, *, first_in_s: float = 0.0) -> None:
-    """Do the work for ever, with a pause after each time. One that fails is logged and done again."""
-    await asyncio.sleep(first_in_s)
-    while True:
-        await _attempt(work)
-        await asyncio.sleep(every_s)
-
-
-async def _attempt(work: Callable[[], Awaitable[None]]) -> None:
-    try:
-        await work()
-    except Unavailable as error:
-        log.warning("maintenance has to wait: %s", error.code)
-    except Exception:
-        log.exception("maintenance failed")
+        await run_round(write_uses)
 
 
 async def _write_key_uses(database: Database, keys_used: dict[str, str]) -> None:

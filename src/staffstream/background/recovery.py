@@ -19,7 +19,7 @@ from staffstream.replies.endings import Ended, Endings
 from staffstream.settings import Settings
 from staffstream.storage import runs
 from staffstream.storage.database import Connection, Database
-from staffstream.support.rounds import run_round
+from staffstream.support.rounds import repeat, run_round
 
 QUEUE_ROUND_S = 1.0  # how often the queue is looked at for what other processes left or what has fallen due
 USER_SHARE = 0.75  # of the places for asynchronous replies: one user can never have all of them
@@ -56,10 +56,11 @@ class Recovery:
         on the file.
         """
         await self._sweep(all_begun=alone)
+        renew_every_s = self._owner.lease_s / 3
         rounds = (
             self._progress.save_all_forever(),
             self._progress.save_followed_forever(),
-            self._renew_leases_forever(),
+            repeat(self._renew_leases, renew_every_s, first_in_s=renew_every_s),
             self._take_up_queue_forever(),
         )
         tasks = [asyncio.create_task(work) for work in rounds]
@@ -76,11 +77,6 @@ class Recovery:
             await self._active_runs.wait_idle()
 
     # ── leases ───────────────────────────────────────────────────────────────────────────────────────────────────────
-
-    async def _renew_leases_forever(self) -> None:
-        while True:
-            await asyncio.sleep(self._owner.lease_s / 3)
-            await run_round(self._renew_leases)
 
     async def _renew_leases(self) -> None:
         # As of before: one that begins now may have missed the renewal. One that is not stored has no row to renew.

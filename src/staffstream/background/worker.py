@@ -21,7 +21,7 @@ from staffstream.storage import jobs
 from staffstream.storage.database import Connection, Database
 from staffstream.storage.jobs import Job, JobKind
 from staffstream.support.metrics import Metrics
-from staffstream.support.rounds import run_round
+from staffstream.support.rounds import repeat, run_round
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +79,9 @@ class Worker:
         """
         if alone:
             await self._database.write(jobs.expire_job_leases)
-        rounds = [asyncio.create_task(self._claim_forever()), asyncio.create_task(self._renew_leases_forever())]
+        renew_every_s = self._owner.lease_s / 3
+        renewing = repeat(self._renew_leases, renew_every_s, first_in_s=renew_every_s)
+        rounds = [asyncio.create_task(self._claim_forever()), asyncio.create_task(renewing)]
         try:
             yield
         finally:
@@ -136,11 +138,6 @@ class Worker:
     def _forget(self, task: asyncio.Task[None]) -> None:
         del self._running[task]
         self.wake.set()  # there is room now, and its end may have made another job due
-
-    async def _renew_leases_forever(self) -> None:
-        while True:
-            await asyncio.sleep(self._owner.lease_s / 3)
-            await run_round(self._renew_leases)
 
     async def _renew_leases(self) -> None:
         mine = dict(self._running)  # as of before: a job that is claimed meanwhile may have missed the renewal

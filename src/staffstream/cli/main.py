@@ -24,7 +24,17 @@ from typing import TYPE_CHECKING, Any, get_args
 from pydantic.fields import FieldInfo
 
 from staffstream import __version__
-from staffstream.cli.commands import backups, doctor, jobs, keys, mcp, reembed, transfer
+from staffstream.cli.commands import (
+    backups,
+    doctor,
+    jobs,
+    keys,
+    make_printable,
+    mcp,
+    print_line,
+    reembed,
+    transfer,
+)
 from staffstream.errors import SetupError, StaffstreamError
 from staffstream.settings import Settings, name_variable, read_settings
 from staffstream.storage.engines import choose_engine
@@ -210,7 +220,7 @@ async def _list_staff(args: argparse.Namespace) -> int:
     if not response.is_success:
         return _complain(response)
     for member in response.json():
-        print(_make_printable("  ".join([member["id"], member["name"], member["role"]]).rstrip()))
+        print_line("  ".join([member["id"], member["name"], member["role"]]).rstrip())
     return 0
 
 
@@ -330,7 +340,7 @@ async def _cancel_when(interrupted: asyncio.Event, client: "httpx.AsyncClient", 
 
 
 async def _print_reply(name: str, response: "httpx.Response") -> None:
-    print(_make_printable(f"{name}> "), end="", flush=True)
+    print(make_printable(f"{name}> "), end="", flush=True)
     async for line in response.aiter_lines():
         if line.startswith("data: "):
             event = json.loads(line[6:])
@@ -342,16 +352,8 @@ async def _print_reply(name: str, response: "httpx.Response") -> None:
 
 def _print_event(event: dict[str, Any]) -> None:
     if event["type"] == "token":
-        print(_make_printable(event["content"]), end="", flush=True)
+        print(make_printable(event["content"]), end="", flush=True)
     elif event["type"] == "error":
         print(f"\n[{event['detail']}]")
     elif event["type"] == "done":
         print("\n[stopped]" if event.get("cancelled") else "")
-
-
-_CONTROLS = dict.fromkeys({*range(32), *range(127, 160)} - {9, 10}, "\ufffd")
-
-
-def _make_printable(text: str) -> str:
-    """The text without control characters: a terminal would obey them."""
-    return text.translate(_CONTROLS)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from staffstream.domain import MessageStatus, Owner, Run, RunEnd, RunFailure, RunState
+from staffstream.domain import STATUS_BY_STATE, Owner, Run, RunEnd, RunFailure, RunState
 from staffstream.errors import InternalError, NotFound, StaffstreamError, Unavailable
 from staffstream.memory.learning import Learning
 from staffstream.replies.active_runs import ActiveRun, ActiveRuns, describe_failure
@@ -27,8 +27,6 @@ from staffstream.support.tokens import count_tokens
 log = logging.getLogger(__name__)
 
 ASYNC_ATTEMPTS = 8
-
-_STATUS: dict[str, MessageStatus] = {"done": "complete", "cancelled": "cancelled", "failed": "interrupted"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +196,13 @@ class Endings:
             self._learning.schedule_learning(tx, ended)
         else:
             reply = conversations.append_reply(
-                tx, ended, text, status=_STATUS[state], model=ended.model, stop_reason=ended.stop_reason, usage=usage
+                tx,
+                ended,
+                text,
+                status=STATUS_BY_STATE[state],
+                model=ended.model,
+                stop_reason=ended.stop_reason,
+                usage=usage,
             )
             self._learning.index_reply(tx, member, ended, reply, record)
         deliveries.enqueue_delivery(tx, member, ended, text or "")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from staffstream.domain import Run, Scope, Staff, make_id, now_text
+from staffstream.domain import STATUS_BY_STATE, Run, Scope, Staff, make_id, now_text
 from staffstream.errors import NotFound
 from staffstream.storage import jobs
 from staffstream.storage.database import Connection, Row
@@ -23,7 +23,6 @@ _SELECT = (
     " FROM deliveries JOIN scopes ON scopes.id = deliveries.scope_id JOIN runs ON runs.id = deliveries.run_id"
     " LEFT JOIN jobs AS job ON job.kind = 'deliver' AND job.subject = deliveries.id AND job.state IN ('due', 'running')"
 )
-_STATUS = {"done": "complete", "cancelled": "cancelled", "failed": "interrupted"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +89,7 @@ def _describe_end(run: Run, content: str) -> dict[str, Any]:
         "staff_id": run.staff_id,
         "conversation_id": run.conversation_id,
         "in_reply_to": run.user_message_id,
-        "status": _STATUS[run.state],
+        "status": STATUS_BY_STATE[run.state],
     }
     if run.message_id is not None:
         data["content"] = content

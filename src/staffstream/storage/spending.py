@@ -2,65 +2,25 @@
 
 An entry is made in the transaction that saves what was paid for, so that a crash loses no count and a restart forgives
 nothing; entries are summed up by day every few seconds.
-Days are UTC. Prices are Anthropic's list prices of October 2026 in US dollars for a million tokens; the setting
-`prices` corrects them. What a reply costs is known when it ends: until then it counts with the most that it may take,
+Days are UTC. What a reply costs is known when it ends: until then it counts with the most that it may take,
 so that asking many times at once does not get round a cap. Queued replies are looked at when their turn comes; those
 that are begun at the same moment (ASYNC_CONCURRENCY) may together go over it.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from staffstream.domain import Scope, make_id
 from staffstream.errors import StaffCapReached, UserCapReached
+from staffstream.models.prices import Spending, price_usage
 from staffstream.settings import Settings
 from staffstream.storage.database import Connection
 from staffstream.support.metrics import Metrics
 
 Kind = Literal["user", "staff"]
-Prices = Mapping[str, tuple[float, float, float, float]]
-"""(input, output, cache write, cache read) by the beginning of a model's name; the longest one that fits counts."""
-
-LIST_PRICES: dict[str, tuple[float, float, float, float]] = {
-    "claude-fable": (10, 50, 12.5, 1),
-    "claude-fable-5-1": (10, 50, 12.5, 0.25),
-    "claude-mythos": (10, 50, 12.5, 1),
-    "claude-mythos-5-1": (10, 50, 12.5, 0.25),
-    "claude-opus": (5, 25, 6.25, 0.5),
-    "claude-opus-5-5": (4, 20, 5, 0.2),
-    "claude-sonnet": (3, 15, 3.75, 0.3),
-    "claude-sonnet-5": (2, 10, 2.5, 0.2),
-    "claude-sonnet-5-5": (2, 10, 2.5, 0.1),
-    "claude-haiku": (1, 5, 1.25, 0.1),
-    "claude-haiku-5-5": (0.1, 0.5, 0.125, 0.01),  # prompts above 100,000 tokens cost five times that
-    "staffstream-offline": (0, 0, 0, 0),
-}
 _Cap = tuple[tuple[Kind, str], int | None, float | None, type[UserCapReached] | type[StaffCapReached]]
 _LET_ONE_END_S = 15
-_DEAREST = max(LIST_PRICES.values())
-_KINDS = ("input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
-
-
-@dataclass(frozen=True, slots=True)
-class Spending:
-    """What some calls to a provider took."""
-
-    tokens: int
-    cost_usd: float
-
-
-def price_usage(model: str, usage: Mapping[str, int], corrections: Prices | None = None) -> Spending:
-    """What a call took by the `usage` that the provider reported. A model of unknown price counts as the dearest one: a
-    cap must not be got round by a new name.
-    """
-    prices = LIST_PRICES | dict(corrections or {})
-    counts = [usage.get(kind, 0) for kind in _KINDS]
-    fitting = [prefix for prefix in prices if model.startswith(prefix)]
-    price = prices[max(fitting, key=len)] if fitting else _DEAREST
-    cost = sum(count * each for count, each in zip(counts, price, strict=True)) / 1_000_000
-    return Spending(sum(counts), cost)
 
 
 class Ledger:

@@ -1,5 +1,6 @@
 """Work that is repeated in rounds for as long as the app runs."""
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
@@ -16,3 +17,11 @@ async def run_round(work: Callable[[], Awaitable[object]]) -> None:
         log.warning("background work is delayed: %s", error.code)
     except Exception:
         log.exception("background work failed")
+
+
+async def repeat(work: Callable[[], Awaitable[object]], every_s: float, *, first_in_s: float = 0.0) -> None:
+    """Do the work for ever, with a pause after each time. One that fails is logged and done again."""
+    await asyncio.sleep(first_in_s)
+    while True:
+        await run_round(work)
+        await asyncio.sleep(every_s)

@@ -104,36 +104,36 @@ export interface components {
         };
         /** @description The reply is whole and saved, or was cancelled; `message_id` is null if it had no text. */
         DoneEvent: {
-            /** @constant */
-            type: "done";
             message_id: string | null;
             stop_reason: string | null;
             usage: components["schemas"]["Usage"] | null;
+            /** @constant */
+            type: "done";
             cancelled?: boolean;
         };
         /** @description A relation between two nodes. */
         Edge: {
             /** Format: uuid */
             id: string;
-            /** Format: uuid */
-            source: string;
-            /** Format: uuid */
-            target: string;
             predicate: string;
-            text: string;
             /** Format: date-time */
             valid_from: string;
             valid_to: string | null;
             memory_id: string | null;
             source_message_id: string | null;
+            /** Format: uuid */
+            source: string;
+            /** Format: uuid */
+            target: string;
+            text: string;
         };
         /** @description The reply failed; `message_id` names what is saved of it. */
         ErrorEvent: {
-            /** @constant */
-            type: "error";
             detail: string;
             code: string;
             retryable: boolean;
+            /** @constant */
+            type: "error";
             message_id: string | null;
         };
         /** @description What the user thought of a reply. */
@@ -352,12 +352,12 @@ export interface components {
         };
         /** @description What a model costs, in US dollars for a million tokens. */
         ModelPrices: {
-            /** @description The beginning of the names that it stands for. */
-            name: string;
             input: number;
             output: number;
             cache_write: number;
             cache_read: number;
+            /** @description The beginning of the names that it stands for. */
+            name: string;
         };
         /** @description A question to be answered later; its own webhook_url goes before the staff member's. */
         NewAsyncMessage: {
@@ -545,13 +545,13 @@ export interface components {
         };
         /** @description How a run ended. */
         RunEnd: {
-            /** Format: uuid */
-            run_id: string;
             message_id: string | null;
             /** Format: uuid */
             staff_id: string;
             /** Format: uuid */
             conversation_id: string;
+            /** Format: uuid */
+            run_id: string;
             /** Format: uuid */
             in_reply_to: string;
             /** @enum {string} */

@@ -49,12 +49,17 @@ def open_file(path: Path | SecretStr, *, make: bool = False) -> Iterator[Connect
         yield connection
 
 
-_CONTROLS = dict.fromkeys({*range(32), *range(127, 160)}, "\ufffd")
+_CONTROLS = dict.fromkeys({*range(32), *range(127, 160)} - {9, 10}, "\ufffd")
+
+
+def make_printable(text: str) -> str:
+    """The text with U+FFFD in place of control characters, which a terminal would obey. Tabs and line ends stay."""
+    return text.translate(_CONTROLS)
 
 
 def print_line(text: str) -> None:
-    """Print a line in which somebody else may have put words: a terminal would obey control characters."""
-    print(text.translate(_CONTROLS))
+    """Print one line in which somebody else may have put words."""
+    print(make_printable(text.replace("\n", "\ufffd")))
 
 
 def show_progress(total: int | None, what: str) -> "tqdm[Any]":

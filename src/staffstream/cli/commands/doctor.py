@@ -114,10 +114,7 @@ def _check_data(settings: Settings, engine: Engine) -> Iterator[Finding]:
 
 
 def _check_embedder(settings: Settings, engine: Engine) -> Iterator[Finding]:
-    key = settings.embedder_key.get_secret_value() if settings.embedder_key else None
-    embedder = make_embedder(
-        settings.embedder, url=settings.embedder_url, key=key, dimensions=settings.embedder_dimensions
-    )
+    embedder = make_embedder(settings)
     waiting = 0
     with _reading(engine) as connection:
         if connection is not None:
@@ -148,9 +145,7 @@ def _try_embedder(settings: Settings, engine: Engine) -> Iterator[Finding]:
 
 
 async def _embed_word(settings: Settings) -> None:
-    from staffstream.app import open_embedder  # as late as this: it loads the SDK too
-
-    async with open_embedder(settings) as embedder:
+    async with contextlib.aclosing(make_embedder(settings)) as embedder:
         await embedder.embed(["Hi"], kind="query")
 
 

@@ -13,12 +13,12 @@ from staffstream.domain import Scope, Staff, clean_text, now_text
 from staffstream.memory.chat_import import PastChat, PastMemory, Report, read_export
 from staffstream.memory.learning import index_past_conversation
 from staffstream.memory.learning_estimate import LearningEstimate, estimate_learning
+from staffstream.models.prices import price_usage
 from staffstream.settings import Settings, read_settings
 from staffstream.storage import conversations, jobs, memories, staff
 from staffstream.storage.database import Connection, transact
 from staffstream.storage.memories import NewMemory
 from staffstream.storage.passages import split_passages
-from staffstream.storage.spending import price_usage
 from staffstream.storage.vectors import EmbedNow
 
 _TITLE_CHARACTERS = 200

@@ -38,10 +38,7 @@ def add_commands(commands: Any) -> None:
 
 def _reembed(args: argparse.Namespace) -> int:
     settings = read_settings(embedder=args.embedder)
-    key = settings.embedder_key.get_secret_value() if settings.embedder_key else None
-    embedder = make_embedder(
-        settings.embedder, url=settings.embedder_url, key=key, dimensions=settings.embedder_dimensions
-    )
+    embedder = make_embedder(settings)
     with hold_alone(choose_engine(args.db)), open_file(args.db) as connection:
         asyncio.run(_embed_all(connection, embedder))
     return 0

@@ -146,10 +146,7 @@ def _find_staff(connection: Connection, name: str) -> Staff:
 def _find_embedder(connection: Connection) -> EmbedNow | None:
     """The embedder that is set, if it runs in this process; the vectors of another one are fetched by the server."""
     settings = read_settings()
-    key = settings.embedder_key.get_secret_value() if settings.embedder_key else None
-    embedder = make_embedder(
-        settings.embedder, url=settings.embedder_url, key=key, dimensions=settings.embedder_dimensions
-    )
+    embedder = make_embedder(settings)
     with transact(connection):
         prepare_index(connection, embedder.name, embedder.dimensions)
         prepare_words(connection)

@@ -10,6 +10,7 @@ from pathlib import Path
 from staffstream.errors import SetupError
 from staffstream.models.embeddings.static import StaticEmbedder, load_static_embedder
 from staffstream.models.embeddings.vectors import Embedder, EmbedderUnavailable, Kind, Vectors
+from staffstream.settings import Settings
 
 __all__ = [
     "Embedder",
@@ -22,13 +23,11 @@ __all__ = [
 ]
 
 
-def make_embedder(
-    spec: str = "static", *, url: str | None = None, key: str | None = None, dimensions: int | None = None
-) -> Embedder:
-    """The embedder that the setting `spec` names. `url`, `key` and `dimensions` are for remote embedders. Raises
-    SetupError.
-    """
-    kind, _, rest = spec.partition(":")
+def make_embedder(settings: Settings) -> Embedder:
+    """The embedder that the settings name. Raises SetupError. Reads files: call it in a thread."""
+    kind, _, rest = settings.embedder.partition(":")
+    url, dimensions = settings.embedder_url, settings.embedder_dimensions
+    key = settings.embedder_key.get_secret_value() if settings.embedder_key else None
     if kind == "static" and not rest:
         return load_static_embedder()
     if kind == "minilm":

@@ -6,11 +6,8 @@ stored. Errors hold no text of a request or a response, and no key.
 """
 
 import asyncio
-import contextlib
-import email.utils
 import logging
 import random
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +16,7 @@ import numpy as np
 
 from staffstream.errors import SetupError
 from staffstream.models.embeddings.vectors import EmbedderRefused, EmbedderUnavailable, Kind, Vectors, scale_rows
+from staffstream.support.timers import read_retry_after
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +79,8 @@ class OpenAICompatibleEmbedder:
                 if not (answer.status_code in (408, 409, 429) or answer.status_code >= 500):
                     raise EmbedderRefused(reason)
                 failure = EmbedderUnavailable(reason)
-                pause_s = max(pause_s, min(LONGEST_PAUSE_S, _read_retry_after(answer)))
+                asked_s = read_retry_after(answer.headers.get("retry-after", "")) or 0.0
+                pause_s = max(pause_s, min(LONGEST_PAUSE_S, asked_s))
             if attempt + 1 < attempts:
                 await asyncio.sleep(pause_s)
         raise failure
@@ -136,13 +135,3 @@ def _open_client(url: str, key: str | None) -> httpx.AsyncClient:
         raise SetupError("The embedder's address must start with http:// or https://.")
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     return httpx.AsyncClient(base_url=address, headers=headers, timeout=httpx.Timeout(DOCUMENT_TIMEOUT_S, connect=5))
-
-
-def _read_retry_after(answer: httpx.Response) -> float:
-    """The seconds of the Retry-After header; 0 without one, or when it cannot be parsed."""
-    value = answer.headers.get("retry-after", "")
-    with contextlib.suppress(ValueError):
-        return max(0.0, float(value))
-    with contextlib.suppress(ValueError, TypeError):
-        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    return 0.0
