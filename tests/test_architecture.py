@@ -1,8 +1,10 @@
-"""docs/ARCHITECTURE.md names files and functions that exist."""
+"""docs/ARCHITECTURE.md names files and functions that exist, and the rooms keep what import-linter cannot check."""
 
 import ast
 import re
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "staffstream"
@@ -38,3 +40,69 @@ def test_every_room_is_in_the_picture() -> None:
     drawn = {line.split()[0].rstrip("/") for line in picture.splitlines() if "/ " in line.split("  ")[0] + " "}
     rooms = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
     assert drawn == rooms
+
+
+# ── what import-linter cannot check ──────────────────────────────────────────────────────────────────────────────────
+
+_SQL = re.compile(
+    r"\s*(SELECT\s.+|INSERT\s+(OR \w+ )?INTO\s|UPDATE\s+\w+\s+SET\s|DELETE\s+FROM\s|WITH\s+\w+.*\bAS\s*\(|PRAGMA\s+\w"
+    r"|(CREATE|ALTER|DROP)\s+(TABLE|INDEX|VIEW|TRIGGER)\b|BEGIN\b.*IMMEDIATE|COMMIT\s*$|ROLLBACK\s*$)",
+    re.DOTALL,
+)
+_EXECUTE = {"execute", "executemany", "executescript", "execute_fetchall"}
+
+
+def find_sql(source: str) -> list[int]:
+    """The lines of a module that hold a statement of SQL or execute one."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        is_text = isinstance(node, ast.Constant) and isinstance(node.value, str) and _SQL.match(node.value)
+        is_call = isinstance(node, ast.Attribute) and node.attr in _EXECUTE
+        if is_text or is_call:
+            found.append(node.lineno)
+    return found
+
+
+def test_only_storage_holds_sql() -> None:
+    """Each other module asks a function of storage/."""
+    modules = [path for path in PACKAGE.rglob("*.py") if "storage" not in path.relative_to(PACKAGE).parts]
+    assert len(modules) > 100
+    found = {str(path.relative_to(PACKAGE)): lines for path in modules if (lines := find_sql(path.read_text("utf-8")))}
+    assert found == {}
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "conn.execute(statement)",
+        "x = 'SELECT 1'",
+        "x = f'SELECT * FROM {table}'",
+        "x = ' INSERT INTO runs (id) VALUES (?)'",
+        "x = 'UPDATE runs SET state = 1'",
+        "x = 'DELETE FROM runs'",
+        "x = 'WITH a AS (SELECT 1) SELECT * FROM a'",
+        "x = 'PRAGMA user_version'",
+        "x = 'BEGIN IMMEDIATE'",
+    ],
+)
+def test_sql_is_found(statement: str) -> None:
+    """So that the test above can fail."""
+    assert find_sql(statement)
+
+
+def test_storage_is_full_of_sql() -> None:
+    """What looks for statements finds them where they are."""
+    modules = [path for path in (PACKAGE / "storage").glob("*.py") if find_sql(path.read_text("utf-8"))]
+    assert len(modules) > 15
+
+
+def test_support_knows_no_value_of_the_domain() -> None:
+    """Of `domain` it may use functions for times and texts, and no class."""
+    used = {
+        name.name
+        for path in (PACKAGE / "support").glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.ImportFrom) and node.module == "staffstream.domain"
+        for name in node.names
+    }
+    assert used == {"clean_text", "format_time", "load_zone", "parse_time"}

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -36,7 +36,7 @@ from staffstream.background.remote_runs import RemoteRuns
 from staffstream.background.webhooks import Webhooks
 from staffstream.background.worker import JobHandling, Worker
 from staffstream.background.write_probe import WriteProbe
-from staffstream.domain import Owner, make_id
+from staffstream.domain import Mode, Owner, make_id
 from staffstream.errors import SetupError, StaffstreamError
 from staffstream.memory.learning import Learning
 from staffstream.memory.learning_jobs import LearningJobs
@@ -70,7 +70,7 @@ class Staffstream(Starlette):
 
     def __init__(self, settings: Settings, identify: Identify | None) -> None:
         self.settings = settings
-        self.metrics = Metrics()
+        self.metrics = Metrics(get_args(Mode))
         self._identify = identify
         self.keyless = identify is None and not settings.uses_keys
         super().__init__(

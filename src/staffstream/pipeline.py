@@ -41,7 +41,7 @@ from staffstream.replies.active_runs import ActiveRun, ActiveRuns
 from staffstream.replies.context import Context
 from staffstream.replies.context_builder import ContextBuilder
 from staffstream.replies.endings import Endings
-from staffstream.replies.report import report_reply
+from staffstream.replies.report import observe_context, report_reply
 from staffstream.replies.stopping import RunStopper
 from staffstream.replies.token_ratios import TokenRatios
 from staffstream.settings import Settings
@@ -270,7 +270,7 @@ class Pipeline:
         with self.metrics.time_stage("build", active.run.mode), traces.trace_work("build"):
             context, stages = await self.builder.build_context(active)
             traces.add_stages(stages)
-        self.metrics.note_context(context.record, stages)
+        observe_context(self.metrics, context.record, stages)
         active.context, active.requested_at = context, now_text()
         return context
 

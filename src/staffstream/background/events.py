@@ -120,7 +120,7 @@ class LiveEvents:
         return int(number) if oldest - 1 <= int(number) <= self._last else None
 
     def _encode(self, number: int, data: dict[str, Any]) -> bytes:
-        return b"id: %s:%d\ndata: %s\n\n" % (self._process.encode(), number, sse.encode_json(data))
+        return b"id: %s:%d\n%s" % (self._process.encode(), number, sse.encode_event(data))
 
     # ── learning ─────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -4,7 +4,8 @@ There is one log and one way to follow it; an encoder turns what the log holds i
 clients are in `api/dialects/`.
 """
 
-from typing import Literal, Protocol
+from dataclasses import asdict
+from typing import Any, Literal, Protocol
 
 from staffstream.domain import RunEnd
 from staffstream.support import sse
@@ -45,7 +46,7 @@ class RunEncoder:
     ping = sse.PING
 
     def __init__(self, run_id: str, *, wants_status: bool = False, wants_thinking: bool = False) -> None:
-        self._run_id = run_id
+        self._run_id = run_id.encode()
         self.wants_status = wants_status
         self.wants_thinking = wants_thinking
 
@@ -55,18 +56,32 @@ class RunEncoder:
 
     def encode_thinking(self, start: int, text: str) -> bytes:
         """A thinking frame, which has no cursor: it is no part of the reply."""
-        return b"data: %s\n\n" % sse.encode_json({"type": "thinking", "content": text})
+        return sse.encode_event({"type": "thinking", "content": text})
 
     def encode_text(self, start: int, text: str) -> bytes:
         """A token frame under the cursor at its end."""
-        return sse.encode_token(self._run_id, start + len(text), text)
+        return b"id: %s:%d\n%s" % (
+            self._run_id,
+            start + len(text),
+            sse.encode_event({"type": "token", "content": text}),
+        )
 
     def encode_status(self, phase: Phase, *, elapsed_ms: int, tokens: int) -> bytes:
         """A status frame."""
-        return sse.encode_status(phase, elapsed_ms=elapsed_ms, tokens=tokens)
+        return sse.encode_event({"type": "status", "phase": phase, "elapsed_ms": elapsed_ms, "tokens": tokens})
 
     def encode_end(self, end: RunEnd) -> bytes:
-        """The terminal frame."""
+        """The terminal frame: `error`, or `done`."""
+        event: dict[str, Any]
         if end.failure:
-            return sse.encode_error(end.failure, end.message_id)
-        return sse.encode_done(end.message_id, stop_reason=end.stop_reason, usage=end.usage, cancelled=end.cancelled)
+            event = {"type": "error"} | asdict(end.failure) | {"message_id": end.message_id}
+        else:
+            event = {
+                "type": "done",
+                "message_id": end.message_id,
+                "stop_reason": end.stop_reason,
+                "usage": end.usage,
+            }
+            if end.cancelled:
+                event["cancelled"] = True
+        return sse.encode_event(event)

@@ -17,6 +17,7 @@ from staffstream.domain import STATUS_BY_STATE, Owner, Run, RunEnd, RunFailure, 
 from staffstream.errors import InternalError, NotFound, StaffstreamError, Unavailable
 from staffstream.memory.learning import Learning
 from staffstream.replies.active_runs import ActiveRun, ActiveRuns, describe_failure
+from staffstream.replies.report import count_run
 from staffstream.replies.token_ratios import TokenRatios
 from staffstream.storage import contexts, conversations, deliveries, run_pieces, runs, staff
 from staffstream.storage.database import Connection, Database
@@ -142,7 +143,7 @@ class Endings:
                 contexts.save_record(tx, run.id, record)
 
             def follow_up() -> None:
-                self._metrics.note_run(ended, active.requested_at)
+                count_run(self._metrics, ended, active.requested_at)
                 count_spending()
                 if active.context and usage:
                     self._ratios.learn(active.context.prompt.model, active.context.counted_tokens, usage)
@@ -176,7 +177,7 @@ class Endings:
         if ended is None:
             return self._claim_next(tx, Ended(runs.get_run(tx, run.scope, run.id)))
         self._save_text(tx, ended, text or None, state)
-        return self._claim_next(tx, Ended(ended, True, follow_up=lambda: self._metrics.note_run(ended, None)))
+        return self._claim_next(tx, Ended(ended, True, follow_up=lambda: count_run(self._metrics, ended, None)))
 
     # ── what belongs to every end ────────────────────────────────────────────────────────────────────────────────────
 

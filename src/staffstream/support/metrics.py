@@ -9,13 +9,11 @@ import contextlib
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
-from typing import Any, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
-from staffstream.domain import Mode, Run, parse_time
+from staffstream.domain import parse_time
 from staffstream.errors import InternalError, StorageFull, StorageUnavailable, UpstreamKeyRefused
-from staffstream.support.timers import Stage
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -34,9 +32,11 @@ _TOKEN_KINDS = {
 
 
 class Metrics:
-    """The metrics of one app. The attributes are Prometheus's own objects, set by the code that knows the numbers."""
+    """The metrics of one app. Attributes are Prometheus's own objects; whoever knows a number gives it to them. `modes`
+    are the values that the label `mode` will have.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, modes: Iterable[str] = ()) -> None:
         registry = self._registry = CollectorRegistry()
 
         def counter(name: str, text: str, *labels: str) -> Counter:
@@ -95,13 +95,13 @@ class Metrics:
         self.wal = gauge("wal_bytes", "Size of the write-ahead log.")
         self.file = gauge("database_bytes", "Size of the database file.")
         ProcessCollector(registry=registry)
-        self._begin_at_zero()
+        self._begin_at_zero(modes)
 
-    def _begin_at_zero(self) -> None:
-        """Create the series that alerts watch, at zero. Prometheus sees no increase when a series first appears, so the
-        first failure would raise no alert.
+    def _begin_at_zero(self, modes: Iterable[str]) -> None:
+        """Make the series that alerts watch: a counter that appears with its first count has not increased, to
+        Prometheus, so the first failure would go unseen.
         """
-        for mode in get_args(Mode):
+        for mode in modes:
             self.runs.labels(mode, "done", "")
             for failure in (UpstreamKeyRefused, InternalError):
                 self.runs.labels(mode, "failed", failure.code)
@@ -115,40 +115,12 @@ class Metrics:
         yield
         self.stages.labels(stage, mode).observe(time.perf_counter() - started)
 
-    def note_run(self, run: Run, asked_at: str | None) -> None:
-        """Count a run that has ended, from its row. `asked_at` is the time of the request to Claude."""
-        self.runs.labels(run.mode, run.state, run.error.code if run.error else "").inc()
-        texts = (run.created_at, run.building_at, asked_at, run.streaming_at, run.first_token_at, run.finished_at)
-        created, building, asked, streaming, first, finished = map(_read_time, texts)
-        self._note_span(self.replies.labels(run.mode), created, finished)
-        self._note_span(self.stages.labels("queue", run.mode), created, building)
-        self._note_span(self.stages.labels("claude", run.mode), asked, streaming)
-        self._note_span(self.stages.labels("think", run.mode), streaming, first)
-        self._note_span(self.first_token.labels(run.mode), created, first)
-        tokens = (run.usage or {}).get("output_tokens", 0)
-        if first and finished and run.state == "done" and tokens > 1:
-            self.token_gap.observe((finished - first).total_seconds() / (tokens - 1))
-
-    @staticmethod
-    def _note_span(histogram: Histogram, start: datetime | None, end: datetime | None) -> None:
-        if start and end:
-            histogram.observe(max(0.0, (end - start).total_seconds()))
-
     def note_spending(self, model: str, usage: Mapping[str, int], cost_usd: float) -> None:
         """Count the tokens of one request to Claude, and their price."""
         for name, kind in _TOKEN_KINDS.items():
             if usage.get(name):
                 self.tokens.labels(model, kind).inc(usage[name])
         self.cost.labels(model).inc(cost_usd)
-
-    def note_context(self, record: Mapping[str, Any], stages: Iterable[Stage]) -> None:
-        """Record the sizes of a prompt from its context record, and the seconds of its recall."""
-        self.context.labels("all").observe(record["total_tokens"])
-        for section in record["sections"]:
-            self.context.labels(section["name"]).observe(section["tokens"])
-            if section["name"] == "memories":
-                self.recalled.observe(len(section["items"]))
-        self.recall.observe(sum(stage.seconds for stage in stages if stage.name in ("memories", "graph")))
 
     def note_learned(self, facts: int, rejected: int) -> None:
         """Count the new and the rejected facts of one extraction."""
@@ -182,7 +154,3 @@ class Metrics:
     def export(self) -> bytes:
         """All metrics in Prometheus's text format. Can be called from any thread."""
         return generate_latest(self._registry)
-
-
-def _read_time(text: str | None) -> datetime | None:
-    return parse_time(text) if text else None

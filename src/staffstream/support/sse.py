@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from staffstream.domain import RunFailure, clean_text
+from staffstream.domain import clean_text
 
 PING = b": ping\n\n"
 
@@ -42,46 +42,6 @@ def _clean(value: Any) -> Any:
     return value
 
 
-def encode_token(run_id: str, cursor: int, text: str) -> bytes:
-    """A token frame. `cursor` is the number of the reply's characters, this text included."""
-    return b"id: %s:%d\ndata: %s\n\n" % (
-        run_id.encode(),
-        cursor,
-        encode_json({"type": "token", "content": text}),
-    )
-
-
-def encode_done(
-    message_id: str | None,
-    *,
-    stop_reason: str | None,
-    usage: dict[str, Any] | None,
-    cancelled: bool = False,
-) -> bytes:
-    """The last frame of a reply that is done or cancelled."""
-    event: dict[str, Any] = {
-        "type": "done",
-        "message_id": message_id,
-        "stop_reason": stop_reason,
-        "usage": usage,
-    }
-    if cancelled:
-        event["cancelled"] = True
-    return b"data: %s\n\n" % encode_json(event)
-
-
-def encode_error(failure: RunFailure, message_id: str | None) -> bytes:
-    """The last frame of a failed reply. `message_id` is the id of the saved partial text, None without one."""
-    event = {
-        "type": "error",
-        "detail": failure.detail,
-        "code": failure.code,
-        "retryable": failure.retryable,
-        "message_id": message_id,
-    }
-    return b"data: %s\n\n" % encode_json(event)
-
-
-def encode_status(phase: str, *, elapsed_ms: int, tokens: int) -> bytes:
-    """A progress frame, sent only on request. `tokens` is the number of text chunks so far."""
-    return b"data: %s\n\n" % encode_json({"type": "status", "phase": phase, "elapsed_ms": elapsed_ms, "tokens": tokens})
+def encode_event(value: Any) -> bytes:
+    """A frame with the value as JSON."""
+    return b"data: %s\n\n" % encode_json(value)

@@ -204,4 +204,4 @@ class AgentEncoder:
 
 
 def _encode(event: Json) -> bytes:
-    return b"data: %s\n\n" % sse.encode_json(event)
+    return sse.encode_event(event)

@@ -225,7 +225,7 @@ class UIMessageEncoder:
 
 
 def _encode(chunk: Json) -> bytes:
-    return b"data: %s\n\n" % sse.encode_json(chunk)
+    return sse.encode_event(chunk)
 
 
 _TEXT_START = _encode({"type": "text-start", "id": "text"})

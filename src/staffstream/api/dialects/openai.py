@@ -291,14 +291,14 @@ class ChunkEncoder:
         """The reason, the usage if it was asked for, and the mark; or an error, which the clients raise."""
         if end.failure:
             error = describe_openai_error(end.failure.code, end.failure.detail, 500)
-            return b"data: %s\n\n" % sse.encode_json(error)
+            return sse.encode_event(error)
         last = self._encode([_choice({}, _name_reason(end))])
         if self._usage:
-            last += b"data: %s\n\n" % sse.encode_json(self._head | {"choices": [], "usage": count_usage(end.usage)})
+            last += sse.encode_event(self._head | {"choices": [], "usage": count_usage(end.usage)})
         return last + DONE
 
     def _encode(self, choices: list[Json]) -> bytes:
-        return b"data: %s\n\n" % sse.encode_json(self._head | {"choices": choices} | self._usage)
+        return sse.encode_event(self._head | {"choices": choices} | self._usage)
 
 
 def _choice(delta: Json, reason: str | None = None) -> Json:
