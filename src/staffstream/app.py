@@ -298,7 +298,9 @@ def make_chat_model(settings: Settings) -> ChatModel:
             make_transport=make_stand_in,
         )
     key = settings.anthropic_api_key.get_secret_value() if settings.anthropic_api_key else None
-    return Claude(timeouts, api_key=key, base_url=settings.anthropic_base_url, concurrency=most)
+    return Claude(
+        timeouts, api_key=key, base_url=settings.anthropic_base_url, concurrency=most, fast=settings.fast_paths
+    )
 
 
 def _ensure_first_staff(tx: Connection) -> str:

@@ -179,6 +179,11 @@ class Settings(BaseModel):
     log_text: bool = Field(
         False, description="Let the log hold what Claude says of a refused request, though it may quote a message."
     )
+    fast_paths: bool = Field(
+        True,
+        description="Relay tokens past parts of aiohttp and Hypercorn, where these are as expected; `off` if a release"
+        " of theirs makes trouble. What clients receive is the same.",
+    )
     async_concurrency: int = Field(
         16,
         ge=1,

@@ -1,14 +1,18 @@
 """The server's own way of writing a streamed body: the same bytes as Hypercorn's, on the connections that allow it."""
 
 import asyncio
+import types
 from collections.abc import Awaitable, Callable
 
 import httpx
 import pytest
+from hypercorn.protocol.http_stream import HTTPStream
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from staffstream.api.event_stream import WRITER, BodyWriter, Write
+from staffstream.cli import chunk_writer
 from staffstream.cli.chunk_writer import offer_writer
+from staffstream.cli.server import _prepare_app
 from tests.tools.provider import DEADLINE_S
 from tests.tools.server import serve_asgi_here
 
@@ -164,3 +168,68 @@ async def test_a_push_is_written_among_the_writes_and_refused_when_it_would_wait
             await gone.wait()
     assert body == b"first " + b"".join(b"%010d" % n * (size // 10) for n in range(len(sent))) + b" last"
     assert left == [False]
+
+
+# ── another Hypercorn ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("_KINDS", None), ("_KINDS", (int, int, int)), ("h11", types.SimpleNamespace(Connection=int, SEND_BODY=None))],
+)
+async def test_another_hypercorn_sends_as_usual(monkeypatch: pytest.MonkeyPatch, name: str, value: object) -> None:
+    """Modules, classes or attributes of other names: no writer is offered, and every piece arrives."""
+    monkeypatch.setattr(chunk_writer, name, value)
+    offered: list[bool] = []
+    async with serve_asgi_here(_stream(_write_all, offered=offered)) as url, httpx.AsyncClient(base_url=url) as client:
+        assert (await client.get("/")).content == b"".join(PIECES)
+    assert offered == [False]
+
+
+async def test_a_hypercorn_that_keeps_the_head_back_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Releases before 0.18 send the head with the first piece of the body: it must not come after a piece."""
+    heads: dict[int, object] = {}
+    app_send = HTTPStream.app_send
+
+    async def keep_head(self: HTTPStream, message: dict[str, object]) -> None:
+        if message is not None and message["type"] == "http.response.start":
+            heads[id(self)] = message
+            return
+        if head := heads.pop(id(self), None):
+            await app_send(self, head)  # type: ignore[arg-type]
+        await app_send(self, message)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(HTTPStream, "app_send", keep_head)
+    pushed: list[bool] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await _live(receive, send)
+            return
+        offer_writer(scope, send)
+        writer: BodyWriter = scope["extensions"][WRITER]
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        pushed.append(writer.push(b"too early"))
+        await writer.write(b"first")
+        pushed.append(writer.push(b" second"))
+        await writer.write(b" third")
+        await send({"type": "http.response.body", "body": b""})
+
+    async with serve_asgi_here(app) as url, httpx.AsyncClient(base_url=url) as client:
+        assert (await client.get("/")).content == b"first second third"
+    assert pushed == [False, True]
+
+
+@pytest.mark.parametrize("fast", [True, False])
+async def test_the_server_offers_a_writer_unless_it_is_switched_off(fast: bool) -> None:
+    """STAFFSTREAM_FAST_PATHS=off."""
+    offered: list[bool] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        offered.append(WRITER in scope["extensions"])
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async with serve_asgi_here(_prepare_app(app, fast=fast)) as url, httpx.AsyncClient(base_url=url) as client:
+        await client.get("/")
+    assert offered == [fast]

@@ -4,18 +4,26 @@ Hypercorn hands a piece through five objects to h11, which checks it against its
 165k instructions a relayed token, counted by callgrind. Within a chunked HTTP/1.1 body all of that only puts a size
 before the piece. So our server offers its app a writer that does just this, as an extension in the ASGI scope. Where
 things are not exactly so (HTTP/2, HTTP/1.0, another server, another shape of Hypercorn) there is no such extension,
-and the app sends as usual.
+and the app sends as usual. Nor is a piece written so before h11 has sent the head of the response.
 """
 
 import asyncio
+from typing import Any
 
-from hypercorn.asyncio.tcp_server import TCPServer
-from hypercorn.events import Closed
-from hypercorn.protocol.h11 import H11Protocol
-from hypercorn.protocol.http_stream import HTTPStream
 from starlette.types import Scope, Send
 
 from staffstream.api.event_stream import WRITER
+
+try:
+    import h11
+    from hypercorn.asyncio.tcp_server import TCPServer
+    from hypercorn.events import Closed
+    from hypercorn.protocol.h11 import H11Protocol
+    from hypercorn.protocol.http_stream import HTTPStream
+except ImportError:  # modules that Hypercorn does not document have other names
+    _KINDS: tuple[type, ...] | None = None
+else:
+    _KINDS = HTTPStream, H11Protocol, TCPServer
 
 
 def offer_writer(scope: Scope, send: Send) -> None:
@@ -23,29 +31,42 @@ def offer_writer(scope: Scope, send: Send) -> None:
     stream = getattr(send, "__self__", None)
     protocol = getattr(getattr(stream, "send", None), "__self__", None)
     server = getattr(getattr(protocol, "send", None), "__self__", None)
-    if (
-        scope["http_version"] == "1.1"
-        and isinstance(stream, HTTPStream)
-        and isinstance(protocol, H11Protocol)
-        and isinstance(server, TCPServer)
-    ):
-        scope["extensions"] = {**scope.get("extensions", {}), WRITER: _ChunkWriter(stream, protocol, server.writer)}
+    if scope["http_version"] == "1.1" and _is_as_expected(stream, protocol, server):
+        scope["extensions"] = {**scope.get("extensions", {}), WRITER: _ChunkWriter(send, stream, protocol, server)}
+
+
+def _is_as_expected(stream: Any, protocol: Any, server: Any) -> bool:
+    """Whether these are Hypercorn's objects, with the attributes that a writer uses."""
+    objects = (stream, protocol, server)
+    return (
+        _KINDS is not None
+        and all(isinstance(each, kind) for each, kind in zip(objects, _KINDS, strict=True))
+        and isinstance(getattr(stream, "closed", None), bool)
+        and isinstance(getattr(protocol, "connection", None), h11.Connection)
+        and asyncio.iscoroutinefunction(getattr(protocol, "handle", None))
+        and isinstance(getattr(server, "writer", None), asyncio.StreamWriter)
+    )
 
 
 class _ChunkWriter:
     """Writes the chunks of one response."""
 
-    __slots__ = ("_high_water", "_protocol", "_stream", "_transport", "_writer")
+    __slots__ = ("_connection", "_high_water", "_protocol", "_send", "_stream", "_transport", "_writer")
 
-    def __init__(self, stream: HTTPStream, protocol: H11Protocol, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, send: Send, stream: Any, protocol: Any, server: Any) -> None:
+        self._send = send
         self._stream = stream
         self._protocol = protocol
-        self._writer = writer
-        self._transport = writer.transport
+        self._connection = protocol.connection
+        self._writer: asyncio.StreamWriter = server.writer
+        self._transport = self._writer.transport
         _, self._high_water = self._transport.get_write_buffer_limits()  # `drain` never waits below it
 
     async def write(self, data: bytes) -> None:
         if self._stream.closed or not data:  # an empty chunk would end the body
+            return
+        if self._connection.our_state is not h11.SEND_BODY:  # the head waits for the first piece of the body
+            await self._send({"type": "http.response.body", "body": data, "more_body": True})
             return
         try:
             self._transport.write(b"%x\r\n%b\r\n" % (len(data), data))
@@ -55,7 +76,9 @@ class _ChunkWriter:
             await self._protocol.handle(Closed())
 
     def push(self, data: bytes) -> bool:
-        if self._stream.closed or self._transport.get_write_buffer_size() + len(data) > self._high_water:
+        if self._stream.closed or self._connection.our_state is not h11.SEND_BODY:
+            return False
+        if self._transport.get_write_buffer_size() + len(data) > self._high_water:
             return False
         try:
             self._transport.write(b"%x\r\n%b\r\n" % (len(data), data))

@@ -119,7 +119,7 @@ async def _serve(
     # We enter the lifespan, not Hypercorn, which would bury the reason when it fails.
     async with app.running():
         serving = asyncio.create_task(
-            serve_asgi(_prepare_app(app), _configure(listener), shutdown_trigger=wait_for_end)  # type: ignore[arg-type]
+            serve_asgi(_prepare_app(app, fast=settings.fast_paths), _configure(listener), shutdown_trigger=wait_for_end)  # type: ignore[arg-type]
         )
         await _first(_wait(serving), drained.wait())
         await asyncio.wait([serving], timeout=CLOSING_S)  # a reader that takes nothing would hold it for ever
@@ -131,11 +131,11 @@ async def _wait(task: asyncio.Task[None]) -> None:
     await asyncio.wait([task])
 
 
-def _prepare_app(app: ASGIApp) -> ASGIApp:
-    """The app for a server that must not run its lifespan, and that can write a streamed body for less."""
+def _prepare_app(app: ASGIApp, *, fast: bool) -> ASGIApp:
+    """The app for a server that must not run its lifespan, and that with `fast` can write a streamed body for less."""
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
+        if fast and scope["type"] == "http":
             offer_writer(scope, send)
         if scope["type"] != "lifespan":
             await app(scope, receive, send)

@@ -38,7 +38,11 @@ class Sdk:
     for any Retry-After, however long, and could repeat half a reply.
     """
 
-    def __init__(self, *, api_key: str, base_url: str | None, transport: httpx2.AsyncBaseTransport | None) -> None:
+    def __init__(
+        self, *, api_key: str, base_url: str | None, transport: httpx2.AsyncBaseTransport | None, fast: bool
+    ) -> None:
+        """With `fast`, bodies are read from aiohttp's own reader where possible (see fast_reader.py)."""
+        self._fast = fast
         http = (
             httpx2.AsyncClient(transport=transport)
             if transport
@@ -76,7 +80,7 @@ class Sdk:
             ) as response:
                 if not response.headers.get("content-type", "").startswith("text/event-stream"):
                     raise UpstreamMalformed
-                await _read_body(response.http_response, on_chunk)
+                await _read_body(response.http_response, on_chunk, fast=self._fast)
 
     async def create(
         self,
@@ -117,12 +121,13 @@ def _write_blocks(blocks: Sequence[Block]) -> list[dict[str, Any]]:
 _CACHE_POINT = {"cache_control": {"type": "ephemeral"}}
 
 
-async def _read_body(response: httpx2.Response, on_chunk: OnChunk) -> None:
+async def _read_body(response: httpx2.Response, on_chunk: OnChunk, *, fast: bool) -> None:
     """Read the body from aiohttp's own reader where possible. httpx2 and its transport put four async generators on
     top of that reader, which cost a tenth of a relayed token (bench/relay.py). A compressed body, and the body of
     another transport, is read through them.
     """
-    if (reader := find_reader(response)) is not None and "content-encoding" not in response.headers:
+    reader = find_reader(response) if fast and "content-encoding" not in response.headers else None
+    if reader is not None:
         await forward_chunks(reader, on_chunk)
         return
     async with contextlib.aclosing(response.aiter_bytes()) as chunks:

@@ -35,6 +35,7 @@ class Claude:
         base_url: str | None = None,
         concurrency: int = 2000,
         make_transport: "Callable[[], httpx2.AsyncBaseTransport] | None" = None,
+        fast: bool = True,
     ) -> None:
         self._timeouts = timeouts
         self._places = asyncio.Semaphore(concurrency)  # requests beyond these wait
@@ -43,7 +44,8 @@ class Claude:
         def make_sdk() -> "Sdk":
             from staffstream.models.anthropic_sdk import Sdk
 
-            return Sdk(api_key=api_key or "", base_url=base_url, transport=make_transport and make_transport())
+            transport = make_transport and make_transport()
+            return Sdk(api_key=api_key or "", base_url=base_url, transport=transport, fast=fast)
 
         self._make_sdk = make_sdk
 

@@ -7,6 +7,7 @@ is the cost. Once handed in, a write runs whole or not at all, whether or not it
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import time
@@ -14,7 +15,6 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-import aiosqlite
 import pysqlite3
 
 from staffstream.errors import StorageLost, StorageUnavailable
@@ -22,6 +22,7 @@ from staffstream.storage.database import Connection, Group
 from staffstream.storage.handed_in import Outcome, Write, report_outcome
 from staffstream.storage.sqlite.connections import SqliteConnection, connect, translate_error
 from staffstream.storage.sqlite.files import prepare_file
+from staffstream.storage.sqlite.threads import ConnectionThread
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -35,10 +36,10 @@ _CLEARING_PAUSE_S = 0.1
 class SqliteDatabase:
     """A `Database` over one file. Made by `open`, which also closes it."""
 
-    def __init__(self, path: Path, writer: aiosqlite.Connection, readers: list[aiosqlite.Connection]) -> None:
+    def __init__(self, path: Path, writer: ConnectionThread, readers: list[ConnectionThread]) -> None:
         self._path = path
         self._writer = writer
-        self._idle: asyncio.LifoQueue[aiosqlite.Connection] = asyncio.LifoQueue()
+        self._idle: asyncio.LifoQueue[ConnectionThread] = asyncio.LifoQueue()
         for reader in readers:
             self._idle.put_nowait(reader)
         self._queue: asyncio.Queue[Write | None] = asyncio.Queue()
@@ -53,15 +54,10 @@ class SqliteDatabase:
         await asyncio.to_thread(prepare_file, path, durability=durability)
         group = Group()
         async with contextlib.AsyncExitStack() as stack:
-            writer = await stack.enter_async_context(
-                aiosqlite.Connection(lambda: connect(path, durability=durability), 64)
-            )
-            readers = [
-                await stack.enter_async_context(
-                    aiosqlite.Connection(lambda: connect(path, durability=durability, read_only=True, group=group), 64)
-                )
-                for _ in range(READERS)
-            ]
+            open_file = functools.partial(connect, path, durability=durability)
+            writer = await stack.enter_async_context(ConnectionThread.open(open_file))
+            open_reader = functools.partial(open_file, read_only=True, group=group)
+            readers = [await stack.enter_async_context(ConnectionThread.open(open_reader)) for _ in range(READERS)]
             database = cls(path, writer, readers)
             writing = asyncio.create_task(database._write_batches(), name="database writer")
             try:
@@ -80,7 +76,7 @@ class SqliteDatabase:
 
     async def read(self, function: Callable[[Connection], T]) -> T:
         reader = await self._idle.get()
-        work = asyncio.ensure_future(reader._execute(_read_snapshot, reader._conn, function))  # type: ignore[no-untyped-call]
+        work = reader.run(_read_snapshot, function)
         work.add_done_callback(lambda done: self._give_back(reader, done))
         try:
             result: T = await asyncio.shield(work)
@@ -91,7 +87,7 @@ class SqliteDatabase:
     async def clear_log(self) -> None:
         """The log is written into the file and emptied. A reader in another process can be in the way for a moment."""
         for _ in range(_CLEARING_TRIES):
-            if await self._writer._execute(_empty_log, self._writer._conn):  # type: ignore[no-untyped-call]
+            if await self._writer.run(_empty_log):
                 return
             await asyncio.sleep(_CLEARING_PAUSE_S)
         log.warning("the write-ahead log is in use and still holds what was erased; a later checkpoint takes it")
@@ -100,7 +96,7 @@ class SqliteDatabase:
         files = {"file": self._path, "wal": self._path.with_name(self._path.name + "-wal")}
         return {name: path.stat().st_size for name, path in files.items() if path.exists()}
 
-    def _give_back(self, reader: aiosqlite.Connection, done: asyncio.Future[Any]) -> None:
+    def _give_back(self, reader: ConnectionThread, done: asyncio.Future[Any]) -> None:
         self._idle.put_nowait(reader)
         if not done.cancelled():
             done.exception()  # heard, though whoever asked may have been cancelled meanwhile
@@ -112,10 +108,7 @@ class SqliteDatabase:
             if not batch:
                 continue
             started = time.perf_counter()
-            # `_execute` runs a whole function on aiosqlite's thread: a hop a statement would cost 25 µs each.
-            outcomes = await self._writer._execute(  # type: ignore[no-untyped-call]
-                _commit_batch, self._writer._conn, batch, self._identity
-            )
+            outcomes = await self._writer.run(_commit_batch, batch, self._identity)
             if self.on_commit:
                 self.on_commit(len(batch), time.perf_counter() - started)
             for write, outcome in zip(batch, outcomes, strict=True):
