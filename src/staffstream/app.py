@@ -182,6 +182,7 @@ class Staffstream(Starlette):
             remote_runs = RemoteRuns(database=database, active_runs=pipeline.active_runs, wakeups=wakeups)
             await stack.enter_async_context(remote_runs.running())
             await presence.share()
+            await stack.enter_async_context(presence.kept())
             key_ring = KeyRing(database)
             await stack.enter_async_context(
                 maintenance.run_maintenance(settings, database, purger, keys_used=key_ring.used)

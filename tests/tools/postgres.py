@@ -25,11 +25,38 @@ _DEADLINE_S = 30.0
 class Cluster:
     """A running cluster. `find_url` gives each path a database of its own."""
 
-    def __init__(self, folder: Path, process: "subprocess.Popen[bytes]") -> None:
+    def __init__(self, folder: Path, programs: Path, user: int | None) -> None:
         self.folder = folder
-        self.process = process
+        self._programs = programs
+        self._user = user
         self.url = f"postgresql://postgres@/postgres?host={folder}"
         self._known: dict[Path, str] = {}
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        settings = {
+            "listen_addresses": "", "unix_socket_directories": str(self.folder), "fsync": "off",
+            "max_connections": "300", "shared_buffers": "64MB", "full_page_writes": "off",
+        }  # fmt: skip
+        flags = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        command = [str(self._programs / "postgres"), "-D", str(self.folder / "data"), *flags]
+        with open(self.folder / "log", "ab") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, user=self._user, cwd=self.folder)
+        _wait_ready(self)
+
+    def stop(self) -> None:
+        """End all its sessions, and it."""
+        self._process.send_signal(signal.SIGINT)
+        self._process.wait(_DEADLINE_S)
+
+    def cut(self, *, of: str = "true") -> int:
+        """End the sessions of a WHERE on pg_stat_activity, by default all; how many those were."""
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            ended = connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"  # type: ignore[arg-type]
+                f" WHERE application_name = 'staffstream' AND ({of})"
+            ).fetchall()
+        return len(ended)
 
     def find_url(self, path: Path) -> str:
         """The URL that stands for a file: a schema, made when it is first asked for."""
@@ -53,22 +80,12 @@ def run_cluster() -> Iterator[Cluster]:
         for path in (folder, data):
             _give(path, user)
         _run([str(programs / "initdb"), "-D", str(data), "-U", "postgres", "-E", "UTF8", "--locale=C", "-N"], user)
-        settings = {
-            "listen_addresses": "", "unix_socket_directories": str(folder), "fsync": "off", "max_connections": "300",
-            "shared_buffers": "64MB", "full_page_writes": "off",
-        }  # fmt: skip
-        flags = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-        with open(folder / "log", "wb") as log:
-            process = subprocess.Popen(
-                [str(programs / "postgres"), "-D", str(data), *flags], stdout=log, stderr=log, user=user, cwd=folder
-            )
+        cluster = Cluster(folder, programs, user)
+        cluster.start()
         try:
-            cluster = Cluster(folder, process)
-            _wait_ready(cluster)
             yield cluster
         finally:
-            process.send_signal(signal.SIGINT)
-            process.wait(_DEADLINE_S)
+            cluster.stop()
     finally:
         shutil.rmtree(folder)
 

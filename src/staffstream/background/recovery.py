@@ -49,6 +49,8 @@ class Recovery:
         self._active_runs = active_runs
         self._endings = endings
         self._progress = progress
+        self._renewed = True
+        self._sweep_from = 0.0
 
     @contextlib.asynccontextmanager
     async def running(self, *, alone: bool) -> AsyncIterator[None]:
@@ -81,11 +83,17 @@ class Recovery:
     async def _renew_leases(self) -> None:
         # As of before: one that begins now may have missed the renewal. One that is not stored has no row to renew.
         mine = [active for active in self._active_runs.by_id.values() if active.past is None]
+        loop = asyncio.get_running_loop()
+        renewed, self._renewed = self._renewed, False
         held = await self._database.write(lambda tx: runs.renew_leases(tx, owner=self._owner))
+        self._renewed = True
+        if not renewed:  # the database was away, and others that live have yet to renew theirs
+            self._sweep_from = loop.time() + self._owner.lease_s
         for active in mine:
             if held.get(active.run.id) != active.run.fence:
                 active.stop("taken_over")
-        await self._sweep(all_begun=False)
+        if loop.time() >= self._sweep_from:
+            await self._sweep(all_begun=False)
 
     async def _sweep(self, *, all_begun: bool) -> None:
         """End, or put back, the begun runs that nobody is making any more."""

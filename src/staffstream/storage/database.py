@@ -139,6 +139,10 @@ class Presence(Protocol):
         """Let other processes in; waits while another one is tidying up."""
         ...
 
+    def kept(self) -> AbstractAsyncContextManager[None]:
+        """Within the block, after `share`: should the engine lose sight of this process, it is told again."""
+        ...
+
     def close(self) -> None: ...
 
 

@@ -1,9 +1,10 @@
 """Connections to PostgreSQL by psycopg, which run our statements as storage functions write them."""
 
+import asyncio
 import contextlib
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import psycopg
@@ -20,6 +21,13 @@ from staffstream.storage.postgres.translation import Form, translate
 log = logging.getLogger(__name__)
 
 CONNECT_S = 5
+_SILENCE: Mapping[str, Any] = {
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 2,
+    "tcp_user_timeout": 20_000,
+}
+"""A server that went away without a word is lost after about 20 s."""
 SCOPES, OTHERS = 1, 2  # kinds of advisory locks
 
 
@@ -105,6 +113,8 @@ class PostgresConnection:
         self._read_only = read_only
         self._held: set[int] = set()
         self._writing = False
+        self.may_have_committed = False
+        """Whether the last transaction had been told to commit: if it failed then, its outcome is unknown."""
         row = driver.execute("SELECT hashtext(current_schema())").fetchone()
         self.namespace = int(row[0]) if row and row[0] is not None else 0
         """Of advisory locks: they hold for a whole database server, and ours mean one schema."""
@@ -150,10 +160,12 @@ class PostgresConnection:
 
     @contextlib.contextmanager
     def transact(self) -> Iterator[None]:
+        self.may_have_committed = False
         self.driver.execute("BEGIN READ WRITE")
         self._writing = True
         try:
             yield
+            self.may_have_committed = True
             self.driver.execute("COMMIT")
         except BaseException:
             self._roll_back()
@@ -206,7 +218,7 @@ def connect(url: str, group: object, *, durability: str = "full", read_only: boo
         cursor_factory=psycopg.RawCursor,
         row_factory=_make_rows,
         client_encoding="utf8",
-        keepalives_idle=10,
+        **_SILENCE,
     )
     try:
         driver.adapters.register_dumper(str, _TextDumper)
@@ -222,6 +234,33 @@ def connect(url: str, group: object, *, durability: str = "full", read_only: boo
     except BaseException:
         driver.close()
         raise
+
+
+@contextlib.asynccontextmanager
+async def connect_aside(url: str, *, durability: str = "normal") -> AsyncIterator[PostgresConnection]:
+    """A connection that is opened in a thread and closed with the block, or by itself when its opener is cancelled
+    first. Raises psycopg.Error.
+    """
+    loop = asyncio.get_running_loop()
+    opening = loop.run_in_executor(None, lambda: connect(url, object(), durability=durability))
+    try:
+        connection = await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        opening.add_done_callback(lambda opened: None if opened.exception() else opened.result().close())
+        raise
+    with contextlib.closing(connection):
+        yield connection
+
+
+async def wait_readable(connection: PostgresConnection) -> None:
+    """Return when the server has sent something, or closed the connection."""
+    loop, readable = asyncio.get_running_loop(), asyncio.Event()
+    descriptor = connection.driver.fileno()
+    loop.add_reader(descriptor, readable.set)
+    try:
+        await readable.wait()
+    finally:
+        loop.remove_reader(descriptor)
 
 
 # ── errors ───────────────────────────────────────────────────────────────────────────────────────────────────────────

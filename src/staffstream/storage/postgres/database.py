@@ -1,7 +1,7 @@
 """The open PostgreSQL database: a few threads with a connection each, for writing and for reading.
 
 psycopg is used synchronously, so that storage functions are the same plain functions as on SQLite. A write that met
-another one is run again. A connection that was lost is opened anew by the next piece of work.
+another one is run again, and so is one whose connection was lost before its commit. A lost connection is opened anew.
 """
 
 import asyncio
@@ -54,6 +54,7 @@ class _Threads:
         if connection is not None:
             connection.close()
             self._opened.remove(connection)
+            del self._local.connection  # the next one may not open at once
         connection = self._local.connection = self._open()
         self._opened.append(connection)
         return connection
@@ -115,13 +116,14 @@ class PostgresDatabase:
         """Run one write until it is committed or fails for good; how long the last try took."""
         for attempt in range(1, _TRIES + 1):
             started = time.perf_counter()
+            connection = None
             try:
                 connection = get_connection()
                 with connection.transact():
                     value = function(connection)
                 return (value, None), time.perf_counter() - started
             except psycopg.Error as error:
-                if error.sqlstate not in RERUN or attempt == _TRIES:
+                if attempt == _TRIES or not (error.sqlstate in RERUN or _was_cut(connection)):
                     return (None, translate_error(error)), 0.0
                 log.debug("a write is run again: %s", error.sqlstate)
                 time.sleep(random.uniform(0.2, 1.0) * _LONGEST_PAUSE_S * 2.0 ** (attempt - _TRIES))
@@ -154,5 +156,17 @@ class PostgresDatabase:
 
 def _read_snapshot(get_connection: Callable[[], PostgresConnection], function: Callable[[Connection], T]) -> T:
     connection = get_connection()
+    try:
+        with connection.snapshot():
+            return function(connection)
+    except psycopg.Error:
+        if connection.in_use:
+            raise
+    connection = get_connection()  # it was lost, perhaps long ago
     with connection.snapshot():
         return function(connection)
+
+
+def _was_cut(connection: PostgresConnection | None) -> bool:
+    """Whether a write failed with its connection, before it was told to commit: it has left nothing."""
+    return connection is not None and not connection.in_use and not connection.may_have_committed

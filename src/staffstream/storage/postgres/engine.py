@@ -34,7 +34,7 @@ class PostgresEngine:
         return connect(self._url, Group(), read_only=read_only)
 
     def join(self) -> PostgresPresence:
-        return PostgresPresence(open_or_refuse(self._url))
+        return PostgresPresence(self._url, open_or_refuse(self._url))
 
     @contextlib.asynccontextmanager
     async def open(self, *, durability: str = "full") -> AsyncIterator[PostgresDatabase]:

@@ -13,8 +13,7 @@ from typing import Any
 
 import psycopg
 
-from staffstream.storage.database import Group
-from staffstream.storage.postgres.connections import PostgresConnection, connect, get_error_name
+from staffstream.storage.postgres.connections import PostgresConnection, connect_aside, get_error_name, wait_readable
 
 log = logging.getLogger(__name__)
 
@@ -66,27 +65,20 @@ class PostgresWakeups:
     async def _reconnect_forever(self, work: Any) -> None:
         while True:
             try:
-                connection = await asyncio.to_thread(connect, self._url, Group(), durability="normal")
-                with contextlib.closing(connection):
+                async with connect_aside(self._url) as connection:
                     await work(connection)
             except psycopg.Error as error:
                 log.warning("no wake-ups from or for other processes: %s", get_error_name(error))
             await asyncio.sleep(_AGAIN_S)
 
     async def _listen(self, connection: PostgresConnection) -> None:
-        driver, readable = connection.driver, asyncio.Event()
+        driver = connection.driver
         await asyncio.to_thread(driver.execute, f"LISTEN {_name_channel(connection)}".encode())
-        loop, descriptor = asyncio.get_running_loop(), driver.fileno()
-        loop.add_reader(descriptor, readable.set)
-        try:
-            while True:
-                for note in driver.notifies(timeout=0):
-                    if note.pid != self._own_pid:
-                        self._woken.set()
-                await readable.wait()
-                readable.clear()
-        finally:
-            loop.remove_reader(descriptor)
+        while True:
+            for note in driver.notifies(timeout=0):
+                if note.pid != self._own_pid:
+                    self._woken.set()
+            await wait_readable(connection)
 
     async def _send(self, connection: PostgresConnection) -> None:
         driver, channel = connection.driver, _name_channel(connection)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 from staffstream.errors import SetupError
@@ -41,6 +42,10 @@ class FilePresence:
         while fcntl and not self._lock(fcntl.LOCK_SH):  # noqa: ASYNC110 - another process is waited for
             await asyncio.sleep(0.02)
         self.alone = False
+
+    def kept(self) -> AbstractAsyncContextManager[None]:
+        """Nothing to do: the kernel drops the lock with the process alone."""
+        return contextlib.nullcontext()
 
     def _lock(self, mode: int) -> bool:
         try:
