@@ -50,7 +50,7 @@ from staffstream.storage.database import Connection, Database
 from staffstream.storage.spending import Ledger
 from staffstream.support import traces
 from staffstream.support.metrics import Metrics
-from staffstream.support.timers import BurstGate, SilenceWatch
+from staffstream.support.timers import BurstGate, limit_silence
 from staffstream.support.tokens import count_tokens
 
 log = logging.getLogger(__name__)
@@ -248,7 +248,7 @@ class Pipeline:
         with report_reply(active):
             with active:
                 try:
-                    async with asyncio.timeout(self._settings.run_timeout_s):
+                    async with limit_silence(self._settings.run_timeout_s):  # nothing is noted: the whole
                         await self._burst_gate.wait_until_calm()
                         context = await self._build(active)
                         await self._stream(active, context)
@@ -282,13 +282,8 @@ class Pipeline:
         """
         loop, limit_s = asyncio.get_running_loop(), self._settings.stream_timeout_s
         try:
-            async with asyncio.timeout(None) as deadline:
-                watch = SilenceWatch(limit_s, lambda: deadline.reschedule(loop.time()))
-                active.first_token_watch = watch
-                try:
-                    await self._attempt_stream(active, context, give_up_at=loop.time() + limit_s)
-                finally:
-                    watch.close()
+            async with limit_silence(limit_s) as active.first_token_watch:
+                await self._attempt_stream(active, context, give_up_at=loop.time() + limit_s)
         except TimeoutError as error:
             raise UpstreamTimeout from error
 

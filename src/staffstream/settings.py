@@ -116,9 +116,11 @@ class Settings(BaseModel):
     slow_reader_s: float = Field(
         30,
         gt=0,
-        description="A reader that takes nothing for so long is let go; the reply goes on without it.",
+        description="A client that takes nothing of a response for so long is disconnected; its reply goes on.",
     )
-    shutdown_grace_s: float = Field(20, ge=0, description="How long running replies may go on after SIGTERM or SIGINT.")
+    shutdown_grace_s: float = Field(
+        20, ge=0, description="How long running replies may go on after SIGTERM, SIGINT or SIGHUP."
+    )
     max_body_bytes: int = Field(1024 * 1024, ge=1024, description="Largest request body.")
     max_import_bytes: int = Field(
         32 * 1024 * 1024, ge=1024, description="Largest body of a conversation import or a list of memories."

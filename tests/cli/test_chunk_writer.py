@@ -12,9 +12,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from staffstream.api.event_stream import WRITER, BodyWriter, Write
 from staffstream.cli import chunk_writer
 from staffstream.cli.chunk_writer import offer_writer
-from staffstream.cli.server import _prepare_app
 from tests.tools.provider import DEADLINE_S
-from tests.tools.server import serve_asgi_here
+from tests.tools.server import serve_as_command, serve_asgi_here
 
 pytestmark = pytest.mark.anyio
 
@@ -230,6 +229,6 @@ async def test_the_server_offers_a_writer_unless_it_is_switched_off(fast: bool) 
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b""})
 
-    async with serve_asgi_here(_prepare_app(app, fast=fast)) as url, httpx.AsyncClient(base_url=url) as client:
+    async with serve_as_command(app, fast=fast) as url, httpx.AsyncClient(base_url=url) as client:
         await client.get("/")
     assert offered == [fast]

@@ -1,5 +1,5 @@
-"""SIGTERM and SIGINT: no new runs, running ones get their grace, every stream its last frame, and the process ends,
-whoever still holds a connection. On the oldest supported Python and on one of those on which Hypercorn alone would not
+"""SIGTERM, SIGINT and SIGHUP: no new runs, running ones get their grace, every stream its last frame, and the process
+ends, whoever still holds a connection. On the oldest supported Python and on one on which Hypercorn alone would not
 exit (3.12 and later).
 """
 
@@ -92,7 +92,7 @@ async def _wait_draining(server: ServerProcess) -> None:
 # ── running replies ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 async def test_running_replies_are_finished(
     db: Path, provider: ScriptedProvider, python: str, number: signal.Signals
 ) -> None:
@@ -115,6 +115,19 @@ async def test_running_replies_are_finished(
                 assert (await joined.rest()).text == (await stream_reader.rest()).text == SAID
                 assert stream_reader.received.end["type"] == joined.received.end["type"] == "done"
     assert len(provider.chats) == 1
+
+
+async def test_a_server_that_is_to_ignore_sighup_ignores_it(db: Path, provider: ScriptedProvider) -> None:
+    """As `nohup` starts it: it outlives its terminal."""
+    nohup = (
+        "import os, signal, sys; signal.signal(signal.SIGHUP, signal.SIG_IGN); os.execv(sys.executable, sys.argv[1:])"
+    )
+    command = ("-c", nohup, sys.executable, "-m", "staffstream", "serve")
+    async with start_server(db, provider, command=command) as server:
+        _end(server, signal.SIGHUP)
+        ada = await server.api.make_staff()
+        assert (await server.api.ask(ada, "Hi")).text == SAID
+        assert await server.stop() == 0
 
 
 async def test_a_reply_that_outlasts_the_grace(db: Path, provider: ScriptedProvider, python: str) -> None:

@@ -28,7 +28,7 @@ from tests.tools.provider import (
     steps,
 )
 from tests.tools.provider_cases import CASES, END, ONE, OPEN, START, TWO
-from tests.tools.server import Api, serve_here
+from tests.tools.server import Api, serve_here, start_server
 
 pytestmark = pytest.mark.anyio
 
@@ -247,3 +247,21 @@ async def test_a_cancel_does_not_wait_for_the_next_attempt(db: Path, provider: S
                 received = await stream_reader.rest()
         assert (received.end["cancelled"], received.end["message_id"]) == (True, None)
         assert len(provider.requests) == 1
+
+
+async def test_a_stopped_process_reads_before_it_judges(db: Path, provider: ScriptedProvider) -> None:
+    """SIGSTOP, or a suspended machine, for longer than any limit of a reply: what came meanwhile is its text."""
+    gate = provider.hold()
+    limits = {"STAFFSTREAM_STREAM_TIMEOUT_S": "5", "STAFFSTREAM_RUN_TIMEOUT_S": "6"}
+    async with start_server(db, provider, variables=limits) as server:
+        ada = await server.api.make_staff()
+        async with server.api.stream(ada, "Hi") as stream_reader:
+            gate.release(1)
+            await stream_reader.token()
+            await server.freeze()
+            gate.open()
+            await provider.requests[0].answered.wait()
+            await asyncio.sleep(7)  # the time that the process is stopped is what is tested
+            server.thaw()
+            received = await stream_reader.rest()
+    assert (received.text, received.end["type"]) == (SAID, "done")

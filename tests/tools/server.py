@@ -32,11 +32,12 @@ import pytest
 from hypercorn.asyncio import serve as serve_asgi
 from hypercorn.config import Config
 from starlette.requests import Request as StarletteRequest
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from staffstream.api.auth import Identify
 from staffstream.app import Staffstream, create_app
-from staffstream.cli.chunk_writer import offer_writer
+from staffstream.cli.http_server import HttpServer
+from staffstream.cli.server import offer_writers
 from staffstream.domain import Role
 from staffstream.settings import Settings
 from staffstream.storage import keys
@@ -234,20 +235,24 @@ async def serve_here(
 ) -> AsyncIterator[Api]:
     """The app on Hypercorn in this process, over a real loopback port, with the server's own writer."""
     app = create_app(make_settings(db, provider, **settings), identify=identify)
-    async with serve_asgi_here(_with_writer(app)) as url, open_api(url, app) as api:
+    async with (
+        app.running(),
+        serve_as_command(app, slow_reader_s=app.state.services.settings.slow_reader_s) as url,
+        open_api(url, app) as api,
+    ):
         try:
             yield api
         finally:
             await app.drain(0)
 
 
-def _with_writer(app: ASGIApp) -> ASGIApp:
-    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            offer_writer(scope, send)
-        await app(scope, receive, send)
-
-    return answer
+@contextlib.asynccontextmanager
+async def serve_as_command(app: ASGIApp, *, slow_reader_s: float = DEADLINE_S, fast: bool = True) -> AsyncIterator[str]:
+    """Any ASGI app as `staffstream serve` serves ours, but without its lifespan; gives the URL."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    async with HttpServer(offer_writers(app, fast=fast), listener, slow_reader_s=slow_reader_s):
+        yield url
 
 
 async def name_user(request: StarletteRequest) -> str:

@@ -29,6 +29,9 @@ class BodyWriter(Protocol):
     def push(self, data: bytes) -> bool:
         """Write in this very call. False, and nothing was written, if it would have to wait."""
 
+    def abort(self) -> None:
+        """Close the connection at once, with what is not yet sent dropped."""
+
 
 WRITER = "staffstream.writer"  # the ASGI extension by which our own server offers one (chunks.py)
 
@@ -85,12 +88,20 @@ class EventStream:
         if scope["method"] == "HEAD":
             await send({"type": "http.response.body", "body": b""})
             return
+        writer: BodyWriter | None = scope.get("extensions", {}).get(WRITER)
+
+        def let_go() -> None:
+            if self._sending:
+                if writer is not None:
+                    writer.abort()
+                _leave_now(leave)
+
         try:
             async with asyncio.timeout(None) as leave:
-                watch = SilenceWatch(self._slow_reader_s, lambda: _leave_now(leave) if self._sending else None)
+                watch = SilenceWatch(self._slow_reader_s, let_go)
                 watcher = asyncio.create_task(_leave_when_gone(receive, leave))
                 try:
-                    await self._relay_all(*_find_writer(scope, send), watch)
+                    await self._relay_all(*_choose_way(writer, send), watch)
                     self._sending = True  # the end of the body can be what no longer fits into a full buffer
                     watch.note()
                     await send({"type": "http.response.body", "body": b""})
@@ -126,10 +137,9 @@ class EventStream:
         self._sending = False
 
 
-def _find_writer(scope: Scope, send: Send) -> tuple[Write, Push | None]:
-    offered: BodyWriter | None = scope.get("extensions", {}).get(WRITER)
-    if offered is not None:
-        return offered.write, offered.push
+def _choose_way(writer: BodyWriter | None, send: Send) -> tuple[Write, Push | None]:
+    if writer is not None:
+        return writer.write, writer.push
 
     async def write(data: bytes) -> None:
         await send({"type": "http.response.body", "body": data, "more_body": True})

@@ -51,7 +51,7 @@ def _is_as_expected(stream: Any, protocol: Any, server: Any) -> bool:
 class _ChunkWriter:
     """Writes the chunks of one response."""
 
-    __slots__ = ("_connection", "_high_water", "_protocol", "_send", "_stream", "_transport", "_writer")
+    __slots__ = ("_connection", "_high_water", "_protocol", "_send", "_stream", "_transport", "_write", "_writer")
 
     def __init__(self, send: Send, stream: Any, protocol: Any, server: Any) -> None:
         self._send = send
@@ -60,6 +60,7 @@ class _ChunkWriter:
         self._connection = protocol.connection
         self._writer: asyncio.StreamWriter = server.writer
         self._transport = self._writer.transport
+        self._write = getattr(server, "write", self._transport.write)  # our own server counts what is written
         _, self._high_water = self._transport.get_write_buffer_limits()  # `drain` never waits below it
 
     async def write(self, data: bytes) -> None:
@@ -69,7 +70,7 @@ class _ChunkWriter:
             await self._send({"type": "http.response.body", "body": data, "more_body": True})
             return
         try:
-            self._transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+            self._write(b"%x\r\n%b\r\n" % (len(data), data))
             if self._transport.get_write_buffer_size() > self._high_water:
                 await self._writer.drain()
         except (ConnectionError, RuntimeError):  # what Hypercorn takes for a reader that left
@@ -81,7 +82,10 @@ class _ChunkWriter:
         if self._transport.get_write_buffer_size() + len(data) > self._high_water:
             return False
         try:
-            self._transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+            self._write(b"%x\r\n%b\r\n" % (len(data), data))
         except (ConnectionError, RuntimeError):  # `write` will meet it too, and say so
             return False
         return True
+
+    def abort(self) -> None:
+        self._transport.abort()

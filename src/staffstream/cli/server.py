@@ -1,8 +1,8 @@
-"""Serving the app on Hypercorn, with a shutdown of our own.
+"""Serving the app, with a shutdown that no stream is cut by.
 
-Hypercorn cuts open streams without a last frame when it stops, and on CPython 3.12 and later does not exit at all
-while one is open (hypercorn#308). So SIGTERM and SIGINT first drain the app: no new runs, the running ones get their
-grace and end with a terminal frame. Only then Hypercorn is told to stop.
+SIGTERM, SIGINT and SIGHUP first drain the app: no new runs, the running ones get their grace and end with a terminal
+frame. Only then connections are closed. Hypercorn's own shutdown would cut them, and on CPython 3.12 and later not exit
+at all while a stream is open (hypercorn#308).
 """
 
 import asyncio
@@ -16,33 +16,47 @@ import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-from hypercorn.asyncio import serve as serve_asgi
-from hypercorn.config import Config
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from staffstream.app import Staffstream, create_app
 from staffstream.cli.chunk_writer import offer_writer
+from staffstream.cli.http_server import HttpServer
 from staffstream.errors import SetupError
 from staffstream.settings import Settings
 from staffstream.support.traces import export_traces
 
 log = logging.getLogger(__name__)
 
-CLOSING_S = 1.0  # for connections that have nothing more to say
 UNSENT_BYTES = 128 * 1024  # of a connection that may wait in the kernel
+ENDING_SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name))
 M_ARENA_MAX = -8  # malloc.h
+DESCRIPTORS = 65_536
 SETTLED_S = 5.0  # after a start
 
 
 def serve(settings: Settings, *, on_ready: Callable[[str, Staffstream], Awaitable[None]] | None = None) -> None:
-    """Serve until SIGTERM or SIGINT; a second signal ends the grace at once. Raises SetupError.
+    """Serve until SIGTERM, SIGINT or SIGHUP; a second signal ends the grace at once. Raises SetupError.
 
     `on_ready` is awaited with the server's URL and the app once requests are answered.
     """
+    _raise_descriptor_limit()
     listener = _listen(settings)
     _share_arenas()
     with listener, export_traces():
         _run(_serve(settings, listener, on_ready))
+
+
+def _raise_descriptor_limit() -> None:
+    """Take as many descriptors as the system gives, up to DESCRIPTORS: shells often begin with 1,024."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):  # a system with a limit of its own
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _share_arenas() -> None:
@@ -82,6 +96,7 @@ def _listen(settings: Settings) -> socket.socket:
     try:
         if sys.platform != "win32":
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # its connections inherit both
         if hasattr(socket, "TCP_NOTSENT_LOWAT"):  # else the kernel takes in megabytes for a reader that takes none
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
         listener.bind((settings.host, settings.port))
@@ -102,11 +117,12 @@ async def _serve(
 ) -> None:
     app = create_app(settings)
     url = _write_url(listener)
-    stop, hurry, drained = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    stop, hurry = asyncio.Event(), asyncio.Event()
     _handle_signals(lambda: hurry.set() if stop.is_set() else stop.set())
-
-    async def wait_for_end() -> None:
-        """Hypercorn's shutdown trigger; it is first waited for when requests are answered."""
+    async with (
+        app.running(),
+        HttpServer(offer_writers(app, fast=settings.fast_paths), listener, slow_reader_s=settings.slow_reader_s),
+    ):
         if on_ready is not None:
             await on_ready(url, app)
         asyncio.get_running_loop().call_later(SETTLED_S, _settle_memory)
@@ -114,35 +130,15 @@ async def _serve(
         log.info("shutting down; running replies have %g s", settings.shutdown_grace_s)
         await _first(app.drain(settings.shutdown_grace_s), hurry.wait())
         await app.drain(0)
-        drained.set()
-
-    # We enter the lifespan, not Hypercorn, which would bury the reason when it fails.
-    async with app.running():
-        serving = asyncio.create_task(
-            serve_asgi(_prepare_app(app, fast=settings.fast_paths), _configure(listener), shutdown_trigger=wait_for_end)  # type: ignore[arg-type]
-        )
-        await _first(_wait(serving), drained.wait())
-        await asyncio.wait([serving], timeout=CLOSING_S)  # a reader that takes nothing would hold it for ever
-        serving.cancel()
-        await asyncio.gather(serving, return_exceptions=not serving.done())
 
 
-async def _wait(task: asyncio.Task[None]) -> None:
-    await asyncio.wait([task])
-
-
-def _prepare_app(app: ASGIApp, *, fast: bool) -> ASGIApp:
-    """The app for a server that must not run its lifespan, and that with `fast` can write a streamed body for less."""
+def offer_writers(app: ASGIApp, *, fast: bool = True) -> ASGIApp:
+    """The app for a server that, with `fast`, can write a streamed body for less."""
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         if fast and scope["type"] == "http":
             offer_writer(scope, send)
-        if scope["type"] != "lifespan":
-            await app(scope, receive, send)
-            return
-        while (await receive())["type"] == "lifespan.startup":
-            await send({"type": "lifespan.startup.complete"})
-        await send({"type": "lifespan.shutdown.complete"})
+        await app(scope, receive, send)
 
     return answer
 
@@ -162,20 +158,10 @@ async def _first(*works: Coroutine[Any, Any, Any]) -> None:
 
 def _handle_signals(stop: Callable[[], None]) -> None:
     loop = asyncio.get_running_loop()
-    for name in (signal.SIGTERM, signal.SIGINT):
+    for name in ENDING_SIGNALS:
+        if signal.getsignal(name) is signal.SIG_IGN:  # as nohup asks for SIGHUP
+            continue
         try:
             loop.add_signal_handler(name, stop)
         except NotImplementedError:  # Windows
             signal.signal(name, lambda *_: loop.call_soon_threadsafe(stop))
-
-
-def _configure(listener: socket.socket) -> Config:
-    config = Config()
-    config.bind = [f"fd://{listener.detach()}"]  # it is Hypercorn's from here on, which closes it
-    config.graceful_timeout = CLOSING_S
-    config.shutdown_timeout = CLOSING_S
-    config.include_server_header = False
-    config.accesslog = None
-    config.errorlog = logging.getLogger("hypercorn.error")
-    config.keep_alive_timeout = 75
-    return config

@@ -12,7 +12,7 @@ from staffstream.errors import UpstreamTimeout, UpstreamUnfinished
 from staffstream.models.anthropic_events import EventReader, load_json, read_usage
 from staffstream.models.chat import JsonAnswer, OnEvents, Prompt, ProviderTimeouts, Started
 from staffstream.support import traces
-from staffstream.support.timers import SilenceWatch
+from staffstream.support.timers import SilenceWatch, limit_silence
 
 if TYPE_CHECKING:
     import httpx2
@@ -85,13 +85,8 @@ class Claude:
         sdk = await self._get_sdk()
         with traces.trace_chat(prompt.model, prompt.max_tokens, sdk.host) as span:
             try:
-                async with self._places, asyncio.timeout(None) as deadline:
-                    loop = asyncio.get_running_loop()
-                    watch = SilenceWatch(self._timeouts.first_event_s, lambda: deadline.reschedule(loop.time()))
-                    try:
-                        reader = await self._relay(sdk, prompt, on_events, watch)
-                    finally:
-                        watch.close()
+                async with self._places, limit_silence(self._timeouts.first_event_s) as watch:
+                    reader = await self._relay(sdk, prompt, on_events, watch)
             except TimeoutError as error:
                 raise UpstreamTimeout from error
             traces.note_answer(span, reader.model, reader.stop_reason, reader.usage)

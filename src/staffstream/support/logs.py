@@ -6,8 +6,10 @@ message about a refused request, which may quote the request, goes to the logger
 """
 
 import logging
+import math
 import re
 import sys
+import time
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
@@ -37,6 +39,24 @@ def show_name(value: object) -> str:
     outside could quote a message, so it must not be logged.
     """
     return value if isinstance(value, str) and re.fullmatch(r"\w{1,64}", value, re.ASCII) else "(no name)"
+
+
+class LogLimit:
+    """Lets one line through in `every_s` seconds, for what anybody can cause as often as they like."""
+
+    def __init__(self, every_s: float) -> None:
+        self._every_s = every_s
+        self._logged_at = -math.inf
+        self._count = 0
+
+    def count(self) -> int | None:
+        """Count one event. The number of them since the last line if it is time for the next, else None."""
+        self._count += 1
+        if time.monotonic() < self._logged_at + self._every_s:
+            return None
+        self._logged_at = time.monotonic()
+        count, self._count = self._count, 0
+        return count
 
 
 class TextFormatter(logging.Formatter):

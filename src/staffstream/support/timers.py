@@ -7,15 +7,20 @@ import contextlib
 import email.utils
 import math
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+
+READING_S = 0.02  # a turn of the loop reads what waits in the kernel
+STOPPED_S = 1.0  # a timer that is so late belongs to a process that was stopped, or held up for as long
+AFTER_STOP_S = 5.0  # to read and handle what came meanwhile
 
 
 class SilenceWatch:
     """Calls `on_silence` whenever `limit_s` seconds have passed since the last `note()`.
 
     One timer that restarts itself. `note()` is one assignment; a timeout around every read would create and cancel a
-    timer for each token.
+    timer for each token. What waits to be read is read before silence is judged: a process that was stopped (SIGSTOP, a
+    suspended machine) finds at once that the limit has passed and, a moment later, all that came meanwhile.
     """
 
     def __init__(self, limit_s: float, on_silence: Callable[[], None]) -> None:
@@ -23,7 +28,7 @@ class SilenceWatch:
         self._on_silence = on_silence
         self._limit_s = limit_s
         self._noted_at = self._loop.time()
-        self._timer = self._loop.call_later(limit_s, self._check)
+        self._rearm(limit_s)
 
     def note(self) -> None:
         """Record that content arrived just now."""
@@ -34,19 +39,44 @@ class SilenceWatch:
         self._limit_s = limit_s
         self._timer.cancel()
         self.note()
-        self._timer = self._loop.call_later(limit_s, self._check)
+        self._rearm(limit_s)
 
     def close(self) -> None:
         """Stop watching."""
         self._timer.cancel()
 
+    def _rearm(self, wait_s: float) -> None:
+        self._due_at = self._loop.time() + wait_s
+        self._timer = self._loop.call_later(wait_s, self._check)
+
     def _check(self) -> None:
-        left_s = self._noted_at + self._limit_s - self._loop.time()
-        if left_s <= 0.001:
+        now = self._loop.time()
+        left_s = self._noted_at + self._limit_s - now
+        if left_s > 0.001:
+            self._rearm(left_s)
+            return
+        was_stopped = now - self._due_at > STOPPED_S
+        wait_s = min(self._limit_s, AFTER_STOP_S) if was_stopped else READING_S
+        self._timer = self._loop.call_later(wait_s, self._judge, self._noted_at)
+
+    def _judge(self, noted_at: float) -> None:
+        """Silence, unless what has been read meanwhile was a sign of life."""
+        if self._noted_at == noted_at:
             self._on_silence()
             self.note()
-            left_s = self._limit_s
-        self._timer = self._loop.call_later(left_s, self._check)
+        self._rearm(max(0.001, self._noted_at + self._limit_s - self._loop.time()))
+
+
+@contextlib.asynccontextmanager
+async def limit_silence(limit_s: float) -> AsyncIterator[SilenceWatch]:
+    """Raises TimeoutError, within, when nothing has been noted for so long."""
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(None) as deadline:
+        watch = SilenceWatch(limit_s, lambda: deadline.reschedule(loop.time()))
+        try:
+            yield watch
+        finally:
+            watch.close()
 
 
 class BurstGate:
