@@ -69,24 +69,26 @@ class Learning:
             self._add_episode(tx, scope, message, conversation.user_name)
 
     def index_reply(
-        self, tx: Connection, member: Staff, run: Run, message: Message, record: dict[str, Any] | None
+        self,
+        tx: Connection,
+        member: Staff,
+        run: Run,
+        message: Message,
+        record: dict[str, Any] | None,
+        *,
+        question: Message,
     ) -> None:
         """Make a reply searchable in the transaction that saves it, unless it adds nothing to what was recalled for it,
         and enqueue the jobs that are due.
         """
         if member.memory_enabled:
-            if not is_hearsay(message.content, _list_known(tx, run, record)):
+            if not is_hearsay(message.content, _list_known(question, record)):
                 self._add_episode(tx, run.scope, message, member.name)
             self.schedule_extraction(tx, run.scope, run.conversation_id)
         else:  # messages of a time without memory are not learned from later either
             conversations.set_learned(tx, run.scope, run.conversation_id, message)
         if record and _needs_summary(record):
             jobs.enqueue_job(tx, "summarise", run.conversation_id, scope_id=run.scope_id)
-
-    def schedule_learning(self, tx: Connection, run: Run) -> None:
-        """Enqueue the extraction from a question whose run ended without a reply."""
-        if staff.get_staff(tx, run.staff_id).memory_enabled:
-            self.schedule_extraction(tx, run.scope, run.conversation_id)
 
     def schedule_extraction(self, tx: Connection, scope: Scope, conversation_id: str) -> None:
         """Enqueue the `extract` job: due now when enough messages wait, else after a quiet time that each message
@@ -143,9 +145,8 @@ def index_past_conversation(
         conversations.set_learned(tx, scope, conversation.id, messages[-1])
 
 
-def _list_known(conn: Connection, run: Run, record: dict[str, Any] | None) -> list[str]:
+def _list_known(question: Message, record: dict[str, Any] | None) -> list[str]:
     """What the reply was built from: its question and what was recalled for it."""
-    question = conversations.get_message(conn, run.scope, run.user_message_id)
     sections = {section["name"]: section["items"] for section in record["sections"]} if record else {}
     recalled = [item["text"] for name in ("memories", "graph") for item in sections.get(name, ())]
     return [question.content, *recalled]

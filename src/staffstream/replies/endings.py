@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from staffstream.domain import STATUS_BY_STATE, Owner, Run, RunEnd, RunFailure, RunState
+from staffstream.domain import STATUS_BY_STATE, Message, Owner, Run, RunEnd, RunFailure, RunState
 from staffstream.errors import InternalError, NotFound, StaffstreamError, Unavailable
 from staffstream.memory.learning import Learning
 from staffstream.replies.active_runs import ActiveRun, ActiveRuns, describe_failure
@@ -37,7 +37,6 @@ class Ended:
     """
 
     run: Run | None
-    by_us: bool = False
     claimed: Run | None = None
     queue_changed: bool = False
     follow_up: Callable[[], None] | None = None
@@ -137,7 +136,9 @@ class Endings:
             )  # fmt: skip
             if ended is None:
                 return self._claim_next(tx, Ended(runs.get_run(tx, run.scope, run.id)))
-            self._save_text(tx, ended, text if has_reply else None, state, usage=usage, record=record)
+            self._save_text(
+                tx, ended, text if has_reply else None, state, usage=usage, record=record, question=active.question
+            )
             count_spending = self._ledger.record(tx, run.scope, active.model or "", usage or _estimate(active, text))
             if record:
                 contexts.save_record(tx, run.id, record)
@@ -148,7 +149,7 @@ class Endings:
                 if active.context and usage:
                     self._ratios.learn(active.context.prompt.model, active.context.counted_tokens, usage)
 
-            return self._claim_next(tx, Ended(ended, by_us=True, follow_up=follow_up))
+            return self._claim_next(tx, Ended(ended, follow_up=follow_up))
 
         return end
 
@@ -177,7 +178,7 @@ class Endings:
         if ended is None:
             return self._claim_next(tx, Ended(runs.get_run(tx, run.scope, run.id)))
         self._save_text(tx, ended, text or None, state)
-        return self._claim_next(tx, Ended(ended, True, follow_up=lambda: count_run(self._metrics, ended, None)))
+        return self._claim_next(tx, Ended(ended, follow_up=lambda: count_run(self._metrics, ended, None)))
 
     # ── what belongs to every end ────────────────────────────────────────────────────────────────────────────────────
 
@@ -190,11 +191,15 @@ class Endings:
         *,
         usage: dict[str, int] | None = None,
         record: dict[str, Any] | None = None,
+        question: Message | None = None,
     ) -> None:
-        """Save the reply if there is one, have it learned from, and enqueue its webhook."""
+        """Save the reply if there is one, have it learned from, and enqueue its webhook. A `question` that is not given
+        is read.
+        """
         member = staff.get_staff(tx, ended.staff_id)  # as it is now: its webhook or memory may have been switched off
         if text is None:
-            self._learning.schedule_learning(tx, ended)
+            if member.memory_enabled:  # the question is learned from
+                self._learning.schedule_extraction(tx, ended.scope, ended.conversation_id)
         else:
             reply = conversations.append_reply(
                 tx,
@@ -205,7 +210,8 @@ class Endings:
                 stop_reason=ended.stop_reason,
                 usage=usage,
             )
-            self._learning.index_reply(tx, member, ended, reply, record)
+            question = question or conversations.get_message(tx, ended.scope, ended.user_message_id)
+            self._learning.index_reply(tx, member, ended, reply, record, question=question)
         deliveries.enqueue_delivery(tx, member, ended, text or "")
 
     def _claim_next(self, tx: Connection, ended: Ended) -> Ended:

@@ -125,12 +125,6 @@ def update_conversation(tx: Connection, scope: Scope, conversation_id: str, chan
     return get_conversation(tx, scope, conversation_id)
 
 
-def delete_conversation(tx: Connection, scope: Scope, conversation_id: str) -> None:
-    """Erase the conversation and what hangs on it. Raises NotFound."""
-    get_conversation(tx, scope, conversation_id)
-    tx.execute("DELETE FROM conversations WHERE id = ?", (conversation_id,))
-
-
 def list_unused(
     conn: Connection, *, before: str, limit: int, conversation_id: str | None = None
 ) -> list[tuple[Scope, str]]:

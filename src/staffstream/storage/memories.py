@@ -277,12 +277,6 @@ def get_memory(conn: Connection, scope: Scope, memory_id: str) -> Memory:
     return read_memory(row)
 
 
-def find_end(conn: Connection, scope: Scope, memory_id: str) -> str | None:
-    """Since when the memory is true no longer, if it is not."""
-    row = conn.execute("SELECT valid_to FROM memories WHERE id = ? AND scope_id = ?", (memory_id, scope.id)).fetchone()
-    return row["valid_to"] if row else None
-
-
 def list_learned(conn: Connection, scope: Scope, conversation_id: str, *, since: str) -> list[Memory]:
     """The facts that were learned from a conversation since a moment, in the order of learning."""
     rows = conn.execute(
