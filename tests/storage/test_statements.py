@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from staffstream.domain import Owner, Scope
-from staffstream.storage import conversations, fingerprints, jobs, memories, run_pieces, runs, staff
+from staffstream.storage import conversations, fingerprints, jobs, learning_marks, memories, run_pieces, runs, staff
 from staffstream.storage.database import Connection
 from tests.tools.databases import connect, prepare
 
@@ -34,7 +34,7 @@ def reply_once(tx: Connection, scope: Scope) -> None:
     tx.search.load_candidates(tx, scope, [1], None)
     assert runs.end_run(tx, run, "done", message_id=run.id)
     conversations.append_reply(tx, run, "In the harbour.", status="complete")
-    conversations.has_unlearned(tx, scope, conversation.id, at_least=10)
+    learning_marks.has_unlearned(tx, scope, conversation.id, at_least=10)
     runs.claim_next_run(tx, owner=owner, conversation_id=conversation.id)
     assert not runs.is_any_due(tx)
     jobs.claim_due_jobs(tx, "extract", owner=owner, limit=4)

@@ -3,7 +3,7 @@
 from staffstream.api.endpoints import Call, Endpoints, Result
 from staffstream.api.response_models import LearningState
 from staffstream.domain import Scope
-from staffstream.storage import conversations, jobs
+from staffstream.storage import jobs, learning_marks
 from staffstream.storage.database import Connection
 
 endpoints = Endpoints("learning", "/api/v1/staff/{staff_id}/learning")
@@ -22,7 +22,7 @@ async def start(call: Call) -> Result:
     scope, learning = await call.find_scope(), call.services.learning
 
     def enqueue(tx: Connection) -> LearningState:
-        for conversation_id in conversations.list_unlearned(tx, scope):
+        for conversation_id in learning_marks.list_unlearned(tx, scope):
             learning.asked_now.add(conversation_id)
             jobs.enqueue_job(tx, "extract", conversation_id, scope_id=scope.id, due_in_s=0, replace=True)
         return _describe(tx, scope)
@@ -33,4 +33,4 @@ async def start(call: Call) -> Result:
 
 
 def _describe(conn: Connection, scope: Scope) -> LearningState:
-    return {"waiting_messages": sum(conversations.list_unlearned(conn, scope).values())}
+    return {"waiting_messages": sum(learning_marks.list_unlearned(conn, scope).values())}

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from staffstream.background.purge import Purger
 from staffstream.domain import Conversation, Message, Scope
 from staffstream.memory.learning import Learning
-from staffstream.storage import conversations, hidden_scopes, memories, staff
+from staffstream.storage import conversations, hidden_scopes, learning_marks, memories, staff
 from staffstream.storage.conversations import ImportedMessage
 from staffstream.storage.database import Connection, Database
 from staffstream.storage.memories import Memory, NewMemory
@@ -100,7 +100,7 @@ class Importer:
             speaker = conversation.user_name if message.message_type == "user" else member.name
             memories.add_episode(tx, scope, message, speaker=speaker, embed=self._learning.embed_now)
         hidden_scopes.hide_episodes(tx, scope, conversation.id, hidden)
-        conversations.set_learned(tx, hidden, conversation.id, messages[-1])
+        learning_marks.set_learned(tx, hidden, conversation.id, messages[-1])
         return messages
 
     def _add_memories(self, tx: Connection, scope: Scope, hidden: Scope, part: Sequence[NewMemory]) -> list[Memory]:

@@ -15,7 +15,7 @@ from xml.sax.saxutils import escape, quoteattr
 from staffstream.domain import Conversation, Message, Scope
 from staffstream.memory.known_facts import find_known_facts
 from staffstream.memory.recall import HalfLives
-from staffstream.storage import conversations
+from staffstream.storage import conversations, learning_marks
 from staffstream.storage.database import Connection
 from staffstream.storage.memories import Memory
 from staffstream.storage.vectors import EmbedNow
@@ -141,7 +141,7 @@ def collect_batch(
     Turns that are still being answered wait, so that the watermark never passes a reply that is yet to come.
     """
     conversation = conversations.get_conversation(conn, scope, conversation_id)
-    unread = conversations.load_unlearned(conn, scope, conversation_id, limit=MAX_MESSAGES + 1)
+    unread = learning_marks.load_unlearned(conn, scope, conversation_id, limit=MAX_MESSAGES + 1)
     taken: list[Message] = []
     tokens = 0
     for message in unread[:MAX_MESSAGES]:
@@ -153,7 +153,7 @@ def collect_batch(
         return None
     known = find_known_facts(conn, scope, taken, embed=embed, half_lives=half_lives, limit=KNOWN_FACTS)
     zone = conversations.find_time_zone(conn, scope, conversation_id) or time_zone
-    after = conversations.load_watermark(conn, scope, conversation_id)
+    after = learning_marks.load_watermark(conn, scope, conversation_id)
     return Batch(scope, conversation, taken, known, more=len(taken) < len(unread), after=after, time_zone=zone)
 
 

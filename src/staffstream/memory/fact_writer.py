@@ -11,7 +11,7 @@ from staffstream.domain import Message, Scope
 from staffstream.memory.extraction import Batch
 from staffstream.memory.extraction_answers import Extraction, Statement, read_text
 from staffstream.memory.fact_changes import LearnedFact, learn_fact
-from staffstream.storage import conversations, graph, memories
+from staffstream.storage import conversations, graph, learning_marks, memories
 from staffstream.storage.database import Connection
 from staffstream.storage.memories import Memory, NewMemory
 from staffstream.storage.vectors import EmbedNow
@@ -27,7 +27,7 @@ def save_extraction(tx: Connection, batch: Batch, extraction: Extraction, *, emb
     has moved in the meantime.
     """
     scope = batch.scope
-    if conversations.load_watermark(tx, scope, batch.conversation.id) != batch.after:
+    if learning_marks.load_watermark(tx, scope, batch.conversation.id) != batch.after:
         return None
     present = [message for message in batch.messages if conversations.has_message(tx, scope, message.id)]
     forgotten = memories.list_forgotten_messages(tx, scope, [message.id for message in present])
@@ -42,7 +42,7 @@ def save_extraction(tx: Connection, batch: Batch, extraction: Extraction, *, emb
         if source.id in sources:
             writer.relate(relation, source)
     graph.drop_orphans(tx, scope)
-    conversations.set_learned(tx, scope, batch.conversation.id, batch.messages[-1])
+    learning_marks.set_learned(tx, scope, batch.conversation.id, batch.messages[-1])
     return sum(fact.is_new for fact in writer.saved)
 
 

@@ -11,7 +11,7 @@ from staffstream.memory import summaries
 from staffstream.memory.hearsay import is_hearsay
 from staffstream.models.embeddings import Embedder, EmbedderUnavailable
 from staffstream.settings import Settings
-from staffstream.storage import conversations, jobs, memories, staff
+from staffstream.storage import jobs, learning_marks, memories, staff
 from staffstream.storage.database import Connection
 from staffstream.storage.vectors import EmbedNow, find_local, list_unembedded_scopes
 
@@ -86,7 +86,7 @@ class Learning:
                 self._add_episode(tx, run.scope, message, member.name)
             self.schedule_extraction(tx, run.scope, run.conversation_id)
         else:  # messages of a time without memory are not learned from later either
-            conversations.set_learned(tx, run.scope, run.conversation_id, message)
+            learning_marks.set_learned(tx, run.scope, run.conversation_id, message)
         if record and _needs_summary(record):
             jobs.enqueue_job(tx, "summarise", run.conversation_id, scope_id=run.scope_id)
 
@@ -95,7 +95,7 @@ class Learning:
         starts anew.
         """
         every = self._settings.extract_every_messages
-        if conversations.has_unlearned(tx, scope, conversation_id, at_least=every):
+        if learning_marks.has_unlearned(tx, scope, conversation_id, at_least=every):
             jobs.enqueue_job(tx, "extract", conversation_id, scope_id=scope.id)
         else:
             idle_s = self._settings.extract_idle_s
@@ -142,7 +142,7 @@ def index_past_conversation(
     if messages and learn and member.memory_enabled:
         jobs.enqueue_job(tx, "extract", conversation.id, scope_id=scope.id)
     elif messages:
-        conversations.set_learned(tx, scope, conversation.id, messages[-1])
+        learning_marks.set_learned(tx, scope, conversation.id, messages[-1])
 
 
 def _list_known(question: Message, record: dict[str, Any] | None) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
 from staffstream.domain import Message, Scope, Staff
-from staffstream.storage import conversations, memories
+from staffstream.storage import conversations, learning_marks, memories
 from staffstream.storage.database import Connection
 from staffstream.support.tokens import count_tokens, trim_to_tokens
 
@@ -70,7 +70,7 @@ def plan_fold(conn: Connection, scope: Scope, conversation_id: str, *, budget_to
     """
     conversation = conversations.get_conversation(conn, scope, conversation_id)
     summary, after_turn = conversations.load_summary(conn, scope, conversation_id)
-    until = conversations.find_first_open_turn(conn, scope, conversation_id)
+    until = learning_marks.find_first_open_turn(conn, scope, conversation_id)
     before = min(until, after_turn + 1 + _MAX_TURNS)  # of a very long past the oldest first
     turns = conversations.load_turns(
         conn, scope, conversation_id, after_turn=after_turn, before_turn=before, limit=_MAX_TURNS

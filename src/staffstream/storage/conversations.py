@@ -253,7 +253,7 @@ def get_message(conn: Connection, scope: Scope, message_id: str) -> Message:
     row = conn.execute("SELECT * FROM messages WHERE id = ? AND scope_id = ?", (message_id, scope.id)).fetchone()
     if row is None:
         raise NotFound(_NO_MESSAGE)
-    return _read_message(row, scope)
+    return read_message(row, scope)
 
 
 def list_messages(
@@ -274,7 +274,7 @@ def list_messages(
         " ORDER BY turn DESC, id DESC LIMIT +?",
         (conversation_id, scope.id, *edge, limit),
     )
-    return [_read_message(row, scope) for row in rows]
+    return [read_message(row, scope) for row in rows]
 
 
 def load_turns(
@@ -292,7 +292,7 @@ def load_turns(
     )
     turns: dict[int, dict[str, Message]] = {}
     for row in rows:
-        turns.setdefault(row["turn"], {})[row["message_type"]] = _read_message(row, scope)
+        turns.setdefault(row["turn"], {})[row["message_type"]] = read_message(row, scope)
     return [[side[kind] for kind in ("user", "assistant") if kind in side] for side in turns.values()]
 
 
@@ -303,7 +303,7 @@ def find_next_question(conn: Connection, scope: Scope, message: Message) -> Mess
         " ORDER BY turn, id LIMIT 1",
         (message.conversation_id, scope.id, message.turn),
     ).fetchone()
-    return _read_message(row, scope) if row else None
+    return read_message(row, scope) if row else None
 
 
 def list_replies(conn: Connection, scope: Scope, message_id: str) -> list[str]:
@@ -328,7 +328,7 @@ def set_feedback(tx: Connection, scope: Scope, message_id: str, *, rating: int, 
     return get_message(tx, scope, message_id)
 
 
-# ── what was summed up and learned from ──────────────────────────────────────────────────────────────────────────────
+# ── what was summed up ──────────────────────────────────────────────────────────────────────────────
 
 
 def load_summary(conn: Connection, scope: Scope, conversation_id: str) -> tuple[str, int]:
@@ -361,72 +361,9 @@ def drop_summary(tx: Connection, scope: Scope, conversation_id: str, *, covering
     )
 
 
-def find_first_open_turn(conn: Connection, scope: Scope, conversation_id: str) -> int:
-    """The first turn that is still being answered, or the one after the last."""
-    row = conn.execute(
-        "SELECT coalesce((SELECT min(turn) FROM runs WHERE conversation_id = ?1 AND scope_id = ?2"
-        " AND state IN ('queued', 'building', 'streaming')), (SELECT last_turn + 1 FROM conversations WHERE id = ?1))",
-        (conversation_id, scope.id),
-    ).fetchone()
-    return int(row[0] or 0)
-
-
-def load_unlearned(conn: Connection, scope: Scope, conversation_id: str, *, limit: int) -> list[Message]:
-    """The first messages beyond the watermark of extraction, in order, of turns that are answered."""
-    return [_read_message(row, scope) for row in _find_unlearned(conn, scope, conversation_id, "messages.*", limit)]
-
-
-def has_unlearned(conn: Connection, scope: Scope, conversation_id: str, *, at_least: int) -> bool:
-    """Whether so many messages wait beyond the watermark of extraction."""
-    return len(_find_unlearned(conn, scope, conversation_id, "messages.id", at_least)) == at_least
-
-
-def list_unlearned(conn: Connection, scope: Scope) -> dict[str, int]:
-    """How many messages of each conversation nothing was learned from yet, where there are any."""
-    rows = conn.execute(
-        "SELECT messages.conversation_id AS id, count(*) AS waiting FROM messages"
-        " LEFT JOIN extractions USING (conversation_id) WHERE messages.scope_id = ?"
-        " AND (turn, messages.id) > (coalesce(until_turn, 0), coalesce(until_message, ''))"
-        " GROUP BY messages.conversation_id",
-        (scope.id,),
-    )
-    return {row["id"]: row["waiting"] for row in rows}
-
-
-def load_watermark(conn: Connection, scope: Scope, conversation_id: str) -> tuple[int, str]:
-    """The turn and the message up to which was learned; (0, "") if nothing was."""
-    row = conn.execute(
-        "SELECT until_turn, until_message FROM extractions JOIN conversations ON conversations.id = conversation_id"
-        " WHERE conversation_id = ? AND scope_id = ?",
-        (conversation_id, scope.id),
-    ).fetchone()
-    return (row["until_turn"], row["until_message"]) if row else (0, "")
-
-
-def set_learned(tx: Connection, scope: Scope, conversation_id: str, last: Message) -> None:
-    """Move the watermark of extraction to a message. Raises NotFound."""
-    get_conversation(tx, scope, conversation_id)
-    tx.execute(
-        "INSERT INTO extractions (conversation_id, until_turn, until_message, updated_at) VALUES (?, ?, ?, ?)"
-        " ON CONFLICT (conversation_id) DO UPDATE SET until_turn = excluded.until_turn,"
-        " until_message = excluded.until_message, updated_at = excluded.updated_at",
-        (conversation_id, last.turn, last.id, now_text()),
-    )
-
-
 def has_message(conn: Connection, scope: Scope, message_id: str) -> bool:
     """Whether the message (still) exists."""
     return bool(conn.execute("SELECT 1 FROM messages WHERE id = ? AND scope_id = ?", (message_id, scope.id)).fetchone())
-
-
-def _find_unlearned(conn: Connection, scope: Scope, conversation_id: str, columns: str, limit: int) -> list[Row]:
-    return conn.execute(
-        f"SELECT {columns} FROM messages LEFT JOIN extractions USING (conversation_id)"
-        " WHERE messages.conversation_id = ? AND scope_id = ? AND turn < ?"
-        " AND (turn, messages.id) > (coalesce(until_turn, 0), coalesce(until_message, '')) ORDER BY turn, messages.id"
-        " LIMIT +?",
-        (conversation_id, scope.id, find_first_open_turn(conn, scope, conversation_id), limit),
-    ).fetchall()
 
 
 # ── rows ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -493,7 +430,8 @@ def _read_conversation(row: Row, scope: Scope) -> Conversation:
     )
 
 
-def _read_message(row: Row, scope: Scope) -> Message:
+def read_message(row: Row, scope: Scope) -> Message:
+    """A message from its row."""
     feedback = None
     if row["feedback_rating"] is not None:
         feedback = {"rating": row["feedback_rating"], "comment": row["feedback_comment"]}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from staffstream.domain import Conversation, Message, MessageType, MultitaskStrategy, Scope, now_text
 from staffstream.memory.learning import Learning
 from staffstream.pipeline import Located
-from staffstream.storage import conversations, fingerprints, runs
+from staffstream.storage import conversations, fingerprints, learning_marks, runs
 from staffstream.storage.conversations import ImportedMessage
 from staffstream.storage.database import Connection
 from staffstream.storage.fingerprints import START, extend_path, fold_text
@@ -233,7 +233,7 @@ class _Search:
         saved = conversations.import_messages(self._tx, self._scope, conversation, past)
         if fresh := [message for message, known_one in zip(saved, is_known, strict=True) if not known_one]:
             self._learning.index_import(self._tx, self._scope, conversation, fresh)
-        conversations.set_learned(self._tx, self._scope, conversation.id, saved[-1])
+        learning_marks.set_learned(self._tx, self._scope, conversation.id, saved[-1])
 
     def _is_known(self, past: Sequence[ImportedMessage], index: int) -> bool:
         """Whether a message and the one that it goes with were said in some conversation of this scope."""
