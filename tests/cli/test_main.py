@@ -260,12 +260,14 @@ def _reads_keys(pid: int) -> bool:
 
 
 @contextlib.asynccontextmanager
-async def _open_terminal(*arguments: str, cwd: Path) -> AsyncIterator[Terminal]:
+async def _open_terminal(
+    *arguments: str, cwd: Path, variables: Mapping[str, str] | None = None
+) -> AsyncIterator[Terminal]:
     screen, side = os.openpty()
     # `setsid --ctty` makes it the terminal that Ctrl-C in it interrupts; a shell's background jobs ignore that.
     process = subprocess.Popen(
         ["env", "--default-signal=INT", "setsid", "--ctty", "--wait", sys.executable, "-m", "staffstream", *arguments],
-        stdin=side, stdout=side, stderr=side, cwd=cwd, env=os.environ | {"TERM": "dumb"},
+        stdin=side, stdout=side, stderr=side, cwd=cwd, env=os.environ | {"TERM": "dumb"} | dict(variables or {}),
     )  # fmt: skip
     os.close(side)
     terminal = Terminal(process, screen)
@@ -326,3 +328,44 @@ async def test_ctrl_c_at_the_prompt_ends_the_chat(api: Api, ada: str, tmp_path: 
         await terminal.expect_reading()
         terminal.type("\x03")
         assert await terminal.end() == 0
+
+
+# ── terminals and files that are not UTF-8 ───────────────────────────────────────────────────────────────────────────
+
+
+NOT_UTF8 = [
+    {"PYTHONIOENCODING": "ascii"},
+    {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+]
+
+
+@pytest.mark.parametrize("variables", NOT_UTF8)
+async def test_chat_goes_on_on_a_terminal_that_is_not_utf8(
+    api: Api, ada: str, provider: ScriptedProvider, tmp_path: Path, variables: dict[str, str]
+) -> None:
+    """What such a terminal cannot show is a question mark, and the rest of the reply comes."""
+    provider.script(Reply(["Gr\u00fc\u00dfe ", "\u65e5\u672c", " end."]))
+    async with _open_terminal("chat", "Ada", "--url", api.url, cwd=tmp_path, variables=variables) as terminal:
+        await terminal.expect("you> ")
+        terminal.type("Hi\n")
+        await terminal.expect("Gr??e ?? end.")
+        await terminal.expect("you> ")
+    (request,) = provider.chats
+    assert request.said.endswith("Hi")
+
+
+@pytest.mark.parametrize("variables", NOT_UTF8)
+async def test_an_export_is_utf8_whatever_the_locale(
+    api: Api, provider: ScriptedProvider, db: Path, tmp_path: Path, variables: dict[str, str]
+) -> None:
+    """Through a pipe too: it is whole, with every character."""
+    ada = await api.make_staff("J\u00fcrgen \u65e5\u672c")
+    await api.ask(ada, "Gr\u00fc\u00dfe")
+    command = [sys.executable, "-m", "staffstream", "export", ada, "--db", str(db)]
+    done = await asyncio.to_thread(
+        subprocess.run, command, env=os.environ | variables, cwd=tmp_path, capture_output=True, timeout=DEADLINE_S
+    )
+    assert done.returncode == 0, done.stderr
+    assert "J\u00fcrgen \u65e5\u672c" in done.stdout.decode()
+    assert "Gr\u00fc\u00dfe" in done.stdout.decode()
+    assert SAID in done.stdout.decode()

@@ -49,6 +49,7 @@ DEFAULT_URL = "http://127.0.0.1:8001"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0 fine, 1 it failed, 2 the command or the set-up is wrong."""
+    _set_encodings()
     args = make_parser().parse_args(argv)
     try:
         return int(args.run(args) or 0)
@@ -57,6 +58,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2 if isinstance(error, SetupError) else 1
     except KeyboardInterrupt:
         return 130
+
+
+def _set_encodings() -> None:
+    """Files and pipes get UTF-8, whatever the locale; a terminal gets its own encoding, with `?` for what that lacks."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="replace")
 
 
 def run_locally(argv: Sequence[str] | None = None) -> int:
