@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -265,6 +265,41 @@ def test_the_caddyfile_is_sound(tmp_path: Path) -> None:
     environment = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
     checked = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert checked.returncode == 0, checked.stderr
+
+
+@contextlib.asynccontextmanager
+async def run_caddy(folder: Path, upstream: str) -> AsyncIterator[str]:
+    """Caddy with our file, without TLS and on a port of its own; gives its URL."""
+    caddy, port = require_tool("caddy", "apt-get install caddy"), take_port()
+    text = (DEPLOY / "Caddyfile").read_text("utf-8")
+    text = text.replace("chat.example.com", f"http://127.0.0.1:{port}").replace("127.0.0.1:8001", upstream)
+    (folder / "Caddyfile").write_text("{\n\tadmin off\n}\n" + text)
+    environment = {"HOME": str(folder), "PATH": "/usr/bin:/bin"}
+    async with run_server([caddy, "run", "--config", str(folder / "Caddyfile")], environment, port):
+        yield f"http://127.0.0.1:{port}"
+
+
+@pytest.mark.parametrize("run_proxy", [run_nginx, run_caddy])
+async def test_no_upgrade_gets_through_a_proxy(
+    tmp_path: Path, run_proxy: Callable[[Path, str], contextlib.AbstractAsyncContextManager[str]]
+) -> None:
+    """`Upgrade: h2c`: what follows an upgrade on the same connection is seen by none of the proxy's rules."""
+    heads: list[bytes] = []
+
+    async def record(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append((await reader.readuntil(b"\r\n\r\n")).lower())
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok")
+        writer.close()
+        await writer.wait_closed()
+
+    async with await asyncio.start_server(record, "127.0.0.1", 0) as upstream:
+        port = upstream.sockets[0].getsockname()[1]
+        async with run_proxy(tmp_path, f"127.0.0.1:{port}") as url, httpx.AsyncClient(trust_env=False) as client:
+            upgrade = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2-Settings": "AAMAAABkAAQAAP__"}
+            answer = await client.get(f"{url}/healthz", headers=upgrade)
+    assert answer.status_code == 200
+    assert heads
+    assert not any(b"upgrade" in head for head in heads)
 
 
 # ── the page ─────────────────────────────────────────────────────────────────────────────────────────────────────────

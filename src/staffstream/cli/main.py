@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _set_encodings() -> None:
-    """Files and pipes get UTF-8, whatever the locale; a terminal gets its own encoding, with `?` for what that lacks."""
+    """Files and pipes get UTF-8 whatever the locale; a terminal gets its own encoding, with `?` for what that lacks."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="replace")
