@@ -11,6 +11,7 @@ from tests.tools.provider import DEADLINE_S
 from tests.tools.server import leave_out, require_tool
 
 NODE = Path(__file__).parent / "node"
+LIBRECHAT = Path(__file__).parent / "librechat"
 TORTURE = [
     "He",
     "llo\n\n",
@@ -46,20 +47,27 @@ class Told:
         return [json.loads(line) async for line in self._output]
 
 
-def require_packages() -> str:
-    """The path of node. Without it or the clients the test is left out."""
+def require_packages(folder: Path = NODE) -> str:
+    """The path of node. Without it or the folder's packages the test is left out."""
     node = require_tool("node", "apt-get install nodejs")
-    if not (NODE / "node_modules").is_dir():
-        leave_out("the node packages are missing; get them with: npm ci --prefix tests/dialects/node")
+    if not (folder / "node_modules").is_dir():
+        leave_out(f"the node packages are missing; get them with: npm ci --prefix tests/dialects/{folder.name}")
     return node
 
 
 @contextlib.asynccontextmanager
 async def run_client(dialect: str, url: str, code: str) -> AsyncIterator[Told]:
     """Run code with a client for the URL; it must end by itself, and well."""
-    node = require_packages()
+    async with run_script(NODE, dialect, url, code) as told:
+        yield told
+
+
+@contextlib.asynccontextmanager
+async def run_script(folder: Path, *arguments: str) -> AsyncIterator[Told]:
+    """Run a folder's client.mjs; it must end by itself, and well."""
+    node = require_packages(folder)
     process = await asyncio.create_subprocess_exec(
-        node, str(NODE / "client.mjs"), dialect, url, code,
+        node, str(folder / "client.mjs"), *arguments,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, stdin=asyncio.subprocess.DEVNULL,
     )  # fmt: skip
     assert process.stdout is not None
@@ -78,4 +86,10 @@ async def run_client(dialect: str, url: str, code: str) -> AsyncIterator[Told]:
 async def tell_all(dialect: str, url: str, code: str) -> list[Any]:
     """All that the code tells."""
     async with run_client(dialect, url, code) as told:
+        return await told.rest()
+
+
+async def run_chat(url: str, code: str) -> list[Any]:
+    """All that the code tells of LibreChat's chats with a server."""
+    async with run_script(LIBRECHAT, f"{url}/v1", code) as told:
         return await told.rest()

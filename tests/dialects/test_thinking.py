@@ -7,7 +7,7 @@ import pytest
 from openai import AsyncOpenAI
 
 from staffstream.models.offline.wire import encode_event
-from tests.dialects.node_client import tell_all
+from tests.dialects.node_client import run_chat, tell_all
 from tests.tools.provider import Reply, Request, ScriptedProvider, Step
 from tests.tools.server import Api
 
@@ -72,6 +72,12 @@ async def test_reasoning_in_chat_completions(api: Api, ada: str) -> None:
         whole = await client.chat.completions.create(model="Ada", messages=messages)
         assert whole.choices[0].message.content == "So it is."
         assert whole.choices[0].message.reasoning_content == "".join(THOUGHT)  # type: ignore[attr-defined]
+
+
+async def test_reasoning_in_librechat(api: Api, ada: str) -> None:
+    """Apart from the text."""
+    (told,) = await run_chat(api.url, 'tell(await new Chat().send("Hi"))')
+    assert (told["reasoning"], told["text"]) == ("".join(THOUGHT), "So it is.")
 
 
 async def test_a_reasoning_part_in_the_ai_sdk(api: Api, ada: str) -> None:
