@@ -19,7 +19,7 @@ pytestmark = pytest.mark.anyio
 PAGE = (Path(__file__).parents[2] / "docs" / "CLIENTS.md").read_text("utf-8")
 BLOCKS = re.findall(r"^```(\w+)(?: ([\w-]+))?\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 PYTHON = [code for language, _, code in BLOCKS if language == "python"]
-JAVASCRIPT = [code for language, _, code in BLOCKS if language == "js"]
+JAVASCRIPT = {client: code for language, client, code in BLOCKS if language == "js"}
 ANSWER = "Hello from the provider."
 
 
@@ -38,14 +38,14 @@ async def run(*command: str) -> str:
 
 @pytest.mark.parametrize("code", PYTHON, ids=range(len(PYTHON)))
 async def test_its_python(api: Api, ada: str, code: str) -> None:
-    """OpenAI's client and MCP's."""
+    """OpenAI's client, LangChain's and MCP's."""
     assert await run(sys.executable, "-c", point_at(api, ada, code)) == ANSWER
     assert "Hello!" in str(await api.get(f"/staff/{ada}/memories"))
 
 
-@pytest.mark.parametrize("code", JAVASCRIPT, ids=range(len(JAVASCRIPT)))
+@pytest.mark.parametrize("code", JAVASCRIPT.values(), ids=JAVASCRIPT)
 async def test_its_javascript(api: Api, ada: str, code: str, tmp_path: Path) -> None:
-    """OpenAI's client, the AI SDK's and AG-UI's, with the packages of the tests beside it."""
+    """Each client that it names, with the packages of the tests beside it."""
     node = require_packages()
     (tmp_path / "node_modules").symlink_to(NODE / "node_modules")
     example = tmp_path / "example.mjs"
