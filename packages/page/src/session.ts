@@ -24,16 +24,9 @@ export function forgetKey(): void {
   kept.remove(NAME)
 }
 
-/** A client for the server that sent this page, under whatever prefix. `onRefused` is called when a call answers 401. */
-export function makeClient(key: string | null, onRefused: () => void): StaffClient {
+/** A client for the server that sent this page, under whatever prefix. */
+export function makeClient(key: string | null, onUnauthorized: () => void): StaffClient {
   const baseUrl = new URL(".", location.href).href
-  return new StaffClient({
-    baseUrl,
-    ...(key !== null && { headers: { Authorization: `Bearer ${key}` } }),
-    fetch: async (input, init) => {
-      const response = await fetch(input, init)
-      if (response.status === 401) onRefused()
-      return response
-    },
-  })
+  const headers = key === null ? undefined : { Authorization: `Bearer ${key}` }
+  return new StaffClient({ baseUrl, onUnauthorized, ...(headers && { headers }) })
 }

@@ -17,6 +17,8 @@ export interface HttpOptions {
   headers?: HeadersInit | (() => HeadersInit | Promise<HeadersInit>)
   /** How long one ordinary call may take, in milliseconds. Default 30,000. */
   timeoutMs?: number
+  /** Called when a call is refused with 401, whichever it is: the place to ask for another key. */
+  onUnauthorized?: () => void
 }
 
 export interface CallOptions {
@@ -101,6 +103,7 @@ export class Http {
     } catch (thrown) {
       throw thrownBy(thrown, options.signal, "The server cannot be reached.")
     }
+    if (response.status === 401) this.#options.onUnauthorized?.()
     if (!response.ok) throw await readProblem(response)
     return response
   }

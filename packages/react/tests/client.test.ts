@@ -322,6 +322,19 @@ test("headers are asked for at each call, so that a key can be renewed", async (
   ])
 })
 
+test("whoever holds the key is told when the server does not accept it, whichever call it was", async () => {
+  let refused = 0
+  const onUnauthorized = () => {
+    refused += 1
+  }
+  const client = makeClient({ onUnauthorized })
+  const body = { code: "unauthorized", detail: "Send a key." }
+  server.refusals.push(["/messages", { status: 401, body }])
+  await expect(client.listMessages("ada")).rejects.toMatchObject({ code: "unauthorized" })
+  await client.listMessages("ada")
+  expect(refused).toBe(1)
+})
+
 test("any text survives the wire, whatever its code points and wherever the bytes are cut", async () => {
   const odd = "a\u0085b\u2028c\u2029d\u0000e \ud83d\ude80 \u202eabc\r\n\ndata: {}\n\n"
   const reply = send()

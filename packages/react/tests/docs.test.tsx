@@ -8,12 +8,13 @@ import { promisify } from "node:util"
 import { createElement, type FunctionComponent, version } from "react"
 import { createRoot } from "react-dom/client"
 import { afterAll, beforeAll, describe, expect, test } from "vitest"
-import { StaffstreamError } from "../src/index.ts"
+import { StaffClient, StaffstreamError } from "../src/index.ts"
 import { hasServer, RealServer } from "./realServer.ts"
 import { until } from "./server.ts"
 
 const here = (path: string) => fileURLToPath(new URL(path, import.meta.url))
 const GUIDES = ["UPDATE_FRONTEND_GUIDE.md", "STREAMING_GUIDE.md"]
+const README = await readFile(here("../README.md"), "utf8")
 /** A folder of its own for each run, since several may go side by side. */
 const folder = here(`../.docs/${version}-${process.pid}/`)
 
@@ -29,7 +30,7 @@ const texts = Object.fromEntries(
     GUIDES.map(async guide => [guide, await readFile(here(`../../../docs/${guide}`), "utf8")] as const),
   ),
 )
-const blocks: Block[] = Object.values(texts).flatMap(text =>
+const blocks: Block[] = [...Object.values(texts), README].flatMap(text =>
   [...text.matchAll(/^```(\w+)\n(.*?)^```$/gms)].map(([, language = "", code = ""]) => ({
     language,
     code,
@@ -97,6 +98,23 @@ describe.skipIf(!hasServer)("run", () => {
     return latest?.message_type === "assistant" ? latest.content : ""
   }
 
+  const post = (path: string, body: unknown) =>
+    nodeFetch(`${server.url}/api/v1/staff/${staffId}/${path}`, { method: "POST", body: JSON.stringify(body) })
+  const listMemories = async () => (await nodeFetch(`${server.url}/api/v1/staff/${staffId}/memories`)).json()
+
+  async function show(component: FunctionComponent<{ staffId: string }>) {
+    const place = document.body.appendChild(document.createElement("div"))
+    const root = createRoot(place)
+    root.render(createElement(component, { staffId }))
+    return {
+      until: (text: string) => until(() => place.textContent?.includes(text)),
+      leave() {
+        root.unmount()
+        place.remove()
+      },
+    }
+  }
+
   async function tryComponent(component: FunctionComponent<Record<string, string>>): Promise<void> {
     const place = document.body.appendChild(document.createElement("div"))
     const root = createRoot(place)
@@ -126,15 +144,33 @@ describe.skipIf(!hasServer)("run", () => {
     OwnChat: tryComponent,
     PhaseOne: tryComponent,
     PhaseTwo: tryComponent,
+    Assistant: tryComponent,
+    Known: async piece => {
+      const page = await show(piece)
+      await page.until("0 conversations")
+      await post("conversations", { title: "Tea" })
+      await post("memories", { text: "Kim likes tea." })
+      await page.until("1 conversations")
+      await page.until("Kim likes tea.")
+      page.leave()
+    },
+    LastReply: async piece => {
+      const page = await show(piece)
+      await page.until("No reply yet.")
+      await post("messages", { content: "Hello!" })
+      await page.until("of 6000 tokens")
+      page.leave()
+    },
+    remember: async piece => {
+      const { nodes } = await piece(new StaffClient(), staffId, "Kim likes tea.")
+      expect(nodes).toBeInstanceOf(Array)
+      expect(await listMemories()).toMatchObject([{ text: "Kim likes tea." }])
+    },
     Facts: async piece => {
-      const body = JSON.stringify({ text: "Kim likes tea." })
-      await nodeFetch(`${server.url}/api/v1/staff/${staffId}/memories`, { method: "POST", body })
-      const place = document.body.appendChild(document.createElement("div"))
-      const root = createRoot(place)
-      root.render(createElement(piece, { staffId }))
-      await until(() => place.textContent?.includes("Kim likes tea."))
-      root.unmount()
-      place.remove()
+      await post("memories", { text: "Kim likes tea." })
+      const page = await show(piece)
+      await page.until("Kim likes tea.")
+      page.leave()
     },
     explain: piece => {
       const error = new StaffstreamError("Claude is overloaded.", {

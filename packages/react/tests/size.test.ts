@@ -1,10 +1,13 @@
-/** What each layer costs a page, minified and compressed, with everything it needs but React. */
+/** What each layer costs a page, minified and compressed, with everything it needs but React; the guide tells it. */
+import { readFile } from "node:fs/promises"
 import { fileURLToPath } from "node:url"
 import { gzipSync } from "node:zlib"
 import { build, type Rollup } from "vite"
 import { expect, test } from "vitest"
 
 const src = fileURLToPath(new URL("../src/", import.meta.url))
+
+const guide = await readFile(new URL("../../../docs/UPDATE_FRONTEND_GUIDE.md", import.meta.url), "utf8")
 
 const layers = [
   { name: "StaffClient", from: ["client.ts"], limit: 7_000 },
@@ -44,4 +47,6 @@ test.each(layers)("$name stays below $limit bytes", async ({ name, from, limit }
   console.log(`${name}: ${bytes} bytes`)
   expect(bytes).toBeGreaterThan(2_000)
   expect(bytes).toBeLessThan(limit)
+  const [, told] = new RegExp(`\\| \`${name}\`.* \\| ([\\d.]+) kB \\|`).exec(guide) ?? []
+  expect(Math.abs(Number(told) * 1000 - bytes), `the guide says ${told} kB`).toBeLessThan(0.05 * bytes)
 })
