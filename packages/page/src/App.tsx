@@ -1,5 +1,5 @@
 /** The page: who one is, whom one talks to, and beside the talk what stands behind it. */
-import { MarkdownContext, StaffClientContext } from "@staffstream/react"
+import { MarkdownContext, StaffClientContext, useResource } from "@staffstream/react"
 import { useMemo, useState } from "react"
 import { Api, type Staff } from "./api.ts"
 import { Chat } from "./Chat.tsx"
@@ -12,7 +12,6 @@ import { useRoute } from "./route.ts"
 import { Sidebar } from "./Sidebar.tsx"
 import { StaffEditor } from "./StaffEditor.tsx"
 import { forgetKey, makeClient, readKey, saveKey } from "./session.ts"
-import { useLoad } from "./useLoad.ts"
 import { useMenu } from "./useMenu.ts"
 
 export function App() {
@@ -20,10 +19,6 @@ export function App() {
   const [refusedKey, setRefusedKey] = useState<string | null | undefined>(undefined)
   // A key can be revoked at any time, so any call may lead back to the form.
   const api = useMemo(() => new Api(makeClient(key, () => setRefusedKey(key))), [key])
-  const staff = useLoad(api.listStaff, [api])
-  const me = useLoad(api.getMe, [api])
-  const models = useLoad(api.listModels, [api])
-  const server = useMemo(() => ({ me: me.data, models: models.data ?? [] }), [me.data, models.data])
 
   const enter = (entered: string | null, isKept = false) => {
     if (entered === null) forgetKey()
@@ -31,39 +26,43 @@ export function App() {
     setRefusedKey(undefined)
     setKey(entered)
   }
-  if (refusedKey === key || staff.error?.status === 401) {
-    return <KeyForm wasWrong={key !== null} onEnter={enter} />
-  }
+  if (refusedKey === key) return <KeyForm wasWrong={key !== null} onEnter={enter} />
   return (
     <ApiContext value={api}>
       <StaffClientContext value={api.client}>
-        <ServerContext value={server}>
-          <MarkdownContext value={extensions}>
-            {staff.data ? (
-              <Office
-                key={key}
-                staff={staff.data}
-                onChange={staff.reload}
-                onLeave={key === null ? null : () => enter(null)}
-              />
-            ) : (
-              <main className="lobby">
-                {staff.error ? (
-                  <>
-                    <ErrorText error={staff.error} />
-                    <button type="button" className="primary" onClick={staff.reload}>
-                      Try again
-                    </button>
-                  </>
-                ) : (
-                  <Spinner />
-                )}
-              </main>
-            )}
-          </MarkdownContext>
-        </ServerContext>
+        <MarkdownContext value={extensions}>
+          <Lobby key={key} onLeave={key === null ? null : () => enter(null)} />
+        </MarkdownContext>
       </StaffClientContext>
     </ApiContext>
+  )
+}
+
+/** What one waits in until the server has said who works here. */
+function Lobby({ onLeave }: { onLeave: (() => void) | null }) {
+  const staff = useResource((client, signal) => client.request("GET /api/v1/staff", { signal }), [])
+  const me = useResource((client, signal) => client.request("GET /api/v1/me", { signal }), [])
+  const models = useResource((client, signal) => client.request("GET /api/v1/models", { signal }), [])
+  const server = useMemo(() => ({ me: me.data, models: models.data ?? [] }), [me.data, models.data])
+  if (staff.data)
+    return (
+      <ServerContext value={server}>
+        <Office staff={staff.data} onChange={staff.reload} onLeave={onLeave} />
+      </ServerContext>
+    )
+  return (
+    <main className="lobby">
+      {staff.error ? (
+        <>
+          <ErrorText error={staff.error} />
+          <button type="button" className="primary" onClick={staff.reload}>
+            Try again
+          </button>
+        </>
+      ) : (
+        <Spinner />
+      )}
+    </main>
   )
 }
 

@@ -8,8 +8,8 @@ import { Icon } from "./icons.tsx"
 import { Avatar, Dialog, ErrorText, IconButton } from "./parts.tsx"
 import { NEW, useRoute, writeRoute } from "./route.ts"
 import { ThemeButton } from "./ThemeButton.tsx"
+import { useAction } from "./useAction.ts"
 import { useActivity } from "./useActivity.ts"
-import { useAction } from "./useLoad.ts"
 
 export interface SidebarProps {
   staff: Staff[]

@@ -3,7 +3,7 @@ import { type FormEvent, useState } from "react"
 import type { NewStaff, Staff } from "./api.ts"
 import { useApi, useServer } from "./context.ts"
 import { Dialog, ErrorText } from "./parts.tsx"
-import { useAction } from "./useLoad.ts"
+import { useAction } from "./useAction.ts"
 
 export interface StaffEditorProps {
   /** Null for a new one. */

@@ -57,15 +57,11 @@ export class Api {
     this.client = client
   }
 
-  listStaff = (signal?: AbortSignal) => this.client.request("GET /api/v1/staff", { signal })
   createStaff = (body: NewStaff): Promise<Staff> => this.client.request("POST /api/v1/staff", { body })
   updateStaff = (staff_id: string, body: StaffChanges) =>
     this.client.request("PATCH /api/v1/staff/{staff_id}", { path: { staff_id }, body })
   deleteStaff = (staff_id: string) =>
     this.client.request("DELETE /api/v1/staff/{staff_id}", { path: { staff_id } })
-
-  getMe = (signal?: AbortSignal) => this.client.request("GET /api/v1/me", { signal })
-  listModels = (signal?: AbortSignal) => this.client.request("GET /api/v1/models", { signal })
 
   createConversation = (staff_id: string, title: string) =>
     this.client.request("POST /api/v1/staff/{staff_id}/conversations", {

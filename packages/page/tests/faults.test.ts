@@ -123,6 +123,28 @@ describe.skipIf(!hasServer || !hasBrowser)("faults", () => {
     locked.checkProblems()
   })
 
+  test("where the page itself fails there are words and a way on, not a white page", async () => {
+    world.host.mock = call => (call === "GET /api/v1/staff" ? [{ id: "broken" }] : undefined)
+    const page = await open()
+    await page.getByRole("heading", { name: "This page has failed" }).waitFor()
+    world.host.mock = () => undefined
+    await page.getByRole("button", { name: "Load it again" }).click()
+    await composer(page).waitFor()
+    world.forgetProblems()
+  })
+
+  test("what could not be reached is asked for again when the server is back", async () => {
+    await world.call("POST", `/staff/${staffId}/memories`, { text: "Kim likes tea." })
+    const page = await open()
+    await composer(page).waitFor()
+    await page.context().setOffline(true)
+    await page.getByRole("button", { name: "Memory" }).click()
+    await page.getByText("The server cannot be reached.").first().waitFor()
+    await page.context().setOffline(false)
+    await page.getByText("Kim likes tea.").waitFor()
+    await expect.poll(() => page.getByText("The server cannot be reached.").count()).toBe(0)
+  })
+
   test("lists, quotes and tables in right-to-left text have their marks and columns on the right", async () => {
     const page = await importReply("* ראשון\n  * שני\n\n> ציטוט\n\n| א | ב |\n|---|---|\n| 1 | 2 |")
     const directions = await lastReply(page).evaluate(element =>
@@ -172,9 +194,9 @@ describe.skipIf(!hasServer || !hasBrowser)("faults", () => {
     await page.getByLabel("Context budget, tokens").fill("5")
     await page.locator("dialog form").evaluate(form => form.setAttribute("novalidate", ""))
     await page.getByRole("button", { name: "Save" }).click()
-    const alert = page.getByRole("alert").filter({ hasText: "Context budget" })
+    const alert = page.getByRole("dialog").getByRole("alert")
     await alert.waitFor()
-    expect(await alert.innerText()).not.toMatch(/\/context|Input/)
+    expect(await alert.innerText()).toMatch(/^Context budget: should be .*200$/)
     expect(await page.locator("#models option").count()).toBeGreaterThan(5)
   })
 
@@ -231,13 +253,39 @@ describe.skipIf(!hasServer || !hasBrowser)("faults", () => {
     expect(await page.evaluate(() => history.length)).toBe(depth + 1)
   })
 
+  test("fingers find their targets in every view", async () => {
+    await world.call("POST", `/staff/${staffId}/memories`, { text: "Kim likes tea." })
+    const page = await open(phone)
+    await composer(page).fill("What do I like? My name is Kim.")
+    await page.getByRole("button", { name: "Send" }).tap()
+    await finished(page).waitFor()
+    await expect.poll(() => tooSmall(page), { message: "the talk" }).toEqual([])
+    await finished(page).tap()
+    await page.getByText(/of 6,000 tokens/).waitFor()
+    await expect.poll(() => tooSmall(page), { message: "why" }).toEqual([])
+    for (const view of ["memory", "graph"]) {
+      await page.goto(`${world.host.url}#/${staffId}/-/${view}`)
+      await page.getByRole("complementary").waitFor()
+      await expect.poll(() => page.locator(".spinner").count()).toBe(0)
+      await expect.poll(() => tooSmall(page), { message: view }).toEqual([])
+    }
+    await page.goto(`${world.host.url}#/${staffId}`)
+    await page.getByRole("button", { name: "Staff and conversations" }).tap()
+    await page.getByRole("button", { name: "Edit Ada" }).last().tap()
+    await page.getByText("Model and limits").tap()
+    await expect.poll(() => tooSmall(page), { message: "the editor" }).toEqual([])
+  })
+
+  /** What is pressed and is less than 44 pixels high or wide: a link in a sentence may be. */
   const tooSmall = (page: Page) =>
-    page.locator("button:visible").evaluateAll(buttons =>
-      buttons
-        .map(button => ({ button, box: button.getBoundingClientRect() }))
-        .filter(({ button, box }) => box.height < 43.5 && !button.classList.contains("shade"))
-        .map(({ button }) => button.outerHTML.slice(0, 80)),
-    )
+    page
+      .locator(":is(button, a.row, summary, input, textarea, select, [role=button]):visible")
+      .evaluateAll(targets =>
+        targets
+          .map(target => ({ target, box: (target.closest("label.check") ?? target).getBoundingClientRect() }))
+          .filter(({ box }) => Math.min(box.height, box.width) < 43.5)
+          .map(({ target, box }) => `${box.width}x${box.height} ${target.outerHTML.slice(0, 120)}`),
+      )
 
   test("a suggestion fills the box and sends nothing; a banner says that a stand-in answers", async () => {
     const page = await open()

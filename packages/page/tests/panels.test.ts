@@ -1,7 +1,7 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest"
 import { hasServer } from "../../react/tests/realServer.ts"
 import { hasBrowser } from "./browser.ts"
-import { finished, say, World } from "./world.ts"
+import { countRequests, finished, say, World } from "./world.ts"
 
 describe.skipIf(!hasServer || !hasBrowser)("what stands behind the talk", () => {
   let world: World
@@ -142,11 +142,15 @@ describe.skipIf(!hasServer || !hasBrowser)("what stands behind the talk", () => 
 
   test("a conversation is begun and deleted", async () => {
     const page = await world.openPage(`#/${staffId}`)
-    await page.getByRole("button", { name: "New conversation" }).click()
-    await page.waitForURL(/#\/[^/]+\/new/)
-    expect(await world.call<unknown[]>("GET", `/staff/${staffId}/conversations`)).toEqual([])
+    const made = countRequests(page, "POST", /\/conversations$/)
+    for (let press = 0; press < 3; press++) {
+      await page.getByRole("button", { name: "New conversation" }).click()
+      await page.waitForURL(/#\/[^/]+\/new/)
+    }
     await say(page, "Only for a moment")
     await finished(page).waitFor()
+    expect(made()).toBe(1)
+    expect(await world.call<unknown[]>("GET", `/staff/${staffId}/conversations`)).toHaveLength(1)
     const row = page.getByRole("link", { name: /Only for a moment/ })
     await row.hover()
     await page.getByRole("button", { name: "Delete Only for a moment" }).click()

@@ -17,6 +17,7 @@ import type {
   MemoryWhole,
 } from "./generated/api.ts"
 import { getLiveFeed } from "./live.ts"
+import { waitBeforeRetry } from "./reconnect.ts"
 import type { LiveEvent } from "./types.ts"
 import { StaffClientContext } from "./useStaffStreaming.ts"
 
@@ -43,8 +44,8 @@ export function useLive(listener: (event: LiveEvent) => void): void {
 }
 
 /**
- * Something from the server. It is asked for again when `on` changes and when `isAffected` says so of a live event;
- * until the new answer is here, the last one stays.
+ * Something from the server. It is asked for again when `on` changes, when `isAffected` says so of a live event, and
+ * after an outage; until the new answer is here, the last one stays.
  */
 export function useResource<T>(
   load: (client: StaffClient, signal: AbortSignal) => Promise<T>,
@@ -62,16 +63,39 @@ export function useResource<T>(
   useEffect(() => {
     const controller = new AbortController()
     setState(known => ({ ...known, isLoading: true }))
-    load(client, controller.signal).then(
+    void loadUntilAnswered(
+      () => load(client, controller.signal),
       data => setState({ data, error: null, isLoading: false }),
-      thrown => {
-        if (controller.signal.aborted) return
-        setState(known => ({ ...known, error: toStaffstreamError(thrown), isLoading: false }))
-      },
+      error => setState(known => ({ ...known, error, isLoading: false })),
+      controller.signal,
     )
     return () => controller.abort()
   }, [client, ...on, round])
   return { ...state, reload }
+}
+
+const FIRST_WAIT_MS = 1_000
+const LONGEST_WAIT_MS = 15_000
+
+/** Asks until there is an answer, or a refusal that asking again cannot change. */
+async function loadUntilAnswered<T>(
+  load: () => Promise<T>,
+  onData: (data: T) => void,
+  onError: (error: StaffstreamError) => void,
+  signal: AbortSignal,
+): Promise<void> {
+  for (let waitMs = FIRST_WAIT_MS; ; waitMs = Math.min(2 * waitMs, LONGEST_WAIT_MS)) {
+    try {
+      return onData(await load())
+    } catch (thrown) {
+      if (signal.aborted) return
+      const error = toStaffstreamError(thrown)
+      onError(error)
+      if (!error.retryable) return
+      await waitBeforeRetry(Math.max(waitMs, error.retryAfterMs ?? 0), signal).catch(() => undefined)
+      if (signal.aborted) return
+    }
+  }
 }
 
 /** A list in pages, kept fresh like `useResource`: as many pages are asked for again as were loaded. */

@@ -4,7 +4,7 @@ import type { Memory } from "../api.ts"
 import { useApi, useStaff } from "../context.ts"
 import { ErrorText } from "../parts.tsx"
 import { useTexts } from "../texts/texts.ts"
-import { useAction } from "../useLoad.ts"
+import { useAction } from "../useAction.ts"
 
 interface ForgetMemoryProps {
   memory: Memory

@@ -2,7 +2,7 @@
 import { useLearning } from "@staffstream/react"
 import { ErrorText } from "../parts.tsx"
 import { useTexts } from "../texts/texts.ts"
-import { useAction } from "../useLoad.ts"
+import { useAction } from "../useAction.ts"
 
 export function LearningNote({ staffId }: { staffId: string }) {
   const t = useTexts()

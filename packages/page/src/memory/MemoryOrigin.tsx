@@ -5,8 +5,8 @@ import { useApi, useStaff } from "../context.ts"
 import { formatDay } from "../format.ts"
 import { ErrorText, IconButton, Spinner } from "../parts.tsx"
 import { useTexts } from "../texts/texts.ts"
+import { useAction } from "../useAction.ts"
 import { useJump } from "../useJump.ts"
-import { useAction } from "../useLoad.ts"
 
 interface MemoryOriginProps {
   memory: Memory

@@ -8,7 +8,7 @@ import { LearningNote } from "../memory/LearningNote.tsx"
 import { MemoryList } from "../memory/MemoryList.tsx"
 import { ErrorText, Spinner } from "../parts.tsx"
 import { useTexts } from "../texts/texts.ts"
-import { useAction } from "../useLoad.ts"
+import { useAction } from "../useAction.ts"
 
 type View = "facts" | "messages" | "forgotten"
 
