@@ -334,7 +334,7 @@ describe.skipIf(!hasServer || !hasBrowser)("faults", () => {
     expect(await page.locator(".ss-code code").innerText()).toBe("def f(): return 1\n")
   })
 
-  test("two thousand messages load by scrolling, and writing stays quick", async () => {
+  test("two thousand messages load by scrolling, and only those in sight are drawn", async () => {
     const messages = Array.from({ length: 2000 }, (_, index) => ({
       message_type: index % 2 ? "assistant" : "user",
       content: `Message ${index}`,
@@ -351,20 +351,14 @@ describe.skipIf(!hasServer || !hasBrowser)("faults", () => {
       await expect.poll(count).toBeGreaterThan(known)
       known = await count()
     }
-    const slowest = await page.evaluate(async () => {
-      const box = document.querySelector<HTMLTextAreaElement>(".ss-composer textarea") as HTMLTextAreaElement
-      const setText = Object.getOwnPropertyDescriptor(HTMLTextAreaElement.prototype, "value")?.set
-      const times: number[] = []
-      for (let index = 0; index < 40; index++) {
-        const start = performance.now()
-        setText?.call(box, "x".repeat(index + 1))
-        box.dispatchEvent(new Event("input", { bubbles: true }))
-        await new Promise(resolve => requestAnimationFrame(() => setTimeout(resolve)))
-        times.push(performance.now() - start)
-      }
-      return times.sort((a, b) => a - b)[37] ?? 0
-    })
-    console.log(`typing beside 2,000 messages, p95: ${slowest.toFixed(1)} ms`)
-    expect(slowest).toBeLessThan(process.env.CI ? 200 : 100)
+    // Rows out of sight cost nothing: the browser does not lay them out. `npm run bench` measures what that gives.
+    const isDrawn = (index: number) =>
+      page
+        .locator(".ss-message article")
+        .nth(index)
+        .evaluate(row => row.checkVisibility({ contentVisibilityAuto: true }))
+    await page.locator(".ss-latest").click()
+    await expect.poll(() => isDrawn(1999)).toBe(true)
+    await expect.poll(() => isDrawn(0)).toBe(false)
   })
 })

@@ -158,6 +158,45 @@ test("half of a link, an image, a table or an emphasis is not shown as its marks
   expect(growing("2 * 3")).toBe('<p dir="auto">2 * 3</p>')
 })
 
+const growingTexts = [
+  "See **the *very* numbers** and [the rain in Bergen](https://example.org/rain_b), ~~not~~ `bryggen`.",
+  "***Both*** and _slanted_ and __fat__ and **a `code*` in it** end.",
+  "1. It *rains* a lot.\n2. A second one, __so__.\n   * inner **fat** one\n\n* star\n* other *star*",
+  "- [x] bought\n- [ ] cooked **well**",
+  "| month | **rain** |\n|:------|---------:|\n| May | *106* |\n| Oct | [x](https://x.org) |\n\nEnd.",
+  "> A quote of **somebody**.\n> Who goes *on*.",
+  "Title\n=====\n\n## A *second* one\n\nText\n\n---\n\nMore.",
+  "![a map](https://example.org/map.png) It holds that $a^2 + b_1 = c$, $$x * y$$ and \\(a*b\\).[^1]\n\n[^1]: In *Bergen*.",
+  "Before.\n\n```py\nprint('**no**')\n```\n\nAfter ``a ` b`` it.",
+  "A line *that goes\non in the next* one, **and\nso on** here.",
+]
+
+test.each(growingTexts)("at no character of %j is a mark seen", text => {
+  for (let end = 1; end <= text.length; end++) {
+    const html = render(text.slice(0, end), true)
+    const shown = html
+      .replace(/<figure.*?<\/figure>|<code>.*?<\/code>|<span class="ss-math.*?<\/span>/gs, "")
+      .replace(/<[^>]*>/g, "\n")
+    expect(shown, text.slice(0, end)).not.toMatch(/[*_~`|[\]#$^\\=]|https?:|^(?:[-+>]|&gt;)/m)
+  }
+  expect(render(text, true)).toBe(render(text))
+})
+
+test("what only looks like a mark is text while it grows", () => {
+  for (const text of [
+    "2 * 3 = 6",
+    "2 ** 3",
+    "from $5 to $10",
+    "snake_case_name",
+    "a [b] c",
+    "5 - 3",
+    "Great!",
+    "x = `y`",
+  ]) {
+    expect(render(text, true), text).toBe(render(text))
+  }
+})
+
 test("task lists and footnotes", () => {
   const tasks = render("- [x] bought\n- [ ] cooked")
   expect(tasks.match(/<input/g)).toHaveLength(2)
