@@ -4,7 +4,7 @@ import { expect, test } from "vitest"
 import { RealServer } from "../../react/tests/realServer.ts"
 import { openBrowser } from "./browser.ts"
 import { Host } from "./host.ts"
-import { DETAILS, GRAPH, MEMORIES } from "./sample.ts"
+import { GRAPH } from "./sample.ts"
 
 const folder = process.env.LOOK ?? "/tmp/staffstream-look"
 
@@ -29,15 +29,9 @@ def umbrella(day: int) -> bool:
 
 test("look", { timeout: 180_000 }, async () => {
   await mkdir(folder, { recursive: true })
-  const server = await RealServer.start("--offline-pace-s", "0.02")
+  const server = await RealServer.start("--offline-pace-s", "0.02", "--extract-every-messages", "2")
   const host = await new Host(server.url).start()
-  host.mock = call => {
-    if (/GET \S+\/memories\/m1$/.test(call)) return DETAILS
-    if (/GET \S+\/memories/.test(call))
-      return MEMORIES.map((memory, index) => ({ ...memory, score: 0.91 - index * 0.17 }))
-    if (/GET \S+\/graph/.test(call)) return GRAPH
-    return undefined
-  }
+  host.mock = call => (/GET \S+\/graph/.test(call) ? GRAPH : undefined)
   const ada = await server.makeStaff({
     name: "Ada",
     role: "a personal assistant",
@@ -48,15 +42,21 @@ test("look", { timeout: 180_000 }, async () => {
     role: "a patient maths teacher with a very long description of the role",
   })
   await server.makeStaff({ name: "ليلى", role: "مترجمة" })
-  await fetch(`${server.url}/api/v1/staff/${ada}/memories`, {
-    method: "POST",
-    headers: { "Content-Type": "application/json" },
-    body: JSON.stringify([
-      { text: "Kim plays the cello in the Bergen youth orchestra.", occurred_at: "2026-09-14T18:00:00.000Z" },
-      { text: "Kim's cello lesson is on Tuesdays at five.", occurred_at: "2026-10-02T18:00:00.000Z" },
-      { text: "Anna, Kim's sister, plays the piano.", occurred_at: "2026-10-20T18:00:00.000Z" },
-    ]),
-  })
+  const call = async <T>(method: string, path: string, body: unknown) => {
+    const response = await fetch(`${server.url}/api/v1/staff/${ada}${path}`, {
+      method,
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify(body),
+    })
+    return (await response.json()) as T
+  }
+  const [home] = await call<{ id: string }[]>("POST", "/memories", [
+    { text: "Kim lives in Oslo.", occurred_at: "2025-09-14T18:00:00.000Z" },
+    { text: "Kim plays the cello in the Bergen youth orchestra.", occurred_at: "2026-09-14T18:00:00.000Z" },
+    { text: "Kim's cello lesson is on Tuesdays at five.", occurred_at: "2026-10-02T18:00:00.000Z" },
+    { text: "Anna, Kim's sister, plays the piano.", occurred_at: "2026-10-20T18:00:00.000Z" },
+  ])
+  await call("PATCH", `/memories/${home?.id}`, { text: "Kim lives in Bergen." })
   const past = [
     { message_type: "user", content: "What is Bergen like?", created_at: "2026-11-22T10:00:00.000Z" },
     { message_type: "assistant", content: reply, created_at: "2026-11-22T10:00:10.000Z" },
@@ -71,15 +71,14 @@ test("look", { timeout: 180_000 }, async () => {
       created_at: "2026-11-22T10:01:10.000Z",
     },
   ]
-  const response = await fetch(`${server.url}/api/v1/staff/${ada}/conversations`, {
-    method: "POST",
-    headers: { "Content-Type": "application/json" },
-    body: JSON.stringify({ title: "Bergen and its rain", messages: past }),
+  const { id: conversation } = await call<{ id: string }>("POST", "/conversations", {
+    title: "Bergen and its rain",
+    messages: past,
   })
-  const conversation = ((await response.json()) as { id: string }).id
 
+  const brothers = ["Lars", "Nils", "Odd", "Per"]
   for (const [name, size] of Object.entries({
-    desk: { width: 1360, height: 860 },
+    desk: { width: 1440, height: 900 },
     phone: { width: 390, height: 800 },
   })) {
     for (const colorScheme of ["light", "dark"] as const) {
@@ -89,7 +88,8 @@ test("look", { timeout: 180_000 }, async () => {
         hasTouch: name === "phone",
       })
       const page = await context.newPage()
-      const problems: string[] = []
+      page.setDefaultTimeout(8000)
+    const problems: string[] = []
       page.on("console", message => message.type() === "error" && problems.push(message.text()))
       page.on("pageerror", error => problems.push(error.message))
       const shot = (what: string) => page.screenshot({ path: `${folder}/${name}-${colorScheme}-${what}.png` })
@@ -115,19 +115,42 @@ test("look", { timeout: 180_000 }, async () => {
       await page.getByText(/of 6,000 tokens/).waitFor()
       await shot("5-why")
       await page.goto(`${host.url}#/${ada}/${conversation}/memory`)
-      await page.getByText("Kim lives in Bergen.").waitFor()
-      await page.getByRole("button", { name: "Where it comes from" }).first().click()
+      const home = page.locator(".item", { hasText: "Kim lives in Bergen." }).first()
+      await home.getByRole("button", { name: "Where it comes from" }).click()
       await page.getByText("Kim lives in Oslo.").waitFor()
       await shot("6-memory")
       await page.goto(`${host.url}#/${ada}/${conversation}/graph`)
       await page.getByRole("button", { name: "Anna, person" }).waitFor()
       await shot("7-graph")
-      await page.goto(`${host.url}#/${ada}/-`)
-      if (name === "desk") {
-        await page.getByRole("button", { name: "Edit Ada" }).click()
-        await page.getByText("Model and limits").click()
-        await shot("8-editor")
+      await page.goto(`${host.url}#/${ada}/new`)
+      const box = page.getByRole("textbox")
+      const send = page.getByRole("button", { name: "Send" })
+      for (const text of [
+        `My brother ${brothers.pop()} is a baker.`,
+        "I work as a nurse in Molde. Where does Kim live?",
+      ]) {
+        await box.fill(text)
+        await send.click()
+        await page.locator("[data-status=streaming]").waitFor()
+        await send.waitFor()
       }
+      await page
+        .getByText(/^Learned/)
+        .first()
+        .waitFor()
+      await page
+        .getByRole("button", { name: /^From / })
+        .last()
+        .click()
+      await page.waitForTimeout(400)
+      await shot("8-learned")
+      await page.goto(`${host.url}#/${ada}/-`)
+      if (name === "phone") await page.getByRole("button", { name: "Staff and conversations" }).click()
+      await page.getByRole("button", { name: "Edit Ada" }).click()
+      await page.getByText("Model and limits").click()
+      await shot("9-editor")
+      await page.getByRole("button", { name: "Let go…" }).click()
+      await shot("10-let-go")
       await close()
       expect(problems).toEqual([])
     }

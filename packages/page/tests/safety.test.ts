@@ -112,15 +112,28 @@ describe.skipIf(!hasServer || !hasBrowser)("safe, and for everyone", () => {
     world.forgetProblems()
   })
 
-  const views = ["", "/-/memory", "/-/graph"]
+  async function checkWithAxe(page: Page, what: string): Promise<void> {
+    await expect.poll(() => page.locator(".spinner").count()).toBe(0)
+    // What is still moving or fading in has the colours of neither state.
+    await page.evaluate(() => Promise.all(document.getAnimations().map(({ finished: end }) => end)))
+    await page.addScriptTag({ path: axe })
+    const found = await page.evaluate(async () => {
+      // biome-ignore lint/suspicious/noExplicitAny: axe puts itself on the window, without types
+      const { violations } = await (window as any).axe.run(document, {
+        runOnly: ["wcag2a", "wcag2aa", "wcag21aa", "wcag22aa", "best-practice"],
+      })
+      return violations.map((v: { id: string; nodes: { html: string }[] }) => [v.id, v.nodes[0]?.html])
+    })
+    expect(found, what).toEqual([])
+  }
+
+  const desk = { width: 1440, height: 860 }
+  const phone = { width: 390, height: 800 }
   const screens = [
-    { name: "desk, light", options: { colorScheme: "light" as const } },
-    { name: "desk, dark", options: { colorScheme: "dark" as const } },
-    {
-      name: "phone, light",
-      options: { colorScheme: "light" as const, viewport: { width: 360, height: 740 } },
-    },
-    { name: "phone, dark", options: { colorScheme: "dark" as const, viewport: { width: 360, height: 740 } } },
+    { name: "desk, light", options: { colorScheme: "light" as const, viewport: desk } },
+    { name: "desk, dark", options: { colorScheme: "dark" as const, viewport: desk } },
+    { name: "phone, light", options: { colorScheme: "light" as const, viewport: phone, hasTouch: true } },
+    { name: "phone, dark", options: { colorScheme: "dark" as const, viewport: phone, hasTouch: true } },
   ]
 
   test.each(screens)("axe finds nothing to complain of: $name", async ({ options }) => {
@@ -130,34 +143,48 @@ describe.skipIf(!hasServer || !hasBrowser)("safe, and for everyone", () => {
       { text: "Kim plays the cello." },
     ])
     world.host.mock = call => (call.includes("/graph") ? GRAPH : undefined)
-    const page = await world.openPage(`#/${staffId}`, { ...options, bypassCSP: true })
-    await page.addScriptTag({ path: axe })
-    const check = async (what: string) => {
-      const found = await page.evaluate(async () => {
-        // biome-ignore lint/suspicious/noExplicitAny: axe puts itself on the window, without types
-        const { violations } = await (window as any).axe.run(document, {
-          runOnly: ["wcag2a", "wcag2aa", "wcag21aa", "wcag22aa", "best-practice"],
-        })
-        return violations.map((v: { id: string; nodes: { html: string }[] }) => [v.id, v.nodes[0]?.html])
-      })
-      expect(found, what).toEqual([])
-    }
+    const page = await world.openPage(`#/${staffId}/new`, { ...options, bypassCSP: true })
+    const check = (what: string) => checkWithAxe(page, what)
+    const press = (name: string | RegExp) => page.getByRole("button", { name }).last().click()
     await composer(page).waitFor()
     await check("an empty conversation")
-    await say(page, "Where do I live, and what do I play?")
+    await composer(page).fill("Where do I live, and what do I play?")
+    await press("Send")
     await finished(page).waitFor()
     await check("a conversation")
-    for (const view of views) {
-      await page.goto(`${world.host.url}#/${staffId}${view}`)
-      if (view) await page.getByRole("complementary").waitFor()
-      await expect.poll(() => page.locator(".spinner").count()).toBe(0)
-      await check(view)
+    await press("Why this answer")
+    await page.getByText(/of 6,000 tokens/).waitFor()
+    await page.evaluate(() => {
+      for (const section of document.querySelectorAll("details")) section.open = true
+    })
+    await check("why")
+    await press("Close the panel")
+    await page.getByRole("button", { name: /^From / }).click()
+    await check("what a reply was made from")
+    await page.goto(`${world.host.url}#/${staffId}/-/memory`)
+    await press("Where it comes from")
+    await page.getByText("Added by hand.").waitFor()
+    await check("a memory with its origin")
+    await press("Edit")
+    await check("a memory that is corrected")
+    await page.goto(`${world.host.url}#/${staffId}/-/graph`)
+    await page.locator(".node").first().waitFor()
+    await check("the graph")
+    await page.goto(`${world.host.url}#/${staffId}`)
+    if (options.viewport === phone) {
+      await press("Staff and conversations")
+      await check("the drawer")
     }
-    if (!options.viewport) {
-      await page.getByRole("button", { name: "New staff member" }).click()
-      await page.getByText("Model and limits").click()
-      await check("the staff editor")
-    }
+    const row = page.getByRole("link", { name: /Where do I live/ })
+    await row.hover()
+    await press(/^Delete Where do I live/)
+    await check("deleting a conversation")
+    await press("Keep it")
+    await page.getByRole("button", { name: "Edit Ada" }).last().click()
+    await page.getByText("Model and limits").click()
+    await check("the staff editor")
+    await press("Let go…")
+    await check("letting somebody go")
   })
 
   test.each([320, 360, 768, 1280])(
@@ -191,10 +218,11 @@ describe.skipIf(!hasServer || !hasBrowser)("safe, and for everyone", () => {
       .trim()
       .split("\n")
       .at(-1)
-    const page = await locked.openPage()
+    const page = await locked.openPage("", { bypassCSP: true })
     await page.getByLabel("Key", { exact: true }).fill("not a key")
     await page.getByRole("button", { name: "Enter" }).click()
     await page.getByText("The server does not accept this key.").waitFor()
+    await checkWithAxe(page, "the form for a key")
     await page.getByLabel("Key", { exact: true }).fill(` ${key}\n`)
     await page.getByRole("button", { name: "Enter" }).click()
     await page.getByText("Nobody works here yet").waitFor()
