@@ -89,7 +89,7 @@ test("look", { timeout: 180_000 }, async () => {
       })
       const page = await context.newPage()
       page.setDefaultTimeout(8000)
-    const problems: string[] = []
+      const problems: string[] = []
       page.on("console", message => message.type() === "error" && problems.push(message.text()))
       page.on("pageerror", error => problems.push(error.message))
       const shot = (what: string) => page.screenshot({ path: `${folder}/${name}-${colorScheme}-${what}.png` })

@@ -19,6 +19,8 @@ interface View {
 }
 
 const MARGIN = 50
+/** The width of a name's letter, more or less. */
+const LETTER = 7.5
 const RATIO = 0.9
 
 export function GraphDrawing({ nodes, edges, present, onVisit }: GraphDrawingProps) {
@@ -144,10 +146,12 @@ function Edge({ edge }: { edge: PlacedEdge }) {
 }
 
 function fit(nodes: PlacedNode[]): View {
-  const xs = nodes.map(node => node.x)
   const ys = nodes.map(node => node.y)
-  const [left, right, top, bottom] = [Math.min(...xs), Math.max(...xs), Math.min(...ys), Math.max(...ys)]
-  const width = Math.max(right - left + 2 * MARGIN, (bottom - top + 2 * MARGIN) / RATIO, 320)
+  const reach = (node: PlacedNode) => Math.max(MARGIN, (shorten(node.name).length * LETTER) / 2 + 8)
+  const left = Math.min(...nodes.map(node => node.x - reach(node)))
+  const right = Math.max(...nodes.map(node => node.x + reach(node)))
+  const [top, bottom] = [Math.min(...ys) - MARGIN, Math.max(...ys) + MARGIN]
+  const width = Math.max(right - left, (bottom - top) / RATIO, 320)
   return { x: (left + right - width) / 2, y: (top + bottom - width * RATIO) / 2, width }
 }
 
