@@ -224,7 +224,7 @@ describe.skipIf(!hasServer || !hasBrowser)("the chat in a browser", () => {
     await page.getByText(/of 6,000 tokens/).waitFor()
     await reach("Memory")
     await page.keyboard.press("Space")
-    await page.getByRole("complementary", { name: "Memory" }).waitFor()
+    await page.getByRole("complementary", { name: "What Ada knows about you" }).waitFor()
   })
 
   test("a screen reader hears that an answer begins, and then all of it, not every token", async () => {

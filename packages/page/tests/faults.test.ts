@@ -4,6 +4,7 @@ import type { Page } from "playwright-core"
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest"
 import { hasServer, serverCommand } from "../../react/tests/realServer.ts"
 import { hasBrowser } from "./browser.ts"
+import { HOST_STYLES } from "./hostStyles.ts"
 import { composer, countRequests, finished, growing, lastReply, say, World } from "./world.ts"
 
 const QUESTION = "Tell me what you are and what you can do."
@@ -160,19 +161,28 @@ describe.skipIf(!hasServer || !hasBrowser)("faults", () => {
   })
 
   test("a host's own styles do not reach into the chat", async () => {
-    const page = await importReply("A reply.")
-    const style = await page.evaluate(() => {
-      Object.assign(document.body.style, {
-        textAlign: "right",
-        letterSpacing: "9px",
-        textTransform: "uppercase",
-      })
-      const { textAlign, letterSpacing, textTransform } = getComputedStyle(
-        document.querySelector(".ss-markdown p") as Element,
-      )
-      return { textAlign, letterSpacing, textTransform }
-    })
-    expect(style).toEqual({ textAlign: "start", letterSpacing: "normal", textTransform: "none" })
+    const page = await importReply(
+      "**b** *i* ~~s~~ `c` [l](https://x.org)[^1]\n\n## H\n\n* a\n  * b\n\n1. x\n\n> q\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n---\n\n" +
+        "```py\nx = 1\n```\n\n- [x] t\n\n[^1]: n",
+    )
+    await page.locator(".ss-code-number").waitFor()
+    const changed = await page.evaluate(hostStyles => {
+      // These are the host's own.
+      for (const actions of document.querySelectorAll<HTMLElement>(".actions")) actions.style.display = "none"
+      const own =
+        ".ss-message, .ss-bubble, .ss-bubble *, .ss-markdown, .ss-markdown *, .ss-composer, .ss-composer *"
+      const read = () =>
+        [...document.querySelectorAll(own)].map(element => {
+          const style = getComputedStyle(element)
+          return [...style].map(name => `${element.tagName} ${name}: ${style.getPropertyValue(name)}`)
+        })
+      const before = read()
+      const sheet = new CSSStyleSheet()
+      sheet.replaceSync(hostStyles)
+      document.adoptedStyleSheets = [sheet]
+      return read().flatMap((lines, index) => lines.filter((line, at) => line !== before[index]?.[at]))
+    }, HOST_STYLES)
+    expect(changed).toEqual([])
   })
 
   test("focus goes on to what undoes Forget, and back to writing when a panel closes", async () => {
