@@ -196,6 +196,51 @@ describe.skipIf(!hasServer || !hasBrowser)("faults", () => {
     await expect.poll(focused).toMatch(/^Write to/)
   })
 
+  test("focus stays where one works, whatever is pressed and goes", async () => {
+    const at = "2026-11-01T10:00:00.000Z"
+    const messages = [{ message_type: "user", content: "I have a boat.", created_at: at }]
+    await world.call("POST", `/staff/${staffId}/conversations`, { title: "To delete", messages })
+    await world.call("POST", `/staff/${staffId}/memories`, { text: "Kim likes tea." })
+    const page = await world.openPage(`#/${staffId}/-/memory`)
+    const panel = page.getByRole("complementary")
+    const press = async (name: string) => {
+      const button = page.getByRole("button", { name, exact: true }).last()
+      await button.focus()
+      await page.keyboard.press("Enter")
+    }
+    const staysIn = async (place: string, what: string) => {
+      const isWithin = () => page.evaluate(other => document.activeElement?.closest(other) !== null, place)
+      await expect.poll(isWithin, { message: what }).toBe(true)
+    }
+    await press("Pin")
+    await panel.getByRole("button", { name: "Unpin" }).waitFor()
+    await staysIn(".item", "pinning")
+    await press("Edit")
+    await press("Cancel")
+    await staysIn(".item", "cancelling a correction")
+    await press("Edit")
+    await page.keyboard.press("ControlOrMeta+A")
+    await page.keyboard.type("Kim likes coffee.")
+    await press("Save")
+    await panel.getByText("Kim likes coffee.").waitFor()
+    await staysIn(".panel", "a correction")
+    await panel.getByRole("button", { name: /^Messages/ }).click()
+    await panel.getByText("I have a boat.").waitFor()
+    await press("Forget")
+    await press("Keep it")
+    await staysIn(".item", "keeping what was to be forgotten")
+    await press("Forget")
+    await panel.locator(".forget .danger").focus()
+    await page.keyboard.press("Enter")
+    await panel.getByRole("button", { name: "Keep it" }).waitFor({ state: "detached" })
+    await staysIn(".panel", "erasing a message")
+    await press("Delete To delete")
+    await page.getByRole("dialog").getByRole("button", { name: "Delete" }).focus()
+    await page.keyboard.press("Enter")
+    await page.getByRole("link", { name: /To delete/ }).waitFor({ state: "detached" })
+    await staysIn(".sidebar", "deleting a conversation")
+  })
+
   test("errors of a form name its fields as the form does", async () => {
     const page = await open()
     await page.getByRole("button", { name: "Edit Ada" }).first().focus()
