@@ -81,10 +81,14 @@ describe.skipIf(!hasServer || !hasBrowser)("faults", () => {
             throw new DOMException("Forbidden", "SecurityError")
           },
         })
+      // Locks go with the storage.
+      LockManager.prototype.request = () => Promise.reject(new DOMException("Forbidden", "SecurityError"))
     })
     await page.reload()
     await say(page, "Hello!")
     await finished(page).waitFor()
+    await world.call("POST", `/staff/${staffId}/conversations`, { title: "From elsewhere" })
+    await page.getByRole("link", { name: /From elsewhere/ }).waitFor()
   })
 
   test("a key that cannot be sent, and one that was revoked, lead to the form", async () => {
@@ -252,7 +256,9 @@ describe.skipIf(!hasServer || !hasBrowser)("faults", () => {
     const alert = page.getByRole("dialog").getByRole("alert")
     await alert.waitFor()
     expect(await alert.innerText()).toMatch(/^Context budget: should be .*200$/)
-    expect(await page.locator("#models option").count()).toBeGreaterThan(5)
+    const models = page.locator("#models option")
+    expect(await models.count()).toBeGreaterThan(5)
+    expect(await models.first().textContent()).toMatch(/^\$[\d.]+ in, \$[\d.]+ out/)
   })
 
   test("a message that is sent during a reply waits for its end, or stops it", async () => {

@@ -2,7 +2,7 @@
  * The live events of one user, shared by all tabs of a browser.
  *
  * A browser opens few connections to one server, so the tabs elect one of them by a Web Lock: it holds the stream and
- * passes each event on by a BroadcastChannel. Where there are no locks (plain HTTP), a tab listens while it is
+ * passes each event on by a BroadcastChannel. Where there are no locks (plain HTTP, blocked storage), a tab listens while it is
  * visible. After a gap that the server cannot fill, subscribers get a `reset`.
  */
 import type { StaffClient } from "./client.ts"
@@ -55,19 +55,30 @@ export class LiveFeed {
     const name = `staffstream-live ${await this.#client.identify()}`
     if (signal.aborted) return
     if (!navigator.locks) return this.#listenWhileVisible(signal)
+    try {
+      await this.#shareByLock(name, signal)
+    } catch (thrown) {
+      // A page whose storage is blocked may have no locks either.
+      if (!(thrown instanceof DOMException) || thrown.name !== "SecurityError") throw thrown
+      await this.#listenWhileVisible(signal)
+    }
+  }
+
+  async #shareByLock(name: string, signal: AbortSignal): Promise<void> {
     const channel = new BroadcastChannel(name)
     channel.onmessage = ({ data }) => this.#receive(data.event, data.id)
     // A page that was kept aside by the browser has missed what was passed on meanwhile.
     const unhook = onReturn(
       cause => cause === "restored" && this.#receive({ type: "reset" }, this.#lastEventId),
     )
-    signal.addEventListener("abort", () => {
+    try {
+      await navigator.locks.request(name, { signal }, () =>
+        this.#listen(signal, (event, id) => channel.postMessage({ event, id })),
+      )
+    } finally {
       unhook()
       channel.close()
-    })
-    await navigator.locks.request(name, { signal }, () =>
-      this.#listen(signal, (event, id) => channel.postMessage({ event, id })),
-    )
+    }
   }
 
   async #listenWhileVisible(signal: AbortSignal): Promise<void> {
