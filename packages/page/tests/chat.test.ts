@@ -1,3 +1,4 @@
+import type { Page, Request } from "playwright-core"
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest"
 import { hasServer } from "../../react/tests/realServer.ts"
 import { hasBrowser } from "./browser.ts"
@@ -278,5 +279,45 @@ describe.skipIf(!hasServer || !hasBrowser)("the chat in a browser", () => {
     await page.getByRole("heading", { name: "Talk to Ada" }).waitFor()
     await say(page, "Shall we plan a trip to Voss?")
     await page.getByRole("link", { name: /Shall we plan a trip to Voss/ }).waitFor()
+  })
+
+  test("seven tabs share one stream of events, and those out of sight let the streams of their replies go", async () => {
+    const slow = await World.begin("--offline-pace-s", "0.2")
+    const staffId = await slow.server.makeStaff({ name: "Ada" })
+    const first = await slow.openPage(`#/${staffId}/new`)
+    const open = new Set<Request>()
+    const count = (path: RegExp) => [...open].filter(request => path.test(request.url())).length
+    first.context().on("request", request => open.add(request))
+    first.context().on("requestfinished", request => open.delete(request))
+    first.context().on("requestfailed", request => open.delete(request))
+    await first.reload()
+    const see = (page: Page, state: "visible" | "hidden") =>
+      page.evaluate(value => {
+        Object.defineProperty(document, "visibilityState", { value, configurable: true })
+        document.dispatchEvent(new Event("visibilitychange"))
+      }, state)
+    const begin = async (page: Page) => {
+      await say(page, "Write a long text of 3000 words.")
+      await growing(page).waitFor()
+    }
+    await begin(first)
+    await see(first, "hidden")
+    for (let tab = 1; tab < 6; tab++) {
+      const page = await slow.openTab(await first.context().newPage(), `#/${staffId}/new`)
+      await begin(page)
+      await see(page, "hidden")
+    }
+    await expect.poll(() => count(/\/stream/)).toBe(0)
+    const seventh = await slow.openTab(await first.context().newPage(), `#/${staffId}/new`)
+    await begin(seventh)
+    expect(count(/\/stream/)).toBe(1)
+    expect(count(/\/events$/)).toBe(1)
+    await seventh.getByRole("button", { name: "Stop" }).click()
+    await seventh.getByText("Stopped", { exact: true }).waitFor()
+    const known = (await growing(first).innerText()).length
+    await see(first, "visible")
+    await expect.poll(async () => (await growing(first).innerText()).length).toBeGreaterThan(known + 20)
+    await slow.end()
+    slow.checkProblems()
   })
 })

@@ -62,6 +62,8 @@ export class LiveRun {
   leaveCause: LeaveCause | null = null
   result: Promise<SendResult> | null = null
   readonly #leave = new AbortController()
+  /** What was shown of this reply before it was left, until as much has come again. */
+  #known = ""
 
   constructor(fields: LiveRunFields) {
     const runId = fields.runId ?? null
@@ -89,7 +91,16 @@ export class LiveRun {
   }
 
   get messages(): ChatMessage[] {
-    return this.user === null ? [this.reply] : [this.user, this.reply]
+    const hasMore = this.reply.status !== "streaming" || this.reply.content.length >= this.#known.length
+    const reply = hasMore ? this.reply : { ...this.reply, content: this.#known }
+    return this.user === null ? [reply] : [this.user, reply]
+  }
+
+  /** Takes over what was shown of the same reply before it was left. */
+  takeOver(left: LiveRun): void {
+    this.user = left.user
+    this.reply = { ...this.reply, key: left.reply.key, reply_to: left.reply.reply_to ?? null }
+    this.#known = left.messages.at(-1)?.content ?? ""
   }
 
   /** What a reload needs to find this reply again; null when there is nothing it could do. */
@@ -104,7 +115,7 @@ export class LiveRun {
     if (event.type === "accepted") this.#accept(event)
     else if (event.type === "connection") this.isLost = event.state === "lost"
     else if (event.type === "status") this.progress = { ...this.progress, phase: event.phase }
-    else if (event.type === "reset") this.#write(event.content)
+    else if (event.type === "reset") this.#reset(event.content)
     else if (event.type === "token") this.#write(this.reply.content + event.content)
   }
 
@@ -133,6 +144,11 @@ export class LiveRun {
     const replyTo = this.reply.reply_to ?? head.userMessageId
     this.reply = { ...this.reply, id: head.runId ?? this.reply.id, reply_to: replyTo }
     this.progress = { ...this.progress, runId: head.runId }
+  }
+
+  #reset(content: string): void {
+    this.#known = ""
+    this.#write(content)
   }
 
   #write(content: string): void {

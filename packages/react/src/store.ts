@@ -83,6 +83,8 @@ export class ChatStore {
   #failed: LiveRun | null = null
   /** The reply that was left with the last subscriber, for where there is no storage. */
   #parked: Pending | null = null
+  /** The run that was left while nobody looks; what was shown of it stays until it is taken up again. */
+  #left: LiveRun | null = null
   #progress: Progress | null = null
   #error: StaffstreamError | null = null
   /** The error of the last loading: the next one that succeeds takes it away. */
@@ -137,7 +139,7 @@ export class ChatStore {
 
   /** Stops the reply for everyone who follows it; what has been said stays. */
   readonly stop = async (): Promise<void> => {
-    const run = this.#run
+    const run = this.#run ?? this.#left
     if (run === null || run.isStopping) return
     run.isStopping = true
     if (run.isAccepted) await this.#cancel(run)
@@ -264,6 +266,8 @@ export class ChatStore {
 
   #make(run: LiveRun): Promise<SendResult> {
     if (this.#run !== null) this.#interrupt(this.#run)
+    if (this.#left?.reply.id === run.reply.id) run.takeOver(this.#left)
+    this.#left = null
     this.#run = run
     this.#failed = null
     this.#error = null
@@ -353,7 +357,10 @@ export class ChatStore {
 
   #leave(run: LiveRun): SendResult {
     if (run.leaveCause === "stopped") this.#close(run, null)
-    if (run.leaveCause === "detached") this.#parked = run.pending
+    if (run.leaveCause === "detached") {
+      this.#parked = run.pending
+      this.#left = run.isAccepted ? run : null
+    }
     if (this.#run === run) this.#run = null
     return { status: run.leaveCause === "detached" ? "detached" : "cancelled", message: null, error: null }
   }
@@ -449,14 +456,15 @@ export class ChatStore {
   }
 
   #compose(): ChatSnapshot {
+    if (this.#left && this.#history.has(this.#left.reply.id)) this.#left = null
     const run = this.#run
-    const making = run?.messages ?? this.#leftover
+    const making = (run ?? this.#left)?.messages ?? this.#leftover
     const ids = new Set(making.map(message => message.id))
     const beside = this.#history.messages.filter(message => !ids.has(message.id))
     return {
       messages: hideReplaced(making.length === 0 ? this.#history.messages : [...beside, ...making]),
       status: this.#status(run),
-      isStreaming: run !== null,
+      isStreaming: (run ?? this.#left) !== null,
       error: this.#error,
       canRetry: this.#canRetry,
       hasOlder: this.#history.hasOlder,
@@ -466,6 +474,7 @@ export class ChatStore {
   }
 
   #status(run: LiveRun | null): ChatStatus {
+    if (run === null && this.#left) return "streaming"
     if (run === null) return this.#isLoaded ? "ready" : "loading"
     if (run.isLost) return "reconnecting"
     return run.reply.content === "" ? "waiting" : "streaming"

@@ -361,6 +361,45 @@ test("coming back without storage takes the reply up again", async () => {
   expect(shown(store).at(-1)).toEqual(["assistant", "one two", "complete"])
 })
 
+test("what was shown stays while nobody looks, and until the reply that is taken up again has caught up", async () => {
+  const { store, close, now } = await opened()
+  void store.sendMessage("Hello!")
+  await until(() => server.runs.length)
+  server.lastRun.say("one ", "two ")
+  await until(() => shown(store).at(-1)?.[1] === "one two ")
+  const before = shown(store)
+  const keys = now().messages.map(({ key }) => key)
+  close()
+  await until(() => server.lastRun.readers.size === 0)
+  await new Promise(resolve => setTimeout(resolve, 10))
+  expect(shown(store)).toEqual(before)
+  const seen: string[] = []
+  leave.push(store.subscribe(() => seen.push(JSON.stringify(shown(store)))))
+  await until(() => server.lastRun.readers.size === 1)
+  server.lastRun.say("three")
+  server.lastRun.finish()
+  await until(() => shown(store).at(-1)?.[2] === "complete")
+  expect(seen.filter(one => !one.includes("one two ") || !one.includes("Hello!"))).toEqual([])
+  expect(shown(store)).toEqual([
+    ["user", "Hello!", "complete"],
+    ["assistant", "one two three", "complete"],
+  ])
+  expect(now().messages.map(({ key }) => key)).toEqual(keys)
+})
+
+test("what ended without a word while nobody looked leaves nothing behind", async () => {
+  const { store, close, now } = await opened()
+  void store.sendMessage("Hello!")
+  await until(() => server.runs.length)
+  close()
+  await until(() => server.lastRun.readers.size === 0)
+  server.lastRun.finish("cancelled")
+  leave.push(store.subscribe(() => undefined))
+  await until(() => now().status === "ready" && !now().isStreaming)
+  await until(() => shown(store).length === 1)
+  expect(shown(store)).toEqual([["user", "Hello!", "complete"]])
+})
+
 test("two watchers of one store share one stream; the last one to leave ends it, but not the run", async () => {
   const { store, close } = await opened()
   const closeSecond = store.subscribe(() => undefined)
