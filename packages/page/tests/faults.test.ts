@@ -164,6 +164,17 @@ describe.skipIf(!hasServer || !hasBrowser)("faults", () => {
     expect(marks).toEqual(["disc", "circle"])
   })
 
+  test("a message that is remembered is shown without the marks of its Markdown", async () => {
+    const page = await importReply(
+      "It **rains**, see [the numbers](https://example.org).\n\n## Why\n\n* hills",
+    )
+    await page.getByRole("button", { name: "Memory" }).click()
+    await page.getByRole("button", { name: /^Messages/ }).click()
+    const item = page.locator(".panel .item", { hasText: "rains" })
+    await item.waitFor()
+    expect(await item.locator("p").first().innerText()).toBe("It rains, see the numbers. Why hills")
+  })
+
   test("a host's own styles do not reach into the chat", async () => {
     const page = await importReply(
       "**b** *i* ~~s~~ `c` [l](https://x.org)[^1]\n\n## H\n\n* a\n  * b\n\n1. x\n\n> q\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n---\n\n" +

@@ -14,6 +14,7 @@ export { type Draft, getDraft } from "./draft.ts"
 export { toStaffstreamError } from "./errors.ts"
 export { DEFAULT_LABELS, type Labels } from "./labels.ts"
 export type { Progress, SendResult } from "./liveRun.ts"
+export { toPlainText } from "./markdown.ts"
 export type { ChatMessage } from "./messages.ts"
 export {
   type MemoryFilter,

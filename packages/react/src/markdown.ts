@@ -47,7 +47,7 @@ export class MarkdownReader {
   }
 }
 
-/** What a text says without its marks, for those who listen to it. */
+/** What a text says without its marks, for an ear or a short line. */
 export function toPlainText(text: string): string {
   return parser
     .parse(text, {})

@@ -6,7 +6,7 @@ import { useMemory } from "@staffstream/react"
 import { useState } from "react"
 import type { Memory } from "../api.ts"
 import { useApi, useStaff } from "../context.ts"
-import { formatDay } from "../format.ts"
+import { formatDay, formatMemory } from "../format.ts"
 import { Score } from "../panels/Score.tsx"
 import { ErrorText, IconButton, Spinner } from "../parts.tsx"
 import { useTexts } from "../texts/texts.ts"
@@ -42,7 +42,7 @@ export function MemoryCard({ memory, isOpen = false, onChange }: MemoryCardProps
       {task === "edit" ? (
         <EditMemory memory={memory} onDone={changed => (changed ? change(changed) : setTask(null))} />
       ) : (
-        <p dir="auto">{memory.text}</p>
+        <p dir="auto">{formatMemory(memory)}</p>
       )}
       <div className="item-foot">
         {memory.score != null && <Score score={memory.score} />}
@@ -122,7 +122,7 @@ function Forgotten({ memory, isForgottenHere, onChange }: ForgottenProps) {
   })
   return (
     <article className="item is-deleted">
-      <p dir="auto">{memory.text}</p>
+      <p dir="auto">{formatMemory(memory)}</p>
       <p className="item-foot">
         {t.isForgotten}
         <IconButton
