@@ -1,5 +1,5 @@
 /** Whom one can talk to, and the conversations with the one who is present. */
-import { useConversations } from "@staffstream/react"
+import { useActivity, useConversations } from "@staffstream/react"
 import { useEffect, useRef, useState } from "react"
 import type { Conversation, Staff } from "./api.ts"
 import { useApi, useServer } from "./context.ts"
@@ -9,7 +9,6 @@ import { Avatar, Dialog, ErrorText, IconButton } from "./parts.tsx"
 import { NEW, useRoute, writeRoute } from "./route.ts"
 import { ThemeButton } from "./ThemeButton.tsx"
 import { useAction } from "./useAction.ts"
-import { useActivity } from "./useActivity.ts"
 
 export interface SidebarProps {
   staff: Staff[]

@@ -383,6 +383,23 @@ describe.skipIf(!hasServer || !hasBrowser)("faults", () => {
     await finished(page).waitFor()
   })
 
+  test("a conversation in which a reply is made has a dot, and keeps one until the reply is seen", async () => {
+    const page = await world.openPage(`#/${staffId}/-/memory`)
+    await page.getByText("Nothing is remembered yet.").waitFor()
+    const path = `/staff/${staffId}/conversations`
+    const talk = await world.call<{ id: string }>("POST", path, { title: "Other" })
+    const row = page.getByRole("link", { name: /Other/ })
+    await row.waitFor()
+    const body = { content: QUESTION, conversation_id: talk.id }
+    await world.call("POST", `/staff/${staffId}/messages`, body)
+    await row.getByRole("img", { name: "is answering" }).waitFor()
+    await row.getByRole("img", { name: "unread" }).waitFor()
+    expect(await row.getByRole("img", { name: "is answering" }).count()).toBe(0)
+    await row.click()
+    await finished(page).waitFor()
+    await expect.poll(() => row.getByRole("img").count()).toBe(0)
+  })
+
   test("every conversation and every memory can be reached", async () => {
     for (let index = 0; index < 60; index++) {
       await world.call("POST", `/staff/${staffId}/conversations`, { title: `Talk ${index}` })

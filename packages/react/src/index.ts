@@ -39,6 +39,7 @@ export {
   type ChatStoreOptions,
   type SendMessageOptions,
 } from "./store.ts"
+export { useActivity } from "./useActivity.ts"
 export {
   getChatStore,
   StaffClientContext,

@@ -1,10 +1,11 @@
 /** In which conversations a reply is being made, and in which one has come that nobody has seen yet. */
-import type { LiveEvent } from "@staffstream/react"
-import { useLive } from "@staffstream/react"
 import { useCallback, useEffect, useRef, useState } from "react"
+import { useLive } from "./resources.ts"
+import type { LiveEvent } from "./types.ts"
 
 const NONE: ReadonlySet<string> = new Set()
 
+/** The ids of these conversations, as far as live events have told; `presentId` is the one that is looked at. */
 export function useActivity(presentId: string | null): {
   runningIds: ReadonlySet<string>
   unreadIds: ReadonlySet<string>
