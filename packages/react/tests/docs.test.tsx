@@ -8,7 +8,8 @@ import { promisify } from "node:util"
 import { createElement, type FunctionComponent, version } from "react"
 import { createRoot } from "react-dom/client"
 import { afterAll, beforeAll, describe, expect, test } from "vitest"
-import { StaffClient, StaffstreamError } from "../src/index.ts"
+import * as everything from "../src/index.ts"
+import { ChatStore, StaffClient, StaffstreamError } from "../src/index.ts"
 import { hasServer, RealServer } from "./realServer.ts"
 import { until } from "./server.ts"
 
@@ -57,6 +58,16 @@ test("every piece of TypeScript in the guides type-checks", async () => {
   const tsc = here("../../node_modules/typescript/bin/tsc")
   const { stdout } = await promisify(execFile)(process.execPath, [tsc, "-p", folder]).catch(failed => failed)
   expect(stdout).toBe("")
+})
+
+test("the guide names everything that the package exports, and every part of the hook's answer", () => {
+  const guide = texts["UPDATE_FRONTEND_GUIDE.md"] ?? ""
+  const store = new ChatStore(new StaffClient(), "ada", { isIdle: true })
+  const own = Object.keys(store).filter(name => typeof store[name as keyof ChatStore] === "function")
+  const internal = ["subscribe", "getSnapshot", "getServerSnapshot"]
+  const names = [...Object.keys(everything), ...Object.keys(store.getSnapshot()), ...own]
+  const unnamed = names.filter(name => !internal.includes(name) && !new RegExp(`\\b${name}\\b`).test(guide))
+  expect(unnamed).toEqual([])
 })
 
 test("every link from guide to guide leads to a heading that is there", () => {
