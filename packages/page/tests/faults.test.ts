@@ -164,6 +164,23 @@ describe.skipIf(!hasServer || !hasBrowser)("faults", () => {
     expect(marks).toEqual(["disc", "circle"])
   })
 
+  test("the numbers of a long list are not cut off", async () => {
+    const lines = Array.from({ length: 1000 }, (_, index) => `${index + 1}. item`)
+    const page = await importReply(lines.join("\n"))
+    const { room, needed } = await lastReply(page).evaluate(element => {
+      const list = element.querySelector("ol") as HTMLElement
+      const probe = document.createElement("span")
+      probe.textContent = "1000. "
+      probe.style.whiteSpace = "pre"
+      element.append(probe)
+      return {
+        room: Number.parseFloat(getComputedStyle(list).paddingInlineStart),
+        needed: probe.getBoundingClientRect().width,
+      }
+    })
+    expect(room).toBeGreaterThanOrEqual(needed)
+  })
+
   test("a message that is remembered is shown without the marks of its Markdown", async () => {
     const page = await importReply(
       "It **rains**, see [the numbers](https://example.org).\n\n## Why\n\n* hills",

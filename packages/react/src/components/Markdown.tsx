@@ -1,6 +1,14 @@
 /** A reply's Markdown as React elements, drawn again only where it grows. See `markdown.ts` for what makes it safe. */
 import type { Token } from "markdown-it"
-import { createElement, Fragment, memo, type ReactNode, useContext, useState } from "react"
+import {
+  type CSSProperties,
+  createElement,
+  Fragment,
+  memo,
+  type ReactNode,
+  useContext,
+  useState,
+} from "react"
 import { DEFAULT_LABELS, type Labels } from "../labels.ts"
 import { isSafeLink, type MarkdownBlock, MarkdownReader } from "../markdown.ts"
 import { CodeBlock } from "./CodeBlock.tsx"
@@ -140,12 +148,20 @@ function toElement(token: Token, inside: readonly Token[], drawing: Drawing): Re
     token.tag.replace(/^h([1-6])$/, (_, level) => `h${Math.min(6, Number(level) + 2)}`),
     {
       ...(!drawing.isInner && WITH_DIRECTION.has(token.tag) && { dir: "auto" }),
-      ...(token.tag === "ol" && { start: Number(attribute(token, "start") || 1) }),
+      ...(token.tag === "ol" && listNumbers(token, inside)),
       ...(/^t[hd]$/.test(token.tag) && { className: alignment(token) }),
       ...(note && { className: note }),
     },
     toNodes(inside, HOLDERS.has(token.tag) ? { ...drawing, isInner: true } : drawing),
   )
+}
+
+/** Where a list begins to count, and how many digits its last number has. */
+function listNumbers(list: Token, inside: readonly Token[]): { start: number; style?: CSSProperties } {
+  const start = Number(attribute(list, "start") || 1)
+  const items = inside.filter(({ type, level }) => type === "list_item_open" && level === list.level + 1)
+  const digits = String(start + items.length - 1).length
+  return { start, ...(digits > 1 && { style: { "--ss-digits": digits } as CSSProperties }) }
 }
 
 function SafeLink({ address, children }: { address: string; children: ReactNode }) {
