@@ -26,9 +26,9 @@ from bench import clients
 from staffstream.domain import Scope, format_time
 from staffstream.memory.learning import index_past_conversation
 from staffstream.models.embeddings import load_static_embedder
-from staffstream.storage import conversations, staff
-from staffstream.storage.conversations import ImportedMessage
+from staffstream.storage import conversations, messages, staff
 from staffstream.storage.database import Connection, transact
+from staffstream.storage.messages import ImportedMessage
 from staffstream.storage.numbers import get_number_range
 from staffstream.storage.schema import read_schema
 from staffstream.storage.sqlite.connections import connect
@@ -164,11 +164,11 @@ def _load_scopes(connection: Connection, count: int) -> list[Scope]:
 def _add_talk(connection: Connection, scope: Scope, sentences: Sequence[str], began: datetime) -> None:
     """A past conversation as an import keeps it, a minute a message."""
     conversation = conversations.create_conversation(connection, scope, user_name=clients.USER_NAME)
-    messages = [
+    past = [
         ImportedMessage("assistant" if n % 2 else "user", text, format_time(began + timedelta(minutes=n)))
         for n, text in enumerate(sentences)
     ]
-    saved = conversations.import_messages(connection, scope, conversation, messages)
+    saved = messages.import_messages(connection, scope, conversation, past)
     index_past_conversation(connection, scope, conversation, saved, find_local(load_static_embedder()))
 
 

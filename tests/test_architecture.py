@@ -106,3 +106,19 @@ def test_support_knows_no_value_of_the_domain() -> None:
         for name in node.names
     }
     assert used == {"clean_text", "format_time", "load_zone", "parse_time"}
+
+
+def test_no_module_is_long() -> None:
+    """A module of over 400 lines is two."""
+    lengths = {path: len(path.read_text("utf-8").splitlines()) for path in PACKAGE.rglob("*.py")}
+    assert len(lengths) > 100
+    assert {str(path.relative_to(PACKAGE)): length for path, length in lengths.items() if length > 400} == {}
+
+
+def test_each_room_has_its_paragraph_and_three_modules() -> None:
+    """A room of fewer modules is a module."""
+    rooms = [path.parent for path in PACKAGE.glob("*/__init__.py")]
+    assert len(rooms) == 8
+    for room in rooms:
+        assert ast.get_docstring(ast.parse((room / "__init__.py").read_text("utf-8"))), room
+        assert len(list(room.glob("*.py"))) > 3, room

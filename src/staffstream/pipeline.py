@@ -45,7 +45,7 @@ from staffstream.replies.report import observe_context, report_reply
 from staffstream.replies.stopping import RunStopper
 from staffstream.replies.token_ratios import TokenRatios
 from staffstream.settings import Settings
-from staffstream.storage import conversations, idempotency, runs, staff
+from staffstream.storage import conversations, idempotency, messages, runs, staff
 from staffstream.storage.database import Connection, Database
 from staffstream.storage.spending import Ledger
 from staffstream.support import traces
@@ -197,7 +197,7 @@ class Pipeline:
         return Acceptance(run, (member, question) if begins else None, interrupts)
 
     def _append_question(self, tx: Connection, member: Staff, scope: Scope, located: Located, content: str) -> Message:
-        question = conversations.append_user_message(tx, scope, located.conversation, content, path=located.path)
+        question = messages.append_user_message(tx, scope, located.conversation, content, path=located.path)
         self._learning.index_user_message(tx, member, scope, located.conversation, question)
         return question
 
@@ -330,9 +330,9 @@ def _locate(tx: Connection, scope: Scope, request: RunRequest) -> Located:
 
 def find_question(conn: Connection, scope: Scope, message_id: str) -> Message:
     """The question to be answered again: the message itself, or the one it replies to. Raises NotFound, Conflict."""
-    message = conversations.get_message(conn, scope, message_id)
+    message = messages.get_message(conn, scope, message_id)
     if message.reply_to:
-        message = conversations.get_message(conn, scope, message.reply_to)
+        message = messages.get_message(conn, scope, message.reply_to)
     if message.message_type != "user":
         raise Conflict("This message answers no question, so there is nothing to answer again.")
     return message

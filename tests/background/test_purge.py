@@ -11,7 +11,7 @@ from staffstream.background import imports
 from staffstream.background.imports import cut_chunks
 from staffstream.background.purge import Purger
 from staffstream.storage import hidden_scopes, memories, memory_lists
-from staffstream.storage.conversations import ImportedMessage
+from staffstream.storage.messages import ImportedMessage
 from tests.tools.provider import ScriptedProvider
 from tests.tools.server import Api, serve_here
 from tests.tools.waiting import until

@@ -30,7 +30,7 @@ from staffstream.errors import (
     ReceiverTimeout,
     ReceiverUnreachable,
 )
-from staffstream.storage import conversations, deliveries, jobs, runs, staff
+from staffstream.storage import conversations, deliveries, jobs, messages, runs, staff
 from staffstream.storage.database import Connection, Database
 from staffstream.storage.deliveries import Delivery
 from tests.tools.databases import open_database
@@ -127,7 +127,7 @@ class Post:
         self.secret, self.staff_id = member.webhook_secrets[0], member.id
         scope = staff.ensure_scope(tx, member.id, "kim")
         conversation = conversations.ensure_conversation(tx, scope, None)
-        question = conversations.append_user_message(tx, scope, conversation, "Hi")
+        question = messages.append_user_message(tx, scope, conversation, "Hi")
         run = runs.insert_run(tx, scope, conversation, question, mode="async")
         runs.end_run(tx, run, "cancelled")
         deliveries.enqueue_delivery(tx, member, runs.get_run(tx, scope, run.id), "")

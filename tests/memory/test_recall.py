@@ -11,7 +11,8 @@ import pytest
 
 from staffstream.domain import Message, Scope, make_id, now_text
 from staffstream.memory.fact_changes import learn_fact
-from staffstream.memory.recall import HalfLives, Recalled, recall_memories
+from staffstream.memory.recall import Recalled, recall_memories
+from staffstream.memory.traits import HalfLives
 from staffstream.models.embeddings import load_static_embedder
 from staffstream.replies.context import MEMORY_SHARE
 from staffstream.replies.context_sources import recall_for

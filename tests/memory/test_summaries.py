@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from staffstream.memory import summaries
-from staffstream.storage import conversations, staff
+from staffstream.storage import conversations, messages, staff
 from staffstream.support.tokens import count_tokens
 from tests.tools.databases import connect, prepare
 from tests.tools.provider import Gate, Reply, ScriptedProvider, http_error, json_reply
@@ -194,10 +194,10 @@ async def test_compactions_converge_however_long_the_past_and_large_the_budget(d
         scope = staff.ensure_scope(tx, staff.create_staff(tx, {"name": "Ada"}).id, "kim")
         talk = conversations.create_conversation(tx, scope)
         for n in range(number + 3):
-            conversations.append_user_message(tx, scope, talk, f"Number {n}. " + "word " * 30)
+            messages.append_user_message(tx, scope, talk, f"Number {n}. " + "word " * 30)
         folded: list[str] = []
         while fold := summaries.plan_fold(tx, scope, talk.id, budget_tokens=200 if number == 1 else 50_000, ratio=1.0):
-            folded += [message.content for message in conversations.flatten_turns(fold.turns)]
+            folded += [message.content for message in messages.flatten_turns(fold.turns)]
             assert count_tokens(summaries.write_question(fold, staff=staff.get_staff(tx, scope.staff_id))) < 40_000
             assert summaries.save_summary(tx, fold, {"summary": "so " * 9000}, model="m")
             text, _ = conversations.load_summary(tx, scope, talk.id)

@@ -21,7 +21,7 @@ from tests.tools.server import Api, make_keys, read_problem, serve_here
 
 pytestmark = pytest.mark.anyio
 
-DOORS = ["messages", "messages/stream"]
+MODES = ["messages", "messages/stream"]
 
 
 async def _post(api: Api, ada: str, content: Any, mode: str = "messages/stream", **headers: str) -> tuple[int, str]:
@@ -38,7 +38,7 @@ async def _is_untouched(api: Api, ada: str, provider: ScriptedProvider) -> bool:
     return (await api.ask(ada, "Still there?")).end["type"] == "done"
 
 
-@pytest.mark.parametrize("mode", DOORS)
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(
     "body",
     [
@@ -53,7 +53,7 @@ async def test_what_is_no_json_is_400(api: Api, ada: str, provider: ScriptedProv
     assert await _is_untouched(api, ada, provider)
 
 
-@pytest.mark.parametrize("mode", DOORS)
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("body", [b"null", b"true", b"7", b"1e5", b'"Hi"', b"[]", b"{}", b'[{"content": "Hi"}]'])
 async def test_json_of_another_shape_is_422(
     api: Api, ada: str, provider: ScriptedProvider, mode: str, body: bytes
@@ -288,7 +288,7 @@ async def _exchange(api: Api, data: bytes, *, end: bool = False) -> bytes:
 # ── types ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("mode", DOORS)
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(
     "media_type",
     [

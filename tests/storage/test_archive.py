@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from staffstream.errors import SetupError
-from staffstream.storage import archive, conversations, graph, learning_marks, memories, staff
+from staffstream.storage import archive, conversations, graph, learning_marks, memories, messages, staff
 from staffstream.storage.database import Connection
 from staffstream.storage.sqlite.backups import check_backup
 from staffstream.storage.vectors import count_unembedded
@@ -71,7 +71,7 @@ def learn(tx: Connection, ada: str, memory_id: str) -> None:
     )  # fmt: skip
     conversation = conversations.find_default_conversation(tx, scope)
     assert conversation
-    last = conversations.list_messages(tx, scope, conversation.id, limit=1)[0]
+    last = messages.list_messages(tx, scope, conversation.id, limit=1)[0]
     learning_marks.set_learned(tx, scope, conversation.id, last)
     conversations.set_summary(tx, scope, conversation.id, "They spoke of Bodø.", 1, model="m")
 

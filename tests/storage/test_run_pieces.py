@@ -9,7 +9,7 @@ import pytest
 
 from staffstream.domain import Owner, Run, Scope
 from staffstream.errors import NotFound
-from staffstream.storage import conversations, run_pieces, runs, staff
+from staffstream.storage import conversations, messages, run_pieces, runs, staff
 from staffstream.storage.database import Connection
 from staffstream.storage.run_pieces import Progress
 from tests.tools.databases import connect, prepare
@@ -30,7 +30,7 @@ def run(tx: Connection) -> Run:
     """One that this process is making."""
     scope = staff.ensure_scope(tx, staff.create_staff(tx, {"name": "Ada"}).id, "kim")
     conversation = conversations.ensure_conversation(tx, scope, None)
-    question = conversations.append_user_message(tx, scope, conversation, "Hi")
+    question = messages.append_user_message(tx, scope, conversation, "Hi")
     return runs.insert_run(tx, scope, conversation, question, mode="stream", owner=OWNER)
 
 

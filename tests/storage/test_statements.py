@@ -8,7 +8,17 @@ from pathlib import Path
 import pytest
 
 from staffstream.domain import Owner, Scope
-from staffstream.storage import conversations, fingerprints, jobs, learning_marks, memories, run_pieces, runs, staff
+from staffstream.storage import (
+    conversations,
+    fingerprints,
+    jobs,
+    learning_marks,
+    memories,
+    messages,
+    run_pieces,
+    runs,
+    staff,
+)
 from staffstream.storage.database import Connection
 from tests.tools.databases import connect, prepare
 
@@ -26,14 +36,14 @@ def reply_once(tx: Connection, scope: Scope) -> None:
     _, scope = staff.get_or_create_scope(tx, scope.staff_id, scope.user_id)
     conversation = conversations.ensure_conversation(tx, scope, None)
     assert runs.find_active_run(tx, scope, conversation.id) is None
-    question = conversations.append_user_message(tx, scope, conversation, "Where is the boat?")
+    question = messages.append_user_message(tx, scope, conversation, "Where is the boat?")
     memories.add_episode(tx, scope, question, speaker="Kim", embed=None)
     run = runs.insert_run(tx, scope, conversation, question, mode="stream", owner=owner)
-    conversations.load_turns(tx, scope, conversation.id, after_turn=0, before_turn=question.turn, limit=400)
+    messages.load_turns(tx, scope, conversation.id, after_turn=0, before_turn=question.turn, limit=400)
     tx.search.find_words(tx, scope, ["boat"], most=10)
     tx.search.load_candidates(tx, scope, [1], None)
     assert runs.end_run(tx, run, "done", message_id=run.id)
-    conversations.append_reply(tx, run, "In the harbour.", status="complete")
+    messages.append_reply(tx, run, "In the harbour.", status="complete")
     learning_marks.has_unlearned(tx, scope, conversation.id, at_least=10)
     runs.claim_next_run(tx, owner=owner, conversation_id=conversation.id)
     assert not runs.is_any_due(tx)

@@ -6,7 +6,7 @@ from staffstream.api.endpoints import Call, Endpoints, Result, make_page
 from staffstream.api.request_models import ConversationChanges, NewConversation, Page
 from staffstream.api.response_models import CONVERSATION, NEW_CONVERSATION
 from staffstream.storage import conversations, staff
-from staffstream.storage.conversations import ImportedMessage
+from staffstream.storage.messages import ImportedMessage
 
 endpoints = Endpoints("conversations", "/api/v1/staff/{staff_id}/conversations")
 

@@ -15,7 +15,7 @@ from staffstream.api.response_models import (
 from staffstream.api.views import Json
 from staffstream.domain import Scope
 from staffstream.memory import erasing
-from staffstream.storage import conversations, graph, memories, memory_lists
+from staffstream.storage import graph, memories, memory_lists, messages
 from staffstream.storage.database import Connection
 from staffstream.storage.memories import Memory, NewMemory
 from staffstream.storage.memory_lists import MemoryFilter, MemoryOverview
@@ -74,7 +74,7 @@ async def show(call: Call) -> dict[str, Any]:
     def read(conn: Connection) -> dict[str, Any]:
         memory = memories.get_memory(conn, scope, memory_id)
         source = memory.source_message_id
-        message = conversations.get_message(conn, scope, source) if source else None
+        message = messages.get_message(conn, scope, source) if source else None
         return show_memory_whole(memory, memories.load_history(conn, scope, memory), message)
 
     return await call.services.database.read(read)

@@ -21,7 +21,7 @@ from staffstream.domain import Conversation, Message
 from staffstream.errors import BadRequest
 from staffstream.memory.erasing import erase_message
 from staffstream.pipeline import RunRequest
-from staffstream.storage import contexts, conversations, staff
+from staffstream.storage import contexts, conversations, messages, staff
 from staffstream.storage.database import Connection
 
 endpoints = Endpoints("messages", "/api/v1/staff/{staff_id}")
@@ -117,7 +117,7 @@ async def list_some(call: Call, query: MessagePage) -> Result:
             conversation = conversations.find_default_conversation(conn, scope)
         if conversation is None:
             return []
-        return conversations.list_messages(conn, scope, conversation.id, limit=query.limit + 1, before=query.before)
+        return messages.list_messages(conn, scope, conversation.id, limit=query.limit + 1, before=query.before)
 
     return make_page(call, await call.services.database.read(read), query, MESSAGE.show)
 
@@ -127,7 +127,7 @@ async def show(call: Call) -> dict[str, Any]:
     """One message."""
     staff_id, user_id, message_id = call.param("staff_id"), call.user_id, call.param("message_id")
     message = await call.services.database.read(
-        lambda conn: conversations.get_message(conn, staff.find_scope(conn, staff_id, user_id), message_id)
+        lambda conn: messages.get_message(conn, staff.find_scope(conn, staff_id, user_id), message_id)
     )
     return MESSAGE.show(message)
 
@@ -155,7 +155,7 @@ async def delete(call: Call) -> None:
     scope, message_id = await call.find_scope(), call.param("message_id")
 
     def erase(tx: Connection) -> str:
-        conversation_id = conversations.get_message(tx, scope, message_id).conversation_id
+        conversation_id = messages.get_message(tx, scope, message_id).conversation_id
         erase_message(tx, scope, message_id)
         return conversation_id
 
@@ -170,7 +170,7 @@ async def give_feedback(call: Call, body: Feedback) -> dict[str, Any]:
     """Keep what the user thought of a reply; a later rating replaces it."""
     staff_id, user_id, message_id = call.param("staff_id"), call.user_id, call.param("message_id")
     message = await call.services.database.write(
-        lambda tx: conversations.set_feedback(
+        lambda tx: messages.set_feedback(
             tx, staff.find_scope(tx, staff_id, user_id), message_id, rating=body.rating, comment=body.comment
         )
     )

@@ -11,10 +11,10 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from staffstream.background.purge import Purger
 from staffstream.domain import Conversation, Message, Scope
 from staffstream.memory.learning import Learning
-from staffstream.storage import conversations, hidden_scopes, learning_marks, memories, staff
-from staffstream.storage.conversations import ImportedMessage
+from staffstream.storage import conversations, hidden_scopes, learning_marks, memories, messages, staff
 from staffstream.storage.database import Connection, Database
 from staffstream.storage.memories import Memory, NewMemory
+from staffstream.storage.messages import ImportedMessage
 
 CHUNK = 10
 _CHUNK_CHARACTERS = 50_000
@@ -94,14 +94,14 @@ class Importer:
     def _add(
         self, tx: Connection, scope: Scope, hidden: Scope, conversation: Conversation, part: Sequence[ImportedMessage]
     ) -> list[Message]:
-        messages = conversations.import_messages(tx, hidden, conversation, part)
+        saved = messages.import_messages(tx, hidden, conversation, part)
         member = staff.get_staff(tx, scope.staff_id)
-        for message in messages if member.memory_enabled else []:
+        for message in saved if member.memory_enabled else []:
             speaker = conversation.user_name if message.message_type == "user" else member.name
             memories.add_episode(tx, scope, message, speaker=speaker, embed=self._learning.embed_now)
         hidden_scopes.hide_episodes(tx, scope, conversation.id, hidden)
-        learning_marks.set_learned(tx, hidden, conversation.id, messages[-1])
-        return messages
+        learning_marks.set_learned(tx, hidden, conversation.id, saved[-1])
+        return saved
 
     def _add_memories(self, tx: Connection, scope: Scope, hidden: Scope, part: Sequence[NewMemory]) -> list[Memory]:
         made = [memories.add_memory(tx, scope, new, self._learning.embed_now) for new in part]

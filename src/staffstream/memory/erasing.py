@@ -8,21 +8,21 @@ from collections.abc import Sequence
 
 from staffstream.domain import Scope
 from staffstream.errors import Conflict
-from staffstream.storage import conversations, deliveries, graph, hidden_scopes, memories, runs
+from staffstream.storage import conversations, deliveries, graph, hidden_scopes, memories, messages, runs
 from staffstream.storage.database import Connection
 from staffstream.storage.memories import Memory
 
 
 def erase_message(tx: Connection, scope: Scope, message_id: str) -> None:
     """Erase a message and its replies. Raises NotFound, or Conflict while a reply to it is being made."""
-    message = conversations.get_message(tx, scope, message_id)
-    erased = [message.id, *conversations.list_replies(tx, scope, message.id)]
+    message = messages.get_message(tx, scope, message_id)
+    erased = [message.id, *messages.list_replies(tx, scope, message.id)]
     if runs.has_active_run(tx, scope, message.id):
         raise Conflict("A reply to this message is being made. Cancel the run first.")
     purged = memories.purge_memories(tx, scope, message_ids=erased)
     drop_summaries(tx, scope, [message.id])
     deliveries.drop_deliveries(tx, scope, message.id)
-    conversations.delete_message(tx, scope, message.id)
+    messages.delete_message(tx, scope, message.id)
     _repair_graph(tx, scope, purged)
 
 
@@ -36,7 +36,7 @@ def erase_memory(tx: Connection, scope: Scope, memory_id: str, *, with_source: b
     drop_summaries(tx, scope, sources)
     _repair_graph(tx, scope, purged)
     for message_id in sources if with_source else ():
-        if conversations.has_message(tx, scope, message_id):  # a reply is erased with its question
+        if messages.has_message(tx, scope, message_id):  # a reply is erased with its question
             erase_message(tx, scope, message_id)
 
 
@@ -50,9 +50,9 @@ def forget_memory(tx: Connection, scope: Scope, memory_id: str, *, with_source: 
     sources = list_sources(forms)
     drop_summaries(tx, scope, sources)
     for message_id in sources if with_source else ():
-        if conversations.has_message(tx, scope, message_id):
+        if messages.has_message(tx, scope, message_id):
             erase_message(tx, scope, message_id)
-    return [message_id for message_id in sources if conversations.has_message(tx, scope, message_id)]
+    return [message_id for message_id in sources if messages.has_message(tx, scope, message_id)]
 
 
 def list_sources(forms: Sequence[Memory]) -> list[str]:
@@ -65,7 +65,7 @@ def drop_summaries(tx: Connection, scope: Scope, message_ids: Sequence[str]) -> 
     without the messages that a deleted memory came from.
     """
     for message_id in message_ids:
-        message = conversations.get_message(tx, scope, message_id)
+        message = messages.get_message(tx, scope, message_id)
         conversations.drop_summary(tx, scope, message.conversation_id, covering_turn=message.turn)
         runs.erase_summaries(tx, scope, message.conversation_id, after_turn=message.turn)
 

@@ -14,7 +14,7 @@ from xml.sax.saxutils import escape, quoteattr
 
 from staffstream.domain import Conversation, Message, Scope
 from staffstream.memory.known_facts import find_known_facts
-from staffstream.memory.recall import HalfLives
+from staffstream.memory.traits import HalfLives
 from staffstream.storage import conversations, learning_marks
 from staffstream.storage.database import Connection
 from staffstream.storage.memories import Memory

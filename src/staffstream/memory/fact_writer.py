@@ -11,7 +11,7 @@ from staffstream.domain import Message, Scope
 from staffstream.memory.extraction import Batch
 from staffstream.memory.extraction_answers import Extraction, Statement, read_text
 from staffstream.memory.fact_changes import LearnedFact, learn_fact
-from staffstream.storage import conversations, graph, learning_marks, memories
+from staffstream.storage import graph, learning_marks, memories, messages
 from staffstream.storage.database import Connection
 from staffstream.storage.memories import Memory, NewMemory
 from staffstream.storage.vectors import EmbedNow
@@ -29,7 +29,7 @@ def save_extraction(tx: Connection, batch: Batch, extraction: Extraction, *, emb
     scope = batch.scope
     if learning_marks.load_watermark(tx, scope, batch.conversation.id) != batch.after:
         return None
-    present = [message for message in batch.messages if conversations.has_message(tx, scope, message.id)]
+    present = [message for message in batch.messages if messages.has_message(tx, scope, message.id)]
     forgotten = memories.list_forgotten_messages(tx, scope, [message.id for message in present])
     sources = {message.id: message for message in present if message.id not in forgotten}
     writer = _FactWriter(tx, scope, batch.conversation.user_name, list(sources.values()), embed)

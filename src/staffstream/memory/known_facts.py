@@ -7,7 +7,8 @@ the fact. So half of the places go to what is nearest in meaning, the rest by su
 from collections.abc import Sequence
 
 from staffstream.domain import Message, Scope
-from staffstream.memory.recall import HalfLives, recall_memories
+from staffstream.memory.recall import recall_memories
+from staffstream.memory.traits import HalfLives
 from staffstream.storage import facts, graph, memories
 from staffstream.storage.database import Connection
 from staffstream.storage.memories import Memory

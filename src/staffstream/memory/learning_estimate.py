@@ -13,7 +13,7 @@ from staffstream.memory.extraction import (
     REPLY_TOKENS,
     SCHEMA,
 )
-from staffstream.storage.conversations import ImportedMessage
+from staffstream.storage.messages import ImportedMessage
 from staffstream.support.tokens import count_tokens
 
 _MESSAGE_TAG_TOKENS = 30  # the tag around one message

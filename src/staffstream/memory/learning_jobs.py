@@ -14,7 +14,7 @@ from staffstream.memory import extraction, summaries
 from staffstream.memory.extraction_answers import check_answers
 from staffstream.memory.fact_writer import save_extraction
 from staffstream.memory.learning import Learning
-from staffstream.memory.recall import HalfLives
+from staffstream.memory.traits import HalfLives
 from staffstream.models.chat import ChatModel, JsonAnswer
 from staffstream.models.embeddings import Embedder, EmbedderUnavailable
 from staffstream.settings import Settings

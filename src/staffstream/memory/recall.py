@@ -21,7 +21,8 @@ import numpy as np
 
 from staffstream.domain import MemoryKind, Scope
 from staffstream.memory.passages import find_passage
-from staffstream.memory.query import Query, is_question, is_standing_instruction, read_query, tells_time
+from staffstream.memory.query import Query, is_question, read_query
+from staffstream.memory.traits import USUAL_HALF_LIVES, HalfLives, weigh_age, weigh_traits
 from staffstream.memory.vector_cache import NO_VECTOR, Distances, Positions, ScopeIndex, open_index
 from staffstream.models.embeddings.static import Ids, load_static_embedder
 from staffstream.storage.conversations import load_names
@@ -39,12 +40,7 @@ NEIGHBOURS = np.array([0.15, 0.30, 0.20, 0.15], np.float32)
 TALK = 0.50
 TALK_TURNS = 3  # whose best turns' mean it is
 ALONE = 1.6  # a fact has no neighbours: its own match counts for what they give a turn
-SAID_BY, ASKS, DATED, TELLS_WHEN = 1.4, 0.85, 1.5, 1.2
-STANDING = 1.4
 USUAL_COSINE = 0.15  # of unrelated texts, for embedders that spread theirs well
-NO_LONGER_TRUE = 0.6
-AGED, LATEST_AGED = 0.10, 0.50  # age takes at most a tenth, and half when the question asks for the latest
-MS_A_DAY = 86_400_000
 MAX_SAMPLED, SMALL_SCOPE = 2000, 10  # memories
 MAX_USER_FACTS = 200  # the most important ones are ordered by age too
 MAX_PIECES = 48  # of a long message, the rarest
@@ -87,14 +83,6 @@ WORDS_ALONE = Mix(0.40, 0.0, 0.60, 128, 1.0, 0.2, 0.6)  # no vector of the quest
 
 
 @dataclass(frozen=True, slots=True)
-class HalfLives:
-    """How soon age weighs half of what it can: in general, and when a question asks for the latest."""
-
-    days: float = 180.0
-    latest_days: float = 30.0
-
-
-@dataclass(frozen=True, slots=True)
 class Recalled:
     """A memory and how well it fits; `relevant` says whether it is above the floor below which nothing is injected."""
 
@@ -117,13 +105,13 @@ def recall_memories(
     limit: int,
     kind: MemoryKind | None = None,
     without_message: str | None = None,
-    half_lives: HalfLives = HalfLives(),
+    half_lives: HalfLives = USUAL_HALF_LIVES,
     now: datetime | None = None,
 ) -> list[Recalled]:
     """The best memories for a question, best first, those below the relevance floor included and marked.
 
-    Without `embed` (its far end is down) there are no vectors to compare. `without_message` is the question itself when
-    it has been saved already: else it would be found, and lift what stands beside it.
+    Without `embed` (the embedding provider is down) there are no vectors to compare. `without_message` is the question
+    itself when it has been saved already: else it would be found, and lift what stands beside it.
     """
     user_names, staff_name = load_names(conn, scope)
     asked = read_query(question, user_names=user_names, staff_name=staff_name)
@@ -137,8 +125,8 @@ def recall_memories(
         return []
     score = (
         found.relevance
-        * _weigh_traits(asked, found.memories, staff_name)
-        * _weigh_age(asked, found.memories, half_lives, now)
+        * weigh_traits(asked, found.memories, staff_name)
+        * weigh_age(asked, found.memories, half_lives, now)
     )
     grades = np.full(len(score), found.grade)
     if asked.asks_about_user:  # no fact is known yet, so what the user told stands for them
@@ -157,7 +145,7 @@ def recall_memories(
 def _recall_user(conn: Connection, scope: Scope, asked: Query, half_lives: HalfLives, now: datetime) -> list[Recalled]:
     """What matters most of what is known about the user, for a question that names no topic to compare with."""
     facts = load_user_facts(conn, scope, limit=MAX_USER_FACTS)
-    ages = _weigh_age(asked, facts, half_lives, now)
+    ages = weigh_age(asked, facts, half_lives, now)
     scores = [float((0.5 + 0.5 * fact.importance) * age) for fact, age in zip(facts, ages, strict=True)]
     return sorted(map(Recalled, facts, scores), key=lambda item: (not item.memory.pinned, -item.score))
 
@@ -386,34 +374,3 @@ def _find_best_of_talk(threads: Positions, match: Floats, memories: Sequence[Can
         for talk, values in best.items()
     }
     return np.array([means[talk] for talk in talks], np.float32)
-
-
-def _weigh_traits(asked: Query, memories: Sequence[Candidate], staff_name: str) -> Floats:
-    """A factor a candidate: who said it, when, does it tell, is it still true, does it matter."""
-    factors = np.array([0.95 + 0.1 * each.importance for each in memories], np.float32)
-    if asked.people:
-        factors[[each.kind == "fact" or each.speaker in asked.people for each in memories]] *= SAID_BY
-    factors[[is_question(each.text) for each in memories]] *= ASKS
-    factors[[each.speaker != staff_name and is_standing_instruction(each.text) for each in memories]] *= STANDING
-    if asked.months or asked.years:
-        factors[[_falls_into(asked, each.occurred_at) for each in memories]] *= DATED
-    if asked.asks_when:
-        factors[[tells_time(each.text) for each in memories]] *= TELLS_WHEN
-    factors[[each.valid_to is not None for each in memories]] *= NO_LONGER_TRUE
-    return factors
-
-
-def _falls_into(asked: Query, occurred_at: str) -> bool:
-    """Whether it was in a month or year that the question names."""
-    year, month = int(occurred_at[:4]), int(occurred_at[5:7])
-    return (not asked.years or year in asked.years) and (not asked.months or month in asked.months)
-
-
-def _weigh_age(asked: Query, memories: Sequence[Candidate], half_lives: HalfLives, now: datetime) -> Floats:
-    """A factor from 1 for what is new downwards. Being said again makes it new; what is pinned does not age."""
-    days, share = (half_lives.latest_days, LATEST_AGED) if asked.asks_latest else (half_lives.days, AGED)
-    since = np.array([(each.reinforced_at or each.occurred_at)[:-1] for each in memories], "datetime64[ms]")
-    ages = np.maximum(now.timestamp() * 1000 - since.astype(np.int64), 0) / MS_A_DAY
-    ages[[bool(each.pinned) for each in memories]] = 0
-    factors: Floats = (1 - share + share * 0.5 ** (ages / days)).astype(np.float32)
-    return factors

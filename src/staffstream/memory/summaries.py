@@ -11,7 +11,7 @@ from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
 from staffstream.domain import Message, Scope, Staff
-from staffstream.storage import conversations, learning_marks, memories
+from staffstream.storage import conversations, learning_marks, memories, messages
 from staffstream.storage.database import Connection
 from staffstream.support.tokens import count_tokens, trim_to_tokens
 
@@ -72,7 +72,7 @@ def plan_fold(conn: Connection, scope: Scope, conversation_id: str, *, budget_to
     summary, after_turn = conversations.load_summary(conn, scope, conversation_id)
     until = learning_marks.find_first_open_turn(conn, scope, conversation_id)
     before = min(until, after_turn + 1 + _MAX_TURNS)  # of a very long past the oldest first
-    turns = conversations.load_turns(
+    turns = messages.load_turns(
         conn, scope, conversation_id, after_turn=after_turn, before_turn=before, limit=_MAX_TURNS
     )
     sizes = [sum(min(count_tokens(m.content), MESSAGE_TOKENS * 4) for m in turn) * ratio for turn in turns]
@@ -84,7 +84,7 @@ def plan_fold(conn: Connection, scope: Scope, conversation_id: str, *, budget_to
         scope, conversation_id, summary, after_turn, folded, conversation.user_name,
         size_tokens=min(MAX_SUMMARY_TOKENS, int(budget_tokens * SUMMARY_SIZE / ratio)),
         more=len(folded) < foldable or before < until,
-        forgotten=memories.list_sources_of_deleted(conn, scope, [m.id for m in conversations.flatten_turns(folded)]),
+        forgotten=memories.list_sources_of_deleted(conn, scope, [m.id for m in messages.flatten_turns(folded)]),
     )  # fmt: skip
 
 
@@ -118,14 +118,14 @@ def write_instructions(fold: Fold) -> str:
 def write_question(fold: Fold, *, staff: Staff) -> str:
     """The summary so far and the messages to fold in, as the background model reads them."""
     text_of = {m.id: escape(trim_to_tokens(m.content, MESSAGE_TOKENS)) for turn in fold.turns for m in turn}
-    messages = "\n".join(
+    listed = "\n".join(
         f'<message n="{number}" from="{message.message_type}"'
         f" name={quoteattr(fold.user_name if message.message_type == 'user' else staff.name)}"
         f" date={quoteattr(message.created_at[:10])}>{text_of[message.id]}</message>"
-        for number, message in enumerate(conversations.flatten_turns(fold.turns), 1)
+        for number, message in enumerate(messages.flatten_turns(fold.turns), 1)
         if message.content.strip() and message.id not in fold.forgotten
     )
-    return f"<summary>\n{escape(fold.summary)}\n</summary>\n\n<messages>\n{messages}\n</messages>"
+    return f"<summary>\n{escape(fold.summary)}\n</summary>\n\n<messages>\n{listed}\n</messages>"
 
 
 def save_summary(tx: Connection, fold: Fold, answer: object, *, model: str) -> bool:
@@ -137,7 +137,7 @@ def save_summary(tx: Connection, fold: Fold, answer: object, *, model: str) -> b
         return False
     if conversations.load_summary(tx, fold.scope, fold.conversation_id)[1] != fold.after_turn:
         return False
-    if not all(conversations.has_message(tx, fold.scope, m.id) for m in conversations.flatten_turns(fold.turns)):
+    if not all(messages.has_message(tx, fold.scope, m.id) for m in messages.flatten_turns(fold.turns)):
         return False  # one was erased meanwhile, and the summary may have its words
     conversations.set_summary(
         tx,

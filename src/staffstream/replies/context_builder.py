@@ -6,13 +6,14 @@ from typing import Any
 from staffstream.domain import MemoryKind, Message, Scope, Staff, now_text
 from staffstream.errors import MessageTooLong
 from staffstream.memory.learning import Learning
-from staffstream.memory.recall import HalfLives, recall_memories
+from staffstream.memory.recall import recall_memories
+from staffstream.memory.traits import HalfLives
 from staffstream.replies.active_runs import ActiveRun
 from staffstream.replies.context import Context, fit_context, weigh_question
 from staffstream.replies.context_sources import Sources, gather_sources
 from staffstream.replies.token_ratios import TokenRatios
 from staffstream.settings import Settings
-from staffstream.storage import conversations, staff
+from staffstream.storage import messages, staff
 from staffstream.storage.database import Connection, Database
 from staffstream.storage.memories import Memory, load_memories
 from staffstream.storage.spending import Ledger
@@ -59,7 +60,7 @@ class ContextBuilder:
                 return self._build(conn, run.scope, active.member, active.question, embed, instructions)
             self._ledger.check_spent(conn, run.scope)
             member = staff.get_staff(conn, run.staff_id)
-            question = conversations.get_message(conn, run.scope, run.user_message_id)
+            question = messages.get_message(conn, run.scope, run.user_message_id)
             self.check_length(member, count_tokens(question.content))
             return self._build(conn, run.scope, member, question, embed, instructions)
 
@@ -77,7 +78,7 @@ class ContextBuilder:
             scope = staff.find_scope(conn, staff_id, user_id)
             member = staff.get_staff(conn, staff_id)
             self.check_length(member, count_tokens(content))
-            question = conversations.draft_question(conn, scope, conversation_id, content)
+            question = messages.draft_question(conn, scope, conversation_id, content)
             return self._build(conn, scope, member, question, embed)[0]
 
         embed = await self._learning.prepare_query(content)
@@ -103,7 +104,7 @@ class ContextBuilder:
         run, question = active.run, active.question
         if question is None:
             question = await self._database.read(
-                lambda conn: conversations.get_message(conn, run.scope, run.user_message_id)
+                lambda conn: messages.get_message(conn, run.scope, run.user_message_id)
             )
         return await self._learning.prepare_query(question.content)
 

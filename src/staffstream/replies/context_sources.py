@@ -10,8 +10,9 @@ from typing import Any, Literal
 from xml.sax.saxutils import escape, quoteattr
 
 from staffstream.domain import Message, Scope, Staff
-from staffstream.memory.recall import HalfLives, Recalled, recall_memories
-from staffstream.storage import conversations, graph
+from staffstream.memory.recall import Recalled, recall_memories
+from staffstream.memory.traits import HalfLives
+from staffstream.storage import conversations, graph, messages
 from staffstream.storage.database import Connection
 from staffstream.storage.vectors import EmbedNow
 from staffstream.support.timers import Stage, StageTimer
@@ -59,7 +60,7 @@ def gather_sources(
     stages = StageTimer()
     summary, summed_up = conversations.load_summary(conn, scope, conversation_id)
     stages.record("summary")
-    turns = conversations.load_turns(
+    turns = messages.load_turns(
         conn, scope, conversation_id, after_turn=summed_up, before_turn=question.turn, limit=_MAX_TURNS
     )
     stages.record("turns")

@@ -19,7 +19,7 @@ from staffstream.memory.learning import Learning
 from staffstream.replies.active_runs import ActiveRun, ActiveRuns, describe_failure
 from staffstream.replies.report import count_run
 from staffstream.replies.token_ratios import TokenRatios
-from staffstream.storage import contexts, conversations, deliveries, run_pieces, runs, staff
+from staffstream.storage import contexts, deliveries, messages, run_pieces, runs, staff
 from staffstream.storage.database import Connection, Database
 from staffstream.storage.spending import Ledger
 from staffstream.support.metrics import Metrics
@@ -201,7 +201,7 @@ class Endings:
             if member.memory_enabled:  # the question is learned from
                 self._learning.schedule_extraction(tx, ended.scope, ended.conversation_id)
         else:
-            reply = conversations.append_reply(
+            reply = messages.append_reply(
                 tx,
                 ended,
                 text,
@@ -210,7 +210,7 @@ class Endings:
                 stop_reason=ended.stop_reason,
                 usage=usage,
             )
-            question = question or conversations.get_message(tx, ended.scope, ended.user_message_id)
+            question = question or messages.get_message(tx, ended.scope, ended.user_message_id)
             self._learning.index_reply(tx, member, ended, reply, record, question=question)
         deliveries.enqueue_delivery(tx, member, ended, text or "")
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from staffstream.domain import RunFailure, Scope, Staff, format_time, now_text, parse_time
 from staffstream.errors import SetupError
-from staffstream.storage import conversations, fingerprints, staff
+from staffstream.storage import conversations, fingerprints, messages, staff
 from staffstream.storage.database import Connection
 from staffstream.storage.memory_search import index_memory
 from staffstream.storage.schema import read_version
@@ -246,7 +246,7 @@ def _add_fingerprints(tx: Connection, scopes: Iterable[Scope]) -> None:
     """Let clients that repeat a conversation find it again."""
     for scope in scopes:
         for conversation in conversations.list_conversations(tx, scope, limit=_MOST, before=None):
-            newest_first = conversations.list_messages(tx, scope, conversation.id, limit=_MOST)
+            newest_first = messages.list_messages(tx, scope, conversation.id, limit=_MOST)
             fingerprints.add_past(tx, scope, reversed(newest_first))
 
 

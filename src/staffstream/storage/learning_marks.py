@@ -4,8 +4,9 @@ A mark stands at a message, since messages are ordered by turn and id; only turn
 """
 
 from staffstream.domain import Message, Scope, now_text
-from staffstream.storage.conversations import get_conversation, read_message
+from staffstream.storage.conversations import get_conversation
 from staffstream.storage.database import Connection, Row
+from staffstream.storage.messages import read_message
 
 
 def find_first_open_turn(conn: Connection, scope: Scope, conversation_id: str) -> int:

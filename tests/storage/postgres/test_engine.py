@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from staffstream.domain import Owner, Run, Scope
 from staffstream.errors import NotFound, SetupError, StorageUnavailable
-from staffstream.storage import conversations, jobs, keys, memories, meta, runs, staff
+from staffstream.storage import conversations, jobs, keys, memories, messages, meta, runs, staff
 from staffstream.storage.database import Connection, Database
 from staffstream.storage.engines import choose_engine
 from staffstream.storage.postgres.tables import prepare_tables
@@ -146,7 +146,7 @@ def test_parameters_are_put_in_order() -> None:
 def _accept(tx: Connection, staff_id: str, user: str, owner: Owner) -> Run:
     _, scope = staff.get_or_create_scope(tx, staff_id, user)
     conversation = conversations.ensure_conversation(tx, scope, None)
-    message = conversations.append_user_message(tx, scope, conversation, "Where is the boat?")
+    message = messages.append_user_message(tx, scope, conversation, "Where is the boat?")
     memories.add_episode(tx, scope, message, speaker=user, embed=None)
     busy = runs.find_active_run(tx, scope, conversation.id)
     return runs.insert_run(tx, scope, conversation, message, mode="stream", owner=None if busy else owner)
@@ -154,7 +154,7 @@ def _accept(tx: Connection, staff_id: str, user: str, owner: Owner) -> Run:
 
 def _end(tx: Connection, run: Run, owner: Owner) -> Run | None:
     assert runs.end_run(tx, run, "done", message_id=run.id)
-    conversations.append_reply(tx, run, "In the harbour.", status="complete")
+    messages.append_reply(tx, run, "In the harbour.", status="complete")
     jobs.enqueue_job(tx, "extract", run.conversation_id, scope_id=run.scope_id, due_in_s=60, replace=True)
     return runs.claim_next_run(tx, owner=owner, conversation_id=run.conversation_id)[0]
 
@@ -194,7 +194,7 @@ async def _check_order(database: Database, staff_id: str, user: str, turns: int)
         scope = staff.find_scope(conn, staff_id, user)
         conversation = conversations.find_default_conversation(conn, scope)
         assert conversation is not None
-        found = conversations.load_turns(conn, scope, conversation.id, after_turn=0, before_turn=10**9, limit=10**6)
+        found = messages.load_turns(conn, scope, conversation.id, after_turn=0, before_turn=10**9, limit=10**6)
         return [[message.message_type for message in turn] for turn in found]
 
     assert await database.read(load) == [["user", "assistant"]] * turns

@@ -7,10 +7,10 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from staffstream.storage import archive, conversations, graph, memories, staff
-from staffstream.storage.conversations import ImportedMessage
+from staffstream.storage import archive, conversations, graph, memories, messages, staff
 from staffstream.storage.database import Engine
 from staffstream.storage.engines import choose_engine
+from staffstream.storage.messages import ImportedMessage
 
 
 def _export(engine: Engine, staff_id: str) -> list[str]:
@@ -46,7 +46,7 @@ def test_a_staff_member_is_carried_to_postgresql_and_back(url: str, tmp_path: Pa
             talk = conversations.create_conversation(connection, scope, title="Boats\0 and more")
             when = "2026-05-01T10:00:00.000Z"
             told = [ImportedMessage("user", "I have a boat.", when), ImportedMessage("assistant", "Nice.", when)]
-            for message in conversations.import_messages(connection, scope, talk, told):
+            for message in messages.import_messages(connection, scope, talk, told):
                 memories.add_episode(connection, scope, message, speaker=user, embed=None)
             fact = memories.add_memory(connection, scope, memories.NewMemory(text="Kim owns a boat"), None)
             graph.link_memory(connection, fact.id, [graph.ensure_entity(connection, scope, "the boat")])

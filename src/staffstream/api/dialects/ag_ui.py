@@ -19,7 +19,7 @@ from staffstream.api.run_streams import count_stream
 from staffstream.domain import Run, RunEnd
 from staffstream.errors import BadRequest, NotFound
 from staffstream.replies.encoders import Phase
-from staffstream.storage import conversations, runs, staff
+from staffstream.storage import conversations, messages, runs, staff
 from staffstream.storage.database import Connection
 from staffstream.support import sse
 
@@ -114,7 +114,7 @@ async def _find_run_to_join(call: Call, body: RunAgentInput) -> Run | None:
             return run if run.conversation_id == found.id else None
         run_or_none = runs.find_active_run(conn, scope, found.id)
         if run_or_none and last.role == "user":
-            question = conversations.get_message(conn, scope, run_or_none.user_message_id)
+            question = messages.get_message(conn, scope, run_or_none.user_message_id)
             return run_or_none if question.content.strip() == _read_text(last).strip() else None
         return None
 

@@ -19,7 +19,7 @@ from staffstream.api.run_streams import count_stream
 from staffstream.domain import Conversation, Message, Run, RunEnd
 from staffstream.errors import BadRequest, NotFound
 from staffstream.replies.encoders import Phase
-from staffstream.storage import conversations, runs, staff
+from staffstream.storage import conversations, messages, runs, staff
 from staffstream.storage.database import Connection
 from staffstream.support import sse
 
@@ -133,12 +133,10 @@ async def list_messages(call: Call) -> list[Json]:
         scope = staff.find_scope(conn, call.param("staff_id"), call.user_id)
         if (found := conversations.find_named_conversation(conn, scope, call.param("chat_id"))) is None:
             return []
-        return conversations.load_turns(
-            conn, scope, found.id, after_turn=0, before_turn=1 << 40, limit=_MAX_MESSAGES // 2
-        )
+        return messages.load_turns(conn, scope, found.id, after_turn=0, before_turn=1 << 40, limit=_MAX_MESSAGES // 2)
 
     turns = await call.services.database.read(read)
-    return [_show_message(message) for message in conversations.flatten_turns(turns)]
+    return [_show_message(message) for message in messages.flatten_turns(turns)]
 
 
 def _show_message(message: Message) -> Json:

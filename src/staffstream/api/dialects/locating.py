@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from staffstream.domain import Conversation, Message, MessageType, MultitaskStrategy, Scope, now_text
 from staffstream.memory.learning import Learning
 from staffstream.pipeline import Located
-from staffstream.storage import conversations, fingerprints, learning_marks, runs
-from staffstream.storage.conversations import ImportedMessage
+from staffstream.storage import conversations, fingerprints, learning_marks, messages, runs
 from staffstream.storage.database import Connection
 from staffstream.storage.fingerprints import START, extend_path, fold_text
+from staffstream.storage.messages import ImportedMessage
 
 _MAX_TURNS = 2500  # of a past that is looked through or copied
 _LAST_TURN = 1 << 40  # after all turns
@@ -109,7 +109,7 @@ class _Search:
         """Go on after one of these messages: where it is the last, or where the same question follows, which is then
         asked again. Else what follows it was edited.
         """
-        following = [(point, conversations.find_next_question(self._tx, self._scope, point)) for point in points]
+        following = [(point, messages.find_next_question(self._tx, self._scope, point)) for point in points]
         for point, question in following:
             if question and question.content.strip() == self._content.strip() and not self._is_being_made(question):
                 return Located(self._get_conversation(point), question)
@@ -126,8 +126,8 @@ class _Search:
         points = []
         for question in self._load(fingerprints.find_by_path(self._tx, self._scope, self._paths[-2])):
             replies = [
-                conversations.get_message(self._tx, self._scope, reply_id)
-                for reply_id in conversations.list_replies(self._tx, self._scope, question.id)
+                messages.get_message(self._tx, self._scope, reply_id)
+                for reply_id in messages.list_replies(self._tx, self._scope, question.id)
             ]
             points += [reply for reply in replies if _begins_alike(reply, last.text)]
             if not replies and self._is_being_made(question):  # it is just being stopped
@@ -164,16 +164,16 @@ class _Search:
     def _load_before(self, message: Message) -> list[Message]:
         """What was said before a reply in its conversation, its question included."""
         turns = self._load_turns(message.conversation_id, before_turn=message.turn + 1)
-        return [each for each in conversations.flatten_turns(turns) if each.turn < message.turn or each.id < message.id]
+        return [each for each in messages.flatten_turns(turns) if each.turn < message.turn or each.id < message.id]
 
     def _load_after(self, message: Message) -> list[Message]:
-        turns = conversations.load_turns(
+        turns = messages.load_turns(
             self._tx, self._scope, message.conversation_id, after_turn=message.turn, before_turn=_LAST_TURN, limit=4
         )
-        return conversations.flatten_turns(turns)
+        return messages.flatten_turns(turns)
 
     def _load_turns(self, conversation_id: str, *, before_turn: int) -> list[list[Message]]:
-        return conversations.load_turns(
+        return messages.load_turns(
             self._tx, self._scope, conversation_id, after_turn=0, before_turn=before_turn, limit=_MAX_TURNS
         )
 
@@ -193,7 +193,7 @@ class _Search:
             return Located(conversation, question)
         kept = [turn for turn in turns if turn[0].turn < question.turn]
         own = conversations.create_conversation(self._tx, self._scope)
-        self._save_past(own, [_copy(message) for message in conversations.flatten_turns(kept)], known=True)
+        self._save_past(own, [_copy(message) for message in messages.flatten_turns(kept)], known=True)
         return Located(own)
 
     def _find_place(self, asked: Sequence[Message]) -> int:
@@ -230,7 +230,7 @@ class _Search:
         if not past:
             return
         is_known = [known or self._is_known(past, index) for index in range(len(past))]
-        saved = conversations.import_messages(self._tx, self._scope, conversation, past)
+        saved = messages.import_messages(self._tx, self._scope, conversation, past)
         if fresh := [message for message, known_one in zip(saved, is_known, strict=True) if not known_one]:
             self._learning.index_import(self._tx, self._scope, conversation, fresh)
         learning_marks.set_learned(self._tx, self._scope, conversation.id, saved[-1])
@@ -246,7 +246,7 @@ class _Search:
     # ── parts ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _load(self, message_ids: Sequence[str]) -> list[Message]:
-        return [conversations.get_message(self._tx, self._scope, message_id) for message_id in message_ids]
+        return [messages.get_message(self._tx, self._scope, message_id) for message_id in message_ids]
 
     def _get_conversation(self, message: Message) -> Conversation:
         return conversations.get_conversation(self._tx, self._scope, message.conversation_id)
@@ -255,7 +255,7 @@ class _Search:
         return runs.has_active_run(self._tx, self._scope, question.id)
 
     def _is_unanswered(self, question: Message) -> bool:
-        replies = conversations.list_replies(self._tx, self._scope, question.id)
+        replies = messages.list_replies(self._tx, self._scope, question.id)
         return not replies and not self._is_being_made(question)
 
 

@@ -15,7 +15,7 @@ from staffstream.memory.learning import index_past_conversation
 from staffstream.memory.learning_estimate import LearningEstimate, estimate_learning
 from staffstream.models.prices import price_usage
 from staffstream.settings import Settings, read_settings
-from staffstream.storage import conversations, jobs, memories, staff
+from staffstream.storage import conversations, jobs, memories, messages, staff
 from staffstream.storage.database import Connection, transact
 from staffstream.storage.memories import NewMemory
 from staffstream.storage.passages import split_passages
@@ -99,7 +99,7 @@ def _save_all(
 
 def _save_chat(tx: Connection, scope: Scope, chat: PastChat, embed: EmbedNow | None, *, learn: bool) -> None:
     made = conversations.create_conversation(tx, scope, title=chat.title[:_TITLE_CHARACTERS])
-    saved = conversations.import_messages(tx, scope, made, chat.messages)
+    saved = messages.import_messages(tx, scope, made, chat.messages)
     index_past_conversation(tx, scope, made, saved, embed, learn=learn)
 
 

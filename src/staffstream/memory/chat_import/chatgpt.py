@@ -17,7 +17,7 @@ from staffstream.memory.chat_import.past import (
     make_message,
     read_text,
 )
-from staffstream.storage.conversations import ImportedMessage
+from staffstream.storage.messages import ImportedMessage
 
 Json = dict[str, Any]
 

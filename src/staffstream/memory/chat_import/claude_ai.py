@@ -14,7 +14,7 @@ from staffstream.memory.chat_import.past import (
     make_message,
     read_text,
 )
-from staffstream.storage.conversations import ImportedMessage
+from staffstream.storage.messages import ImportedMessage
 
 _ARTIFACT_TAG = re.compile(r"</?antArtifact\b[^>]*>")
 _THINKING_TAG = re.compile(r"<antThinking>.*?</antThinking>", re.DOTALL)

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from staffstream.domain import MessageType, clean_text, format_time, now_text, parse_time
-from staffstream.storage.conversations import ImportedMessage
+from staffstream.storage.messages import ImportedMessage
 
 MILLISECONDS_FROM = 1e11  # as seconds this would be the year 5138
 _ROLES: dict[object, MessageType] = {"user": "user", "human": "user", "assistant": "assistant"}

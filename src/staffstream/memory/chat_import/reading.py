@@ -11,7 +11,7 @@ from staffstream.memory.chat_import import chatgpt, claude_ai, letta, mem0
 from staffstream.memory.chat_import.files import MAX_CHARACTERS, UNREADABLE, open_texts
 from staffstream.memory.chat_import.json_stream import read_objects
 from staffstream.memory.chat_import.past import PastChat, PastMemory, Report
-from staffstream.storage.conversations import ImportedMessage
+from staffstream.storage.messages import ImportedMessage
 
 Json = dict[str, Any]
 
