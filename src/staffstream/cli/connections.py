@@ -114,7 +114,6 @@ class Connection(TCPServer):
         if isinstance(self.protocol.protocol, H2Protocol):  # which leaves what waits for its client's window waiting
             for waiting in list(self.protocol.protocol.stream_buffers.values()):
                 await waiting.close()
-        self.writer.close()
 
 
 class _Http1(H11Protocol):
