@@ -122,3 +122,20 @@ def test_each_room_has_its_paragraph_and_three_modules() -> None:
     for room in rooms:
         assert ast.get_docstring(ast.parse((room / "__init__.py").read_text("utf-8"))), room
         assert len(list(room.glob("*.py"))) > 3, room
+
+
+_MODULE = re.compile(r"(?<![\w.*-])((?:\w+/)*\w+\.py)\b")
+
+
+def test_every_module_that_a_comment_names_exists() -> None:
+    """In docstrings and comments of the package, by its name or by its path from a room or from the top."""
+    places = [*ROOT.glob("*.py"), *(path for top in ("src", "bench", "scripts") for path in (ROOT / top).rglob("*.py"))]
+    known = [f"/{path.relative_to(ROOT)}" for path in places]
+    named = {
+        (str(path.relative_to(PACKAGE)), name)
+        for path in PACKAGE.rglob("*.py")
+        for line in path.read_text("utf-8").splitlines()
+        for name in _MODULE.findall(line)
+    }
+    assert len(named) > 20
+    assert [each for each in sorted(named) if not any(path.endswith(f"/{each[1]}") for path in known)] == []

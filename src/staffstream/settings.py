@@ -226,8 +226,8 @@ class Settings(BaseModel):
         " (the extra of that name), `voyage:MODEL`, or `openai:MODEL` for any OpenAI-compatible endpoint.",
     )
     embedder_url: str | None = Field(None, description="Address of an OpenAI-compatible embedder, up to /v1.")
-    embedder_key: SecretStr | None = Field(None, description="Key of a far embedder.")
-    embedder_dimensions: int | None = Field(None, ge=8, le=4096, description="Dimensions of a far embedder's vectors.")
+    embedder_key: SecretStr | None = Field(None, description="Key of a remote embedder.")
+    embedder_dimensions: int | None = Field(None, ge=8, le=4096, description="Dimensions of a remote embedder.")
     offline: bool = Field(
         False, description="Answer with the built-in stand-in instead of Claude. Needs no key and no network."
     )

@@ -166,7 +166,7 @@ async def test_another_embedder_is_found(lived_in: Path) -> None:
     assert "staffstream reembed" in finding.text
 
 
-async def test_a_far_embedder_that_does_not_answer_is_found(lived_in: Path, provider: ScriptedProvider) -> None:
+async def test_a_remote_embedder_that_does_not_answer_is_found(lived_in: Path, provider: ScriptedProvider) -> None:
     """It is tried with one word, unless nothing is to be asked."""
     variables = {
         "STAFFSTREAM_EMBEDDER": "openai:m", "STAFFSTREAM_EMBEDDER_URL": "http://127.0.0.1:9/v1",

@@ -254,7 +254,7 @@ def test_a_pinned_memory_does_not_age(tx: Connection, scope: Scope) -> None:
 
 
 def test_words_alone_are_searched_when_no_vector_can_be_had(tx: Connection, scope: Scope) -> None:
-    """A far embedder that is down costs meaning, not memory."""
+    """A remote embedder that is down costs meaning, not memory."""
     keep_life(tx, scope)
     assert "Bergen" in ask(tx, scope, "Has Kari moved to Bergen?", embed=None)[0].memory.text
 

@@ -1,4 +1,4 @@
-"""The response that carries a run's frames: starts at once, notices a reader that left or takes nothing, and never
+"""The response that carries a run's frames: starts at once, notices a client that left or takes nothing, and never
 stops the run.
 """
 
@@ -24,7 +24,7 @@ class BodyWriter(Protocol):
     """Writes a body that has no content-length, once its head was sent; the body's end goes by `send`."""
 
     async def write(self, data: bytes) -> None:
-        """As `send` does, wait while the reader takes too little, and drop what is written to one that has left."""
+        """As `send` does, wait while the client takes too little, and drop what is written to one that has left."""
 
     def push(self, data: bytes) -> bool:
         """Write in this very call. False, and nothing was written, if it would have to wait."""
@@ -33,7 +33,7 @@ class BodyWriter(Protocol):
         """Close the connection at once, with what is not yet sent dropped."""
 
 
-WRITER = "staffstream.writer"  # the ASGI extension by which our own server offers one (chunks.py)
+WRITER = "staffstream.writer"  # the ASGI extension by which our own server offers one (chunk_writer.py)
 
 _PIECE_BYTES = 16 * 1024  # of a long text: taking one of these is progress
 
@@ -49,7 +49,7 @@ class EventStream:
 
     Starlette's StreamingResponse would race the body against `receive()` in a task group of its own for each
     response, and Hypercorn has no write timeout; this one has one timer and one watcher a response, and lets go of a
-    reader that takes nothing for `slow_reader_s`. The frames are relayed in a task of their own because a token that
+    client that takes nothing for `slow_reader_s`. The frames are relayed in a task of their own because a token that
     wakes it then resumes three coroutines, not the seventeen between Hypercorn and an endpoint.
     """
 
@@ -109,7 +109,7 @@ class EventStream:
                     watch.close()
                     watcher.cancel()
         except TimeoutError:
-            if self._on_leave:  # the reader left or was let go; the run goes on unless this stops it
+            if self._on_leave:  # the client left or was let go; the run goes on unless this stops it
                 self._on_leave()
 
     async def _relay_all(self, write: Write, push: Push | None, watch: SilenceWatch) -> None:

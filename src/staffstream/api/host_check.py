@@ -1,8 +1,8 @@
 """Which names a server answers to, whose pages may call it, and what its own pages may do.
 
-A page of another site can make a browser send requests to a server on the same machine, and by rebinding its own name
-to a loopback address even read the answers. Against the first stands the check of Origin, against the second that of
-Host; a server that asks for keys gives such a page nothing, since no browser adds a key by itself.
+A page of another site can make a browser send requests to a server on the same machine. By rebinding its own name to a
+loopback address it can even read the answers. The check of Origin prevents the first, the check of Host the second. A
+server that asks for keys gives such a page nothing, since no browser adds a key by itself.
 """
 
 from urllib.parse import urlsplit
@@ -79,7 +79,7 @@ def _cut_port(host: str) -> str:
 
 
 def protect_page(headers: MutableHeaders) -> None:
-    """Add to a response what keeps it from being used against its reader."""
+    """Add to a response the headers that keep other sites from using it."""
     headers.setdefault("X-Content-Type-Options", "nosniff")
     if headers.get("content-type", "").startswith("text/html"):
         for name, value in PAGE_HEADERS.items():

@@ -1,4 +1,4 @@
-"""What replies leave to be tidied up, every few seconds: rows that would be changed by all of them are changed here."""
+"""Updates every few seconds the rows that all replies would change: sums of spending, token ratios, old keys."""
 
 import asyncio
 import contextlib

@@ -1,5 +1,5 @@
-"""What the server does by the clock for its keeper: writing down when keys were used, erasing what has grown old, and
-keeping the word index in few parts.
+"""What the server does at regular times: it saves when keys were used, erases what is old, and merges the parts of the
+word index.
 
 Each step is a small transaction on the one writer, so that no reply waits long for it.
 """
@@ -61,7 +61,7 @@ async def _write_key_uses(database: Database, keys_used: dict[str, str]) -> None
 
 
 class WordMerger:
-    """Puts the parts of the word index together that were added since the last time."""
+    """Merges the parts that were added to the word index since the last time."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -85,8 +85,8 @@ def _merge_words(tx: Connection) -> bool:
 
 
 class ClockWatch:
-    """Tells a clock that has jumped ahead: one 60 days ahead would make everything old at once. After a gap of more
-    than a day between two looks, a long stop of the server among them, nothing is erased for a day.
+    """Detects a clock that has jumped ahead: with a clock 60 days ahead, everything would be old at once. After more
+    than a day between two checks (the server may have been stopped), nothing is erased for a day.
     """
 
     def __init__(self, database: Database) -> None:

@@ -1,4 +1,4 @@
-"""Which addresses are public, and connections that go nowhere else.
+"""Which addresses are public, and connections to public addresses only.
 
 A URL that a user gives may name a machine of the operator's own network, at once or, by an answer of its name server
 that changes, only after it was checked. So a host is resolved once, every address it has must be public, and the
@@ -77,7 +77,7 @@ def write_authority(host: str, port: int) -> str:
 async def resolve_host(host: str, port: int, *, threads: Executor | None = None) -> list[str]:
     """A host's addresses as the system resolves them, each once.
 
-    `threads` are for names that users give: looking one up lasts as long as its name server likes, and the loop's few
+    `threads` are for names that users give: a lookup lasts as long as its name server takes, and the loop's few
     threads have Claude's name to look up as well.
     """
     look_up = functools.partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)

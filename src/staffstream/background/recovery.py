@@ -1,4 +1,4 @@
-"""Takes up what nobody makes: leases, the start-up sweep, the queue.
+"""Finds runs that no process makes: it renews leases, sweeps at the start, and begins queued runs.
 
 A begun run that nobody makes any more is ended (`server_restart`) with its partial text saved, or, if it was
 asynchronous and nobody had been sent any of it, put back into the queue. On start-up that holds for every begun run

@@ -60,7 +60,7 @@ def sign_webhook(secrets: Iterable[str], webhook_id: str, timestamp: int, body: 
 
 @dataclass(frozen=True, slots=True)
 class ReceiverResponse:
-    """All that is taken from a receiver: its status, and for how long it wants to be left alone."""
+    """What is read of a receiver's answer: its status, and its Retry-After in seconds."""
 
     status: int
     retry_after_s: float | None
@@ -217,7 +217,7 @@ def _write_headers(url: "httpx.URL", delivery: Delivery, secrets: tuple[str, ...
 
 
 async def _read_a_little(response: httpcore.Response) -> None:
-    """Let a receiver that says a few words end in peace; one that says more, or nothing more, is hung up on."""
+    """Read a short answer to its end. A receiver that sends more, or stops sending, is disconnected."""
     left = _MAX_READ_BYTES
     with contextlib.suppress(TimeoutError, httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError):
         chunks = cast(AsyncGenerator[bytes, None], response.aiter_stream())

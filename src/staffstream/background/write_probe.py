@@ -1,4 +1,4 @@
-"""Whether the database takes writes, for whoever asks how the server is."""
+"""Whether the database takes writes, for readiness checks."""
 
 import asyncio
 import time
@@ -11,7 +11,7 @@ PROBE_S = 1.0
 
 
 class WriteProbe:
-    """Tries a commit, but not again within a second of one that went through: anybody may ask, and a commit costs."""
+    """Tries a commit, at most one a second while they succeed: anybody may ask, and a commit costs a disk write."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

@@ -8,7 +8,7 @@ from typing import Any
 
 from staffstream.domain import Conversation, Message, Run, Scope, Staff
 from staffstream.memory import summaries
-from staffstream.memory.hearsay import is_hearsay
+from staffstream.memory.repetition import adds_nothing
 from staffstream.models.embeddings import Embedder, EmbedderUnavailable
 from staffstream.settings import Settings
 from staffstream.storage import jobs, learning_marks, memories, staff
@@ -82,7 +82,7 @@ class Learning:
         and enqueue the jobs that are due.
         """
         if member.memory_enabled:
-            if not is_hearsay(message.content, _list_known(question, record)):
+            if not adds_nothing(message.content, _list_known(question, record)):
                 self._add_episode(tx, run.scope, message, member.name)
             self.schedule_extraction(tx, run.scope, run.conversation_id)
         else:  # messages of a time without memory are not learned from later either

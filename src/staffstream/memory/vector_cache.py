@@ -35,15 +35,15 @@ def open_index(conn: Connection, scope: Scope) -> Iterator["ScopeIndex"]:
     """The scope's index, as new as the connection's snapshot or newer, for this reader alone. Made for readers, whose
     transactions roll nothing back.
     """
-    slot = _shelves.setdefault(conn.group, _Shelf()).take_slot(scope)
-    with slot.lock:
-        if slot.index is None or not slot.index.read_on(conn, scope):
-            slot.index = ScopeIndex()
-            slot.index.read_on(conn, scope)
-        yield slot.index
+    cached = _caches.setdefault(conn.group, _IndexCache()).get_index(scope)
+    with cached.lock:
+        if cached.index is None or not cached.index.read_on(conn, scope):
+            cached.index = ScopeIndex()
+            cached.index.read_on(conn, scope)
+        yield cached.index
 
 
-class _Slot:
+class _CachedIndex:
     """One scope's index, once it has been read."""
 
     def __init__(self) -> None:
@@ -51,26 +51,26 @@ class _Slot:
         self.index: ScopeIndex | None = None
 
 
-class _Shelf:
-    """The indexes of one file; those that were not used for longest make way."""
+class _IndexCache:
+    """The indexes of one file; the least recently used are dropped when they take too much memory."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._slots: OrderedDict[Scope, _Slot] = OrderedDict()
+        self._indexes: OrderedDict[Scope, _CachedIndex] = OrderedDict()
 
-    def take_slot(self, scope: Scope) -> _Slot:
+    def get_index(self, scope: Scope) -> _CachedIndex:
         with self._lock:
-            slot = self._slots.setdefault(scope, _Slot())
-            self._slots.move_to_end(scope)
-            while len(self._slots) > 1 and self._count_bytes() > MAX_BYTES:
-                self._slots.popitem(last=False)
-            return slot
+            cached = self._indexes.setdefault(scope, _CachedIndex())
+            self._indexes.move_to_end(scope)
+            while len(self._indexes) > 1 and self._count_bytes() > MAX_BYTES:
+                self._indexes.popitem(last=False)
+            return cached
 
     def _count_bytes(self) -> int:
-        return sum(slot.index.nbytes for slot in self._slots.values() if slot.index)
+        return sum(cached.index.nbytes for cached in self._indexes.values() if cached.index)
 
 
-_shelves: WeakKeyDictionary[object, _Shelf] = WeakKeyDictionary()
+_caches: WeakKeyDictionary[object, _IndexCache] = WeakKeyDictionary()
 
 
 class ScopeIndex:

@@ -50,7 +50,7 @@ def list_prices(corrections: Corrections | None = None) -> dict[str, Prices]:
 
 def price_usage(model: str, usage: Mapping[str, int], corrections: Corrections | None = None) -> Spending:
     """What a call took, by the `usage` that the provider reported. A model of unknown price counts as
-    the dearest one: a cap must not be got round by a new name.
+    the most expensive one, so that a new name does not evade a cap.
     """
     prices = list_prices(corrections)
     counts = [usage.get(kind, 0) for kind in _KINDS]

@@ -20,7 +20,7 @@ class ActiveRun:
     """What one run has reached. `started` is set when a response to it may start, `ended` when it is over here.
 
     `member` and `question` are known for a run that begins as soon as it is accepted; else the build reads them. `past`
-    is what was said before, for a run that is not stored: it is built from that alone.
+    holds the earlier messages, for a run that is not stored: it is built from them alone.
     """
 
     def __init__(

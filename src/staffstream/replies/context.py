@@ -1,8 +1,8 @@
 """All sources → one prompt within the budget, and the record of why.
 
-Pure: sources.py gathers, this fits. The order is made for Claude's prompt cache: what never changes first
-(persona), what changes at a compaction next (summary), then the turns, which only grow, and last the new message with
-what was recalled for it. Tokens are counted by our vocabulary and multiplied by the model's learned ratio, so
+Pure: context_sources.py gathers, this module fits. The order is made for Claude's prompt cache: what never changes
+first (persona), what changes at a compaction next (summary), then the turns, which only grow, and last the new message
+with what was recalled for it. Tokens are counted by our vocabulary and multiplied by the model's learned ratio, so
 `tokens` here are Claude's.
 """
 

@@ -1,4 +1,4 @@
-"""What a subscriber is sent: the run's log in the words of one kind of client.
+"""What a subscriber is sent: the run's log in the protocol of one kind of client.
 
 There is one log and one way to follow it; an encoder turns what the log holds into bytes. Ours is here, those of other
 clients are in `api/dialects/`.

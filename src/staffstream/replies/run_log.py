@@ -26,7 +26,7 @@ _MAX_UNFOLDED = 1_000  # texts, 100 bytes each beside their characters, that are
 
 @dataclass(slots=True, eq=False)
 class _Subscriber:
-    """What one subscriber has been sent, in whose words, its wake-up, and whether the heartbeat woke it."""
+    """What one subscriber has been sent, its encoder, its wake-up, and whether the heartbeat woke it."""
 
     cursor: int
     encoder: Encoder
@@ -155,7 +155,7 @@ class RunLog:
 
     def _deliver(self, before: int) -> None:
         """Send what follows this cursor to the subscribers that sleep, in one write each; wake those that need time."""
-        encoded: dict[Encoder, bytes] = {}  # those who read the same words share them
+        encoded: dict[Encoder, bytes] = {}  # subscribers with the same encoder share the bytes
         for subscriber, watch in self._subscribers.items():
             if subscriber.cursor > before:  # it has had some of this from another process
                 if subscriber.cursor < self.cursor:

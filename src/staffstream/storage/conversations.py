@@ -101,8 +101,8 @@ def update_conversation(tx: Connection, scope: Scope, conversation_id: str, chan
 def list_unused(
     conn: Connection, *, before: str, limit: int, conversation_id: str | None = None
 ) -> list[tuple[Scope, str]]:
-    """Conversations (or the one that is named) of all scopes in which nothing was said since a moment and nothing is
-    being made.
+    """Conversations (or the one that is named) of all scopes without a message since a moment and without an
+    active run.
     """
     rows = conn.execute(
         "SELECT conversations.id AS conversation_id, scopes.* FROM conversations"
@@ -162,7 +162,7 @@ def set_summary(tx: Connection, scope: Scope, conversation_id: str, text: str, u
 
 
 def drop_summary(tx: Connection, scope: Scope, conversation_id: str, *, covering_turn: int) -> None:
-    """Forget a summary that covers a turn whose words are being erased; it is written anew from what is left."""
+    """Erase a summary that covers a turn whose text is being erased; it is written anew from what is left."""
     tx.execute(
         "DELETE FROM summaries WHERE conversation_id = ? AND until_turn >= ? AND EXISTS"
         " (SELECT 1 FROM conversations WHERE id = conversation_id AND scope_id = ?)",

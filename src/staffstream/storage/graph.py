@@ -170,7 +170,7 @@ def drop_orphans(tx: Connection, scope: Scope) -> None:
 
 
 def drop_name(tx: Connection, scope: Scope, name: str) -> None:
-    """Nobody says this folded name any more: its entity goes by another one of its names, or is erased."""
+    """No text has this folded name any more: its entity gets another one of its names, or is erased."""
     entity = next(iter(_find_by_names(tx, scope, [name])), None)
     tx.execute("DELETE FROM entity_names WHERE scope_id = ? AND name = ?", (scope.id, name))
     if entity is None or fold_name(entity.name) != name:
@@ -182,7 +182,7 @@ def drop_name(tx: Connection, scope: Scope, name: str) -> None:
 
 
 def merge_entities(tx: Connection, scope: Scope, kept: Entity, other: Entity) -> None:
-    """Two names turned out to be one thing: everything said of the other is said of the one that is kept, once.
+    """Two names turned out to be one thing: all relations of the other move to the one that is kept, each once.
 
     What then connects the thing with itself (that Robert is called Bob) says nothing.
     """

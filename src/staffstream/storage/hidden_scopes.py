@@ -1,4 +1,4 @@
-"""Scopes that nobody can ask for: what is being erased, and what is being imported, in many small transactions.
+"""Scopes that no query reads: they hold what is being erased or imported in many small transactions.
 
 Every query has its scope, so rows that are moved to a hidden scope are gone for every reader at once, and show again
 for all at once. A memory keeps its number meanwhile, by which its words and vector are found. No user's id begins with

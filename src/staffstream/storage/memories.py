@@ -4,7 +4,7 @@ and out.
 Nothing is overwritten: a fact that is no longer true is closed (`valid_to`, `superseded_by`) and stays in its
 history. A deleted memory stays as a tombstone, out of every index, so that it can be restored and is not learned
 again. Words go into the full-text index and vectors beside it in the transaction that saves the memory (see
-memory_index.py).
+memory_search.py).
 """
 
 import re

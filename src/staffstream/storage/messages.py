@@ -183,7 +183,7 @@ def delete_message(tx: Connection, scope: Scope, message_id: str) -> None:
 
 
 def set_feedback(tx: Connection, scope: Scope, message_id: str, *, rating: int, comment: str | None) -> Message:
-    """Keep what the user thought of a reply. Raises NotFound; BadRequest for a message that is no reply."""
+    """Save the user's rating of a reply. Raises NotFound; BadRequest for a message that is no reply."""
     if get_message(tx, scope, message_id).message_type != "assistant":
         raise BadRequest("Feedback is for a staff member's replies.")
     tx.execute(

@@ -3,7 +3,7 @@
 An entry is made in the transaction that saves what was paid for, so that a crash loses no count and a restart forgives
 nothing; entries are summed up by day every few seconds.
 Days are UTC. What a reply costs is known when it ends: until then it counts with the most that it may take,
-so that asking many times at once does not get round a cap. Queued replies are looked at when their turn comes; those
+so that many requests at once do not evade a cap. Queued replies are looked at when their turn comes; those
 that are begun at the same moment (ASYNC_CONCURRENCY) may together go over it.
 """
 

@@ -23,7 +23,7 @@ class PolledWakeups:
     """For SQLite, where a look at the file is cheap and nothing tells of another process's commit: a poll."""
 
     def announce(self, run_ids: Collection[str]) -> None:
-        """Nothing: others look by themselves."""
+        """Do nothing: the others poll."""
 
     async def wait(self, limit_s: float) -> None:
         """Wait that long."""

@@ -132,7 +132,7 @@ def _check_embedder(settings: Settings, engine: Engine) -> Iterator[Finding]:
 
 
 def _try_embedder(settings: Settings, engine: Engine) -> Iterator[Finding]:
-    """Whether a far embedder answers; one that runs here has been loaded by now."""
+    """Whether a remote embedder answers; one that runs here has been loaded by now."""
     if settings.embedder.partition(":")[0] not in ("voyage", "openai"):
         return
     try:

@@ -18,7 +18,7 @@ import psycopg
 
 from staffstream.errors import StorageUnavailable
 from staffstream.storage.database import Connection, Group
-from staffstream.storage.handed_in import Outcome, Write, report_outcome
+from staffstream.storage.pending_writes import Outcome, Write, report_outcome
 from staffstream.storage.postgres.connections import RERUN, PostgresConnection, connect, translate_error
 from staffstream.storage.postgres.tables import prepare_tables
 
@@ -145,10 +145,10 @@ class PostgresDatabase:
     def _forget(self, done: "asyncio.Future[Any]") -> None:
         self._pending.discard(done)
         if not done.cancelled():
-            done.exception()  # received, though whoever asked may have been cancelled meanwhile
+            done.exception()  # mark it as retrieved: its caller may have been cancelled meanwhile
 
     async def clear_log(self) -> None:
-        """PostgreSQL keeps its own log, of all its databases; how long is its keeper's matter."""
+        """PostgreSQL keeps its own log, of all its databases; its length is the operator's matter."""
 
     def measure_bytes(self) -> dict[str, int]:
         return {}

@@ -111,7 +111,7 @@ def _hold_alone(db: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _tell_trouble(what: str) -> Iterator[None]:
-    """Trouble with a file or the disk in words for the operator, who has the machine before him."""
+    """An error of a file or the disk in words for the operator."""
     try:
         yield
     except pysqlite3.DatabaseError as error:

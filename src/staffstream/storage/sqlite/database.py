@@ -19,7 +19,7 @@ import pysqlite3
 
 from staffstream.errors import StorageLost, StorageUnavailable
 from staffstream.storage.database import Connection, Group
-from staffstream.storage.handed_in import Outcome, Write, report_outcome
+from staffstream.storage.pending_writes import Outcome, Write, report_outcome
 from staffstream.storage.sqlite.connections import SqliteConnection, connect, translate_error
 from staffstream.storage.sqlite.files import prepare_file
 from staffstream.storage.sqlite.threads import ConnectionThread
@@ -99,7 +99,7 @@ class SqliteDatabase:
     def _give_back(self, reader: ConnectionThread, done: asyncio.Future[Any]) -> None:
         self._idle.put_nowait(reader)
         if not done.cancelled():
-            done.exception()  # heard, though whoever asked may have been cancelled meanwhile
+            done.exception()  # mark it as retrieved: its caller may have been cancelled meanwhile
 
     async def _write_batches(self) -> None:
         stopping = False

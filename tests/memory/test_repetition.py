@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from staffstream.memory.hearsay import is_hearsay
+from staffstream.memory.repetition import adds_nothing
 from tests.tools.provider import Reply, ScriptedProvider
 from tests.tools.server import serve_here
 
@@ -32,7 +32,7 @@ FACT = "The code of my locker is 4711."
 )
 def test_a_reply_that_adds_nothing_is_no_evidence(reply: str) -> None:
     """In any of the languages, whether it does not know or repeats."""
-    assert is_hearsay(reply, [QUESTION, FACT])
+    assert adds_nothing(reply, [QUESTION, FACT])
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_a_reply_that_adds_nothing_is_no_evidence(reply: str) -> None:
 )
 def test_a_reply_that_tells_something_is_evidence(reply: str) -> None:
     """Also when it begins with not knowing."""
-    assert not is_hearsay(reply, [QUESTION, FACT])
+    assert not adds_nothing(reply, [QUESTION, FACT])
 
 
 @pytest.mark.parametrize("reply", ["I don't know the code of your locker.", "The code of your locker is 4711."])

@@ -42,7 +42,7 @@ _NOT_KNOWING = re.compile(
 )
 
 
-def is_hearsay(reply: str, known: Iterable[str]) -> bool:
+def adds_nothing(reply: str, known: Iterable[str]) -> bool:
     """Whether a reply adds nothing to what was known before it: the question and what was recalled."""
     if count_tokens(reply) <= _SHORT_TOKENS and _NOT_KNOWING.search(reply):
         return True

@@ -1,4 +1,4 @@
-"""A far embedder under the whole server: what waits while it is away, and what is made up for when it is back."""
+"""A remote embedder under the whole server: what waits while it is away, and what is made up for when it is back."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""Writes that were handed in, and their outcomes: what every engine does alike."""
+"""Writes that wait for their transaction, and their outcomes: the same for every engine."""
 
 import asyncio
 import logging
