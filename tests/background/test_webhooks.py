@@ -167,7 +167,6 @@ async def test_any_2xx_is_a_delivery(post: Post, receiver: Receiver, status: int
     delivery = await post.send(receiver.url)
     [attempt] = delivery.attempts
     assert (attempt.number, attempt.status, attempt.error) == (1, status, None)
-    assert attempt.duration_ms >= 0
     assert delivery.delivered_at is not None
 
 

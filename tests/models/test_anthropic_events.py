@@ -28,12 +28,12 @@ from staffstream.models.offline.wire import (
     add_delta,
     add_text,
     encode_event,
-    error_body,
     finish_message,
     start_block,
     start_message,
     stop_block,
 )
+from tests.tools.provider import error_body
 
 USAGE = {"input_tokens": 20, "output_tokens": 6}
 ANSWER = ProviderMessage("msg_1", (), USAGE, "end_turn", model="claude-test")

@@ -37,7 +37,6 @@ from staffstream.models.offline.wire import (
     ProviderMessage,
     add_text,
     encode_event,
-    error_body,
     finish_message,
     message_body,
     start_block,
@@ -48,6 +47,11 @@ from tests.tools.refusals import refuse
 
 DEADLINE_S = 20.0
 """How long a test waits for a state before it fails: far more than any machine needs."""
+
+
+def error_body(error_type: str, message: str, request_id: str | None = None) -> dict[str, Any]:
+    """An error: the body of a 4xx or 5xx response, or the `error` event of a stream."""
+    return {"type": "error", "error": {"type": error_type, "message": message}, "request_id": request_id}
 
 
 class Counter:

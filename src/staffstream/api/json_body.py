@@ -61,7 +61,7 @@ def _load(data: bytes) -> Any:
 
 def _check_size(value: Any) -> None:
     level, seen = [value], 0
-    for _ in range(_MAX_NESTING):
+    for _ in range(_MAX_NESTING + 1):
         containers = [item for item in level if isinstance(item, dict | list)]
         if not containers:
             return

@@ -84,8 +84,3 @@ def message_body(answer: ProviderMessage) -> Json:
         "stop_sequence": answer.stop_sequence,
         "usage": dict(answer.usage),
     }
-
-
-def error_body(error_type: str, message: str, request_id: str | None = None) -> Json:
-    """An error: the body of a 4xx or 5xx response, or the `error` event of a stream."""
-    return {"type": "error", "error": {"type": error_type, "message": message}, "request_id": request_id}
