@@ -89,8 +89,8 @@ async def test_another_servers_send_gets_no_writer() -> None:
     assert scope == {"type": "http", "http_version": "1.1"}
 
 
-async def test_a_slow_reader_holds_the_writer() -> None:
-    """It waits rather than keep in memory what the reader does not take, and goes on when it does."""
+async def test_a_slow_client_holds_the_writer() -> None:
+    """It waits rather than keep in memory what the client does not take, and goes on when it does."""
     size, count, written = 50_000, 400, 0
     began = asyncio.Event()
 
@@ -112,7 +112,7 @@ async def test_a_slow_reader_holds_the_writer() -> None:
     assert written == count
 
 
-async def test_what_is_written_to_a_reader_that_left_is_dropped() -> None:
+async def test_what_is_written_to_a_client_that_left_is_dropped() -> None:
     """Its app hears of it, and no error is raised or logged however much is still written."""
     gone, over = asyncio.Event(), asyncio.Event()
 
@@ -134,7 +134,7 @@ async def test_what_is_written_to_a_reader_that_left_is_dropped() -> None:
 
 
 async def test_a_push_is_written_among_the_writes_and_refused_when_it_would_wait() -> None:
-    """It arrives in order; one for a reader that takes nothing writes nothing, and neither does one for nobody."""
+    """It arrives in order; one for a client that takes nothing writes nothing, and neither does one for nobody."""
     size, sent = 10_000, []
     full, gone, left = asyncio.Event(), asyncio.Event(), []
 

@@ -1,4 +1,4 @@
-"""The log of one run: every reader receives the same text, whenever it joins and however it reads."""
+"""The log of one run: every subscriber receives the same text, whenever it joins and however it reads."""
 
 import asyncio
 import contextlib
@@ -48,7 +48,7 @@ def _make_log(*texts: str, closed: bool = True) -> RunLog:
 
 
 async def test_what_waits_is_one_write_of_many_frames() -> None:
-    """A reader that wakes to several tokens gets each in its own frame, all in one write."""
+    """A subscriber that wakes to several tokens gets each in its own frame, all in one write."""
     log = _make_log("Hel", "lo", "!")
     writes = await _collect(log.follow(heartbeat_s=LONG_S))
     assert len(writes) == 1
@@ -59,7 +59,7 @@ async def test_what_waits_is_one_write_of_many_frames() -> None:
 
 
 @given(st.lists(st.text(max_size=4), max_size=6), st.data())
-def test_a_reader_joins_at_any_cursor(texts: list[str], data: st.DataObject) -> None:
+def test_a_subscriber_joins_at_any_cursor(texts: list[str], data: st.DataObject) -> None:
     """At a frame's edge or within one, before or after the rest was said or the past was folded: all after the cursor,
     nothing twice, whatever part of it a push takes.
     """
@@ -77,8 +77,8 @@ def test_a_reader_joins_at_any_cursor(texts: list[str], data: st.DataObject) -> 
 async def _join(
     texts: list[str], said_by_then: int, after: int, pushes: list[bool] | None, folds: set[int]
 ) -> list[Frame]:
-    """What a reader receives that joins at a cursor when some of the texts have been said. `pushes` says which of its
-    pushes take what they are given, `folds` when the log is folded.
+    """What a subscriber receives that joins at a cursor when some of the texts have been said. `pushes` says which
+    of its pushes take what they are given, `folds` when the log is folded.
     """
     log, writes = _make_log(closed=False), []
 
@@ -107,7 +107,7 @@ async def _join(
     return _read(*writes)
 
 
-async def test_a_reader_that_sleeps_is_sent_what_is_said_in_that_very_call() -> None:
+async def test_a_subscriber_that_sleeps_is_sent_what_is_said_in_that_very_call() -> None:
     """No task is woken for it, and several texts of one read are one write of a frame each."""
     log, pushed = RunLog("r"), []
 
@@ -128,7 +128,7 @@ async def test_a_reader_that_sleeps_is_sent_what_is_said_in_that_very_call() -> 
 
 
 async def test_a_push_that_is_refused_goes_the_slow_way() -> None:
-    """A reader whose connection is full is woken, and sent the same frames when it has room."""
+    """A subscriber whose connection is full is woken, and sent the same frames when it has room."""
     log = RunLog("r")
     stream = log.follow(heartbeat_s=LONG_S, push=lambda data: False)
     waiting = asyncio.create_task(anext(stream))
@@ -168,7 +168,7 @@ async def test_an_empty_text_makes_no_frame() -> None:
     assert [frame.type for frame in _read(*await _collect(log.follow(heartbeat_s=LONG_S)))] == ["token", "done"]
 
 
-async def test_readers_are_woken_and_do_not_wait_for_each_other() -> None:
+async def test_subscribers_are_woken_and_do_not_wait_for_each_other() -> None:
     """One reads as it comes, one takes nothing until the end; both receive everything."""
     log = RunLog("r")
     quick, lazy = log.follow(heartbeat_s=LONG_S), log.follow(heartbeat_s=LONG_S)
@@ -183,7 +183,7 @@ async def test_readers_are_woken_and_do_not_wait_for_each_other() -> None:
     assert log.subscriber_count == 0
 
 
-async def test_a_reader_that_leaves_is_forgotten() -> None:
+async def test_a_subscriber_that_leaves_is_forgotten() -> None:
     """While it waits for more, too."""
     log = _make_log("a", closed=False)
     stream = log.follow(heartbeat_s=LONG_S)
@@ -208,7 +208,7 @@ async def test_silence_is_filled_with_pings() -> None:
 
 
 async def test_status_tells_each_phase_once_and_beats_instead_of_pings() -> None:
-    """For readers that asked for it."""
+    """For subscribers that asked for it."""
     log = RunLog("r")
     stream = log.follow(heartbeat_s=0.01, encoder=RunEncoder("r", wants_status=True))
     phases = [_read(await anext(stream))[0].data for _ in range(2)]
@@ -266,7 +266,7 @@ async def test_the_first_close_counts() -> None:
     assert (await _collect(log.follow(heartbeat_s=LONG_S)))[-1].endswith(RunEncoder("r").encode_end(END))
 
 
-async def test_a_log_closed_without_an_end_ends_its_readers() -> None:
+async def test_a_log_closed_without_an_end_ends_its_subscribers() -> None:
     """The run goes on elsewhere: what was said is delivered, and no terminal frame is made up."""
     log = _make_log("a", closed=False)
     stream = log.follow(heartbeat_s=LONG_S)

@@ -256,7 +256,7 @@ async def test_erasing_while_replies_end(api: Api, provider: ScriptedProvider, a
 
 
 async def test_cancel_when_nobody_reads(db: Path, provider: ScriptedProvider) -> None:
-    """A run whose reader has left is stopped all the same, and its text is there after a restart."""
+    """A run whose subscriber has left is stopped all the same, and its text is there after a restart."""
     gate = provider.hold()
     gate.release(1)
     async with serve_here(db, provider) as api:

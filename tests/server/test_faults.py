@@ -84,7 +84,7 @@ CODES = {
 async def _meet(
     db: Path, provider: ScriptedProvider, name: str, mode: str = "stream"
 ) -> tuple[ReadStream, dict[str, Any], list[Any]]:
-    """What the client heard of one case, and the run and the messages that it left; then the conversation goes on.
+    """What the client received of one case, and the run and the messages that it left; then the conversation goes on.
 
     The limits are small only where the case is about them, so that a busy machine changes nothing about the others.
     """

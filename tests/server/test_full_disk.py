@@ -258,7 +258,7 @@ async def test_a_full_disk_and_a_crash(disk: Disk, provider: ScriptedProvider) -
 
 
 async def test_progress_on_a_full_disk(disk: Disk, provider: ScriptedProvider) -> None:
-    """Text that cannot be written down meanwhile holds no reader up; with space again the reply is done."""
+    """Text that cannot be written down meanwhile holds no subscriber up; with space again the reply is done."""
     gate = provider.hold()
     gate.release(1)
     async with serve_here(disk.db, provider) as api:

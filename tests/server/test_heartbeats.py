@@ -101,7 +101,7 @@ async def test_status_events_are_the_heartbeats_of_who_asks_for_them(db: Path, p
     assert told[0]["elapsed_ms"] < told[1]["elapsed_ms"] < told[2]["elapsed_ms"]
 
 
-async def test_a_reader_that_left_between_heartbeats_is_forgotten(db: Path, provider: ScriptedProvider) -> None:
+async def test_a_subscriber_that_left_between_heartbeats_is_forgotten(db: Path, provider: ScriptedProvider) -> None:
     """Nobody is followed for longer than it takes to notice."""
     gate = provider.hold()
     async with serve_here(db, provider, heartbeat_s=0.05) as api:

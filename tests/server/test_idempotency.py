@@ -107,7 +107,7 @@ async def test_the_same_key_in_the_queue(api: Api, provider: ScriptedProvider, a
     assert [request.said for request in provider.requests] == ["1", "2"]
 
 
-async def test_a_reader_stays_with_a_run_that_is_made_again(db: Path, provider: ScriptedProvider) -> None:
+async def test_a_subscriber_stays_with_a_run_that_is_made_again(db: Path, provider: ScriptedProvider) -> None:
     """An asynchronous run that is put back has not failed: who asked again by the stream receives its reply."""
     gate = Gate()
     provider.script(lambda request: [Hold(gate), *http_error(529, "overloaded_error")(request)])

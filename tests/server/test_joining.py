@@ -94,7 +94,7 @@ async def test_every_cursor_after_a_restart(db: Path, provider: ScriptedProvider
     assert failed.text == "One two"
 
 
-async def test_a_reader_that_comes_back_again_and_again(api: Api, provider: ScriptedProvider, ada: str) -> None:
+async def test_a_subscriber_that_comes_back_again_and_again(api: Api, provider: ScriptedProvider, ada: str) -> None:
     """One that is cut after every token and joins with the last id it saw reads each character once."""
     gate = provider.hold(PIECES)
     text, last = "", None
@@ -183,7 +183,7 @@ async def test_unknown_runs(api: Api, ada: str) -> None:
 
 
 async def test_head_has_the_headers_alone(api: Api, provider: ScriptedProvider, ada: str) -> None:
-    """HEAD tells what GET would, with no body, live and over, and leaves no reader behind."""
+    """HEAD tells what GET would, with no body, live and over, and leaves no subscriber behind."""
     gate = provider.hold(PIECES)
     async with api.stream(ada, "Hi") as first:
         for _ in range(2):
@@ -226,7 +226,7 @@ async def test_two_tabs(api: Api, provider: ScriptedProvider, ada: str) -> None:
     assert len(provider.requests) == 1
 
 
-async def test_readers_do_not_wait_for_each_other(api: Api, provider: ScriptedProvider, ada: str) -> None:
+async def test_subscribers_do_not_wait_for_each_other(api: Api, provider: ScriptedProvider, ada: str) -> None:
     """One that reads on receives each token at once, whatever one that does not read has missed."""
     gate = provider.hold(PIECES)
     async with api.stream(ada, "Hi") as idle, api.join(ada, idle.run_id) as eager:
@@ -240,7 +240,7 @@ async def test_readers_do_not_wait_for_each_other(api: Api, provider: ScriptedPr
 
 
 async def test_a_disconnect_keeps_the_run_going(api: Api, provider: ScriptedProvider, ada: str) -> None:
-    """A reader that leaves, even the only one, stops nothing: the reply is saved whole."""
+    """A subscriber that leaves, even the only one, stops nothing: the reply is saved whole."""
     gate = provider.hold(PIECES)
     gate.release(1)
     async with api.stream(ada, "Hi") as stream_reader:

@@ -47,7 +47,7 @@ async def test_the_stream_has_the_headers_it_promises(api: Api, ada: str) -> Non
 
 
 async def test_no_token_waits_for_the_next(api: Api, ada: str, provider: ScriptedProvider) -> None:
-    """Each is with the reader before Claude has said more; the question is in the list before the first."""
+    """Each is with the subscriber before Claude has said more; the question is in the list before the first."""
     gate = provider.hold(["one", " two", " three"])
     async with api.stream(ada, "Count") as stream_reader:
         assert await api.said(ada) == ["Count"]

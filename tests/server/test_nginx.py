@@ -79,7 +79,7 @@ async def front(api: Api, tmp_path: Path) -> AsyncIterator[Api]:
 
 
 async def test_no_token_is_held_back(front: Api, ada: str, provider: ScriptedProvider) -> None:
-    """Each is with the reader before Claude has said more: X-Accel-Buffering does it, nginx's own setting does not."""
+    """Each is with the client before Claude has said more: X-Accel-Buffering does it, nginx's own setting does not."""
     gate = provider.hold(["one", " two", " three"])
     async with front.stream(ada, "Count") as stream_reader:
         for token in ("one", " two", " three"):
@@ -123,7 +123,7 @@ async def test_silence_is_filled_through_it(tmp_path: Path, db: Path, provider: 
             await stream_reader.rest()
 
 
-async def test_a_reader_that_leaves_is_noticed(front: Api, api: Api, ada: str, provider: ScriptedProvider) -> None:
+async def test_a_client_that_leaves_is_noticed(front: Api, api: Api, ada: str, provider: ScriptedProvider) -> None:
     """nginx hangs up on us, nobody is written to any more, and the reply is finished and saved."""
     gate = provider.hold(["one", " two"])
     async with front.stream(ada, "Hi") as stream_reader:

@@ -127,7 +127,7 @@ async def test_an_asynchronous_run_is_made_again(db: Path, provider: ScriptedPro
 
 
 async def test_an_asynchronous_run_of_which_somebody_received_text(db: Path, provider: ScriptedProvider) -> None:
-    """One of which text was sent is not made again, since its reader would receive two beginnings."""
+    """One of which text was sent is not made again, since its subscriber would receive two beginnings."""
     gate = provider.hold()
     gate.release(2)
     async with start_server(db, provider) as server:

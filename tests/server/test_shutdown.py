@@ -201,8 +201,8 @@ async def test_what_is_queued_stays_queued(db: Path, provider: ScriptedProvider,
         assert await again.api.said(bob) == ["begun", SAID]
 
 
-async def test_a_reader_of_a_run_that_is_put_back(db: Path, provider: ScriptedProvider, python: str) -> None:
-    """Following an asynchronous run costs it nothing: it is put back all the same, and its reader told to come back."""
+async def test_a_client_of_a_run_that_is_put_back(db: Path, provider: ScriptedProvider, python: str) -> None:
+    """Following an asynchronous run costs it nothing: it is put back all the same, and its client told to come back."""
     provider.script(Reply(head_gate=Gate()))
     async with _server(db, provider, python, 0.3) as server:
         ada = await server.api.make_staff()
@@ -265,7 +265,7 @@ async def test_idle_and_half_sent_connections(db: Path, provider: ScriptedProvid
             assert await server.wait(1 + ENDING_S) == 0
 
 
-async def test_a_reader_that_takes_nothing(db: Path, provider: ScriptedProvider, python: str) -> None:
+async def test_a_client_that_takes_nothing(db: Path, provider: ScriptedProvider, python: str) -> None:
     """One whose buffers are full, so that not even its last frame can be sent, holds nobody up."""
     gate = provider.hold(["many words " * 9_000] * 20)
     gate.release(20)

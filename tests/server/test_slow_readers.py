@@ -1,4 +1,4 @@
-"""Readers that take little or nothing: they cost nothing, hold nobody up, and are let go when they make no progress."""
+"""Clients that take little or nothing: they cost nothing, hold nobody up, and are let go when they make no progress."""
 
 import asyncio
 import contextlib
@@ -52,7 +52,7 @@ async def _wait_for_readers(api: Api, run_id: str, count: int) -> None:
             await asyncio.sleep(0.005)
 
 
-async def test_a_reader_that_takes_nothing_is_let_go(db: Path, provider: ScriptedProvider) -> None:
+async def test_a_client_that_takes_nothing_is_let_go(db: Path, provider: ScriptedProvider) -> None:
     """After slow_reader_s it is hung up on, with no end that it could take for one; the run and the others go on."""
     gate = provider.hold([BIG] * WORDS)
     async with serve_here(db, provider, slow_reader_s=2) as api:
@@ -70,7 +70,7 @@ async def test_a_reader_that_takes_nothing_is_let_go(db: Path, provider: Scripte
         assert (await api.run(ada, fast.run_id))["state"] == "done"
 
 
-async def test_a_reader_that_does_not_take_the_end_is_let_go() -> None:
+async def test_a_client_that_does_not_take_the_end_is_let_go() -> None:
     """The few bytes that end a body can be those that no longer fit."""
 
     async def follow(*, push: Push | None) -> AsyncGenerator[bytes, None]:
@@ -87,7 +87,7 @@ async def test_a_reader_that_does_not_take_the_end_is_let_go() -> None:
         await EventStream(follow, slow_reader_s=0.05)({"type": "http", "method": "GET"}, wait, send)
 
 
-async def test_a_reader_that_takes_little_is_not_let_go() -> None:
+async def test_a_client_that_takes_little_is_not_let_go() -> None:
     """One that makes progress gets a long text to its end, though it takes many times slow_reader_s over it."""
     slow_reader_s, sent = 0.3, b""
 
@@ -107,8 +107,8 @@ async def test_a_reader_that_takes_little_is_not_let_go() -> None:
     assert len(sent) == 16 * 1024 * 20
 
 
-async def test_slow_readers_cost_no_memory(db: Path, provider: ScriptedProvider) -> None:
-    """Forty readers that take nothing of a long reply need no copies of it: about what one reply needs without them."""
+async def test_slow_clients_cost_no_memory(db: Path, provider: ScriptedProvider) -> None:
+    """Forty clients that take nothing of a long reply need no copies of it: about what one reply needs without them."""
     gate = Gate()
     provider.script(Reply([BIG] * WORDS), Reply([BIG] * WORDS, gate=gate))
     async with start_server(db, provider) as server:

@@ -139,7 +139,7 @@ async def test_erasing_takes_everything_along(api: Api, ada: str) -> None:
 
 
 async def test_erasing_ends_the_run_that_is_being_made(api: Api, ada: str, provider: ScriptedProvider) -> None:
-    """Its reader gets an end, Claude is left, and nothing of it comes back."""
+    """Its subscriber gets an end, Claude is left, and nothing of it comes back."""
     gate = provider.hold(["one", "two"])
     async with api.stream(ada, "Hi") as stream_reader:
         gate.release(1)

@@ -109,9 +109,9 @@ async def test_a_stopped_process_that_wakes_up_first_finishes_its_own_reply(
     assert len(provider.requests) == 1
 
 
-async def test_a_stream_taken_over_ends_once_for_both_readers(db: Path, provider: ScriptedProvider) -> None:
+async def test_a_stream_taken_over_ends_once_for_both_subscribers(db: Path, provider: ScriptedProvider) -> None:
     """A stream that somebody has read from is not made again: its partial text is saved by the second process, and the
-    first one's reader receives the same end when that process wakes up.
+    first one's subscriber receives the same end when that process wakes up.
     """
     gate = Gate()
     provider.default = Reply(["Half", " of it"], gate=gate)

@@ -1,4 +1,4 @@
-"""Any Unicode is data: from the user to Claude and to the lists, and from Claude to every kind of reader."""
+"""Any Unicode is data: from the user to Claude and to the lists, and from Claude to every kind of client."""
 
 import json
 from typing import Any
@@ -69,7 +69,7 @@ async def test_what_claude_says_arrives_as_said(api: Api, ada: str, provider: Sc
 
 
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
-async def test_readers_that_split_lines_by_unicode_get_every_event(
+async def test_clients_that_split_lines_by_unicode_get_every_event(
     api: Api, ada: str, provider: ScriptedProvider, text: str
 ) -> None:
     """httpx's aiter_lines cuts at U+0085, U+2028, form feeds and more: none of them stands in the stream."""
@@ -195,7 +195,7 @@ async def test_the_terminal_character_is_no_half(api: Api, ada: str) -> None:
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(asked=st.text(st.characters(exclude_categories=()), max_size=30), said=st.lists(st.text(max_size=6), max_size=5))
 async def test_any_text_both_ways(api: Api, ada: str, provider: ScriptedProvider, asked: str, said: list[str]) -> None:
-    """Whatever is asked and answered: what Claude got, what the reader heard and what was kept agree."""
+    """Whatever is asked and answered: what Claude got, what the client received and what was kept agree."""
     provider.script(Reply(said))
     body = json.dumps({"content": asked}).encode()
     response = await api.http.post(f"/staff/{ada}/messages/stream", content=body)

@@ -73,7 +73,7 @@ class _ChunkWriter:
             self._write(b"%x\r\n%b\r\n" % (len(data), data))
             if self._transport.get_write_buffer_size() > self._high_water:
                 await self._writer.drain()
-        except (ConnectionError, RuntimeError):  # what Hypercorn takes for a reader that left
+        except (ConnectionError, RuntimeError):  # what Hypercorn takes for a client that left
             await self._protocol.handle(Closed())
 
     def push(self, data: bytes) -> bool:

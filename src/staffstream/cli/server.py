@@ -97,7 +97,7 @@ def _listen(settings: Settings) -> socket.socket:
         if sys.platform != "win32":
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # its connections inherit both
-        if hasattr(socket, "TCP_NOTSENT_LOWAT"):  # else the kernel takes in megabytes for a reader that takes none
+        if hasattr(socket, "TCP_NOTSENT_LOWAT"):  # else the kernel takes in megabytes for a client that takes none
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
         listener.bind((settings.host, settings.port))
         listener.listen(1024)
