@@ -18,6 +18,7 @@ from staffstream.api.json_body import count_values
 from staffstream.domain import make_id
 from tests.tools.provider import DEADLINE_S, ScriptedProvider
 from tests.tools.server import Api, make_keys, read_problem, serve_here
+from tests.tools.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -216,6 +217,7 @@ async def test_unfinished_bodies_share_a_budget(db: Path, provider: ScriptedProv
         api.http.headers.update(keys["ada"])
         ada = await api.make_staff()
         body = json.dumps([{"text": "x" * 1000}] * 400).encode()
+        budget, held = api.app.state.services.bodies, len(body) - 1 - request_body.FREE_BYTES
 
         async def fill(who: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
             host, port = api.url.removeprefix("http://").split(":")
@@ -226,12 +228,15 @@ async def test_unfinished_bodies_share_a_budget(db: Path, provider: ScriptedProv
             return reader, writer
 
         first = await fill("ada")
+        await until(lambda: budget.taken_bytes == held)
         second = await fill("ada")  # together more than her half
         assert (await second[0].readline()).startswith(b"HTTP/1.1 503")
         others = [await fill("bob")]
+        await until(lambda: budget.taken_bytes == 2 * held)
         assert (await api.ask(ada, "Hi")).end["type"] == "done"
         for _, writer in (first, second, *others):
             writer.close()
+        await until(lambda: budget.taken_bytes == 0)
         assert len(await api.post(f"/staff/{ada}/memories", json.loads(body)[:300], 201)) == 300
 
 

@@ -89,7 +89,7 @@ async def test_a_client_that_does_not_take_the_end_is_let_go() -> None:
 
 async def test_a_client_that_takes_little_is_not_let_go() -> None:
     """One that makes progress gets a long text to its end, though it takes many times slow_reader_s over it."""
-    slow_reader_s, sent = 0.3, b""
+    slow_reader_s, sent = 1.0, b""
 
     async def follow(*, push: Push | None) -> AsyncGenerator[bytes, None]:
         yield b"x" * 16 * 1024 * 20
@@ -99,7 +99,7 @@ async def test_a_client_that_takes_little_is_not_let_go() -> None:
 
     async def send(message: Message) -> None:
         nonlocal sent
-        await asyncio.sleep(slow_reader_s / 6)
+        await asyncio.sleep(slow_reader_s / 7)  # a busy machine may add as much again, several times
         sent += message.get("body", b"")
 
     async with asyncio.timeout(DEADLINE_S):

@@ -38,6 +38,11 @@ class BodyBudget:
         self._total_bytes = total_bytes
         self._taken: Counter[str | None] = Counter()
 
+    @property
+    def taken_bytes(self) -> int:
+        """What is in flight now, beside each body's free bytes."""
+        return self._taken.total()
+
     @contextlib.contextmanager
     def open(self, name: str | None) -> Iterator[Callable[[int], None]]:
         """Gives what takes further bytes for a body of this caller, None for one whom nobody counts. It raises
