@@ -194,7 +194,9 @@ def _find_candidates(
     cosines = _scale_cosines(np.array([each.likeness for each in memories], np.float32), unrelated)
     match = mix.of(words[chosen], cosines, pieces[chosen])
     if without_message is not None:
-        match[[each.source_message_id == without_message for each in memories]] = 0
+        itself = np.array([each.source_message_id == without_message for each in memories], np.bool_)
+        match[itself] = 0
+        turns.leave_out(chosen[itself])
     relevance = turns.lift(chosen, match)
     relevance += TALK * _find_best_of_talk(index.get_threads(positions[chosen]), match, memories)
     matching = match > 0
@@ -347,6 +349,12 @@ class _Neighbours:
         self._shares = np.where(positions[self._places] == around, NEIGHBOURS[:, None], np.float32(0))
         missing = (NEIGHBOURS[:, None] * (around < 0)).sum(axis=0).astype(np.float32)
         self._own = np.where(index.get_threads(positions) == 0, np.float32(ALONE), 1 + missing)
+
+    def leave_out(self, items: Positions) -> None:
+        """Count these as missing: the question is no neighbour, saved already or not."""
+        beside = np.isin(self._places, items) & (self._shares > 0)
+        self._own += (NEIGHBOURS[:, None] * beside).sum(axis=0)
+        self._shares[beside] = 0
 
     def lift(self, items: Positions, match: Floats) -> Floats:
         """Each match with its share of its neighbours'; outside any conversation it stands for both."""
