@@ -33,6 +33,10 @@ class ApiKey:
     gateway: bool
 
 
+_ALL_KEYS = -1
+"""Locked while a key is made: of two made at once one is the first. No scope has this id."""
+
+
 def create_key(
     tx: Connection, name: str, *, user_id: str | None = None, role: Role | None = None, gateway: bool = False
 ) -> tuple[ApiKey, str]:
@@ -41,6 +45,7 @@ def create_key(
     Without `user_id` the key is for a new user of its own name; raises UserExists if there is one. Without `role` it is
     a member's, but for the very first key: somebody has to be able to make the first staff member.
     """
+    tx.lock_scope(_ALL_KEYS)
     if user_id is None and tx.execute("SELECT 1 FROM api_keys WHERE user_id = ? LIMIT 1", (name,)).fetchone():
         raise UserExists
     text = PREFIX + secrets.token_urlsafe(24)

@@ -201,6 +201,7 @@ async def _check_order(database: Database, staff_id: str, user: str, turns: int)
 
 
 async def test_a_key_is_made_once_for_the_first_admin(database: Database) -> None:
+    """Of two made at once only one can be the first."""
     made = await asyncio.gather(*(database.write(lambda tx, name=name: keys.create_key(tx, name)[0]) for name in "ab"))  # type: ignore[misc]
     assert sorted(key.role for key in made) == ["admin", "member"]
 
