@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import fields, replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -175,6 +176,27 @@ def test_the_prefix_stays_as_turns_are_added(
         assert _dump(second.messages[: marked[-1] + 1]) == _dump(first.messages[: marked[-1] + 1])
 
 
+def test_without_a_summary_the_first_turn_moves_in_steps() -> None:
+    """However much is recalled: of five replies four begin with the turns of the one before, and none with fewer than
+    a sixth of the budget.
+    """
+    words = [("boat " * (10 + 7 * n % 50), "river " * (60 + 37 * n % 190)) for n in range(120)]
+    turns = _make_turns(words)
+    starts = []
+    for count in range(40, 120):
+        evidence = [_evidence(n, "fact " * 50) for n in range(count * 7 % 40)]
+        sources = Sources(ADA, _message(999, "user", "word " * (count * 11 % 60 + 1)), turns[:count], "", evidence)
+        context = _fit(replace(sources, grade=count % 5 / 4), 6000)
+        assert _tokens_of(context, "recent_turns") > 1000
+        starts.append(_list_turns(context)[0]["message_id"])
+    kept = sum(one == other for one, other in pairwise(starts))
+    assert kept >= 0.8 * len(starts)
+
+
+def _list_turns(context: Context) -> list[dict[str, Any]]:
+    return next(section["items"] for section in context.record["sections"] if section["name"] == "recent_turns")  # type: ignore[no-any-return]
+
+
 def _dump(messages: Sequence[PromptMessage]) -> list[tuple[str, list[str]]]:
     """What the cache compares: the cache points are no part of it."""
     return [(message.role, [block.text for block in message.blocks]) for message in messages]
@@ -218,13 +240,14 @@ def test_an_empty_reply_leaves_no_empty_block() -> None:
 
 
 def test_what_a_section_leaves_over_flows_to_the_recent_turns() -> None:
-    """With nothing recalled, the turns have nearly the whole budget."""
-    turns = _make_turns([("word " * 90, "word " * 90)] * 30)
+    """With nothing recalled, all turns may take nearly the whole budget."""
+    turns = _make_turns([("word " * 90, "word " * 90)] * 16)
     question = _message(999, "user", "Go on")
     without = _fit(Sources(ADA, question, turns), 4000)
     recalled = _fit(Sources(ADA, question, turns, evidence=[_evidence(n, "fact " * 50) for n in range(40)]), 4000)
-    assert without.record["total_tokens"] > 4000 - 200
-    assert 1500 < _tokens_of(recalled, "recent_turns") < _tokens_of(without, "recent_turns")
+    assert without.record["total_tokens"] > 3000
+    assert len(_list_turns(without)) == 2 * len(turns)
+    assert 700 < _tokens_of(recalled, "recent_turns") < 2000
     assert _tokens_of(recalled, "memories") <= 2400
 
 

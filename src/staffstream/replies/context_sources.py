@@ -21,6 +21,7 @@ MAX_MEMORIES = 64
 MAX_RELATIONS = 12
 SHOWN_LEFT_OUT = 8
 _MAX_TURNS = 400
+_TURNS_STEP = 200  # the oldest turn that is looked at stays the same for so many, and with it the steps of the window
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,8 @@ def gather_sources(
     turns = messages.load_turns(
         conn, scope, conversation_id, after_turn=summed_up, before_turn=question.turn, limit=_MAX_TURNS
     )
+    if len(turns) == _MAX_TURNS:
+        turns = [turn for turn in turns if turn[0].turn >= turns[0][0].turn // _TURNS_STEP * _TURNS_STEP + _TURNS_STEP]
     stages.record("turns")
     recalled = recall_for(conn, scope, question, embed, half_lives) if member.memory_enabled else []
     stages.record("memories")
