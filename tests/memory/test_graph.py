@@ -104,6 +104,7 @@ def test_the_user_stays_the_user_in_a_merge(tx: Connection, scope: Scope) -> Non
     assert lines(tx, scope, "kim") == ["user — lives in → Leeds"]
 
 
+@pytest.mark.sqlite
 def test_the_neighbourhood_steps_along_indexes(tx: Connection, scope: Scope) -> None:
     """Walking from an entity reads its own relations, not the scope's."""
     values = {"scope": scope.id, "start": "[]", "depth": 2, "limit": 9, "ended": 0}
@@ -151,6 +152,7 @@ def test_a_scope_sees_only_its_own(tx: Connection, scope: Scope) -> None:
     assert lines(tx, scope, "Anna") == ["Anna — lives in → Bergen"]
 
 
+@pytest.mark.sqlite
 def test_names_are_looked_up_by_index(tx: Connection, scope: Scope) -> None:
     """Finding a question's entities scans nothing."""
     plan = tx.execute(

@@ -50,6 +50,7 @@ def reply_once(tx: Connection, scope: Scope) -> None:
     jobs.claim_due_jobs(tx, "extract", owner=owner, limit=4)
 
 
+@pytest.mark.sqlite
 def test_sqlite_compiles_no_statement_of_a_reply_twice(tx: Connection) -> None:
     """A bare `LIMIT ?` would be compiled at every execution, since SQLite plans by its value: six times the cost."""
     scope = staff.ensure_scope(tx, staff.create_staff(tx, {"name": "Ada"}).id, "kim")
@@ -69,6 +70,7 @@ def test_sqlite_compiles_no_statement_of_a_reply_twice(tx: Connection) -> None:
     assert not compiled
 
 
+@pytest.mark.sqlite
 def test_progress_is_found_by_the_runs_ids(tx: Connection) -> None:
     """A thousand runs are written down in one statement, which must not look through all that ever were."""
     for statement in (run_pieces.SAVE_PIECES, run_pieces.SAVE_STATES):
@@ -77,6 +79,7 @@ def test_progress_is_found_by_the_runs_ids(tx: Connection) -> None:
         assert details[1].startswith("SEARCH runs USING INDEX")
 
 
+@pytest.mark.sqlite
 def test_fingerprints_are_found_by_their_indexes(tx: Connection) -> None:
     """A client's history is recognised without a look through all messages of its scope."""
     for statement in (fingerprints.FIND_BY_PATH, fingerprints.FIND_BY_EXCHANGE):

@@ -261,10 +261,10 @@ def find_entities_of_memories(conn: Connection, scope: Scope, memory_ids: Sequen
 
 
 # CROSS JOIN keeps the order of the steps: the planner, which knows nothing of what a list holds, would rather read all
-# relations of the scope for each.
+# relations of the scope for each. PostgreSQL wants the collation of the ids in both arms of a recursion.
 NEIGHBOURHOOD = """
 WITH RECURSIVE near (entity_id, distance) AS (
-    SELECT value, 0 FROM json_each(:start)
+    SELECT value COLLATE BINARY, 0 FROM json_each(:start)
     UNION
     SELECT CASE WHEN r.subject_id = near.entity_id THEN r.object_id ELSE r.subject_id END, near.distance + 1 FROM near
     CROSS JOIN relations AS r ON r.id IN (

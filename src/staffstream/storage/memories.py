@@ -334,9 +334,9 @@ def is_mentioned(conn: Connection, scope: Scope, name: str) -> bool:
 def load_history(conn: Connection, scope: Scope, memory: Memory) -> list[Memory]:
     """Every form the memory has had, oldest first, itself included."""
     rows = conn.execute(
-        "WITH RECURSIVE earlier (id) AS (SELECT ?1 UNION SELECT memories.id FROM memories JOIN earlier"
+        "WITH RECURSIVE earlier (id) AS (SELECT ?1 COLLATE BINARY UNION SELECT memories.id FROM memories JOIN earlier"
         " ON memories.superseded_by = earlier.id WHERE memories.scope_id = ?2),"
-        " later (id) AS (SELECT ?1 UNION SELECT memories.superseded_by FROM memories JOIN later"
+        " later (id) AS (SELECT ?1 COLLATE BINARY UNION SELECT memories.superseded_by FROM memories JOIN later"
         " ON memories.id = later.id WHERE memories.scope_id = ?2 AND memories.superseded_by IS NOT NULL)"
         " SELECT * FROM memories WHERE scope_id = ?2 AND id IN (SELECT id FROM earlier UNION SELECT id FROM later)"
         " ORDER BY number",
@@ -351,8 +351,8 @@ def load_history(conn: Connection, scope: Scope, memory: Memory) -> list[Memory]
 def _find_latest(conn: Connection, scope: Scope, memory: Memory) -> str | None:
     """The last of those that took a memory's place, one after the other."""
     row = conn.execute(
-        "WITH RECURSIVE later (id) AS (SELECT ?1 UNION SELECT superseded_by FROM memories JOIN later USING (id)"
-        " WHERE scope_id = ?2 AND superseded_by IS NOT NULL)"
+        "WITH RECURSIVE later (id) AS (SELECT ?1 COLLATE BINARY UNION"
+        " SELECT superseded_by FROM memories JOIN later USING (id) WHERE scope_id = ?2 AND superseded_by IS NOT NULL)"
         " SELECT id FROM memories JOIN later USING (id) WHERE superseded_by IS NULL",
         (memory.superseded_by, scope.id),
     ).fetchone()

@@ -60,6 +60,7 @@ def translate(statement: str) -> tuple[str, tuple[tuple[int | str, Form], ...]]:
     text = re.sub(r"IN \(SELECT value FROM json_each\((\$\d+)\)\)", r"= ANY (\1)", text)
     arrays = set(re.findall(r"= ANY \((\$\d+)\)", text))
     text = text.replace("json_each(", "list_items(")
+    text = text.replace("COLLATE BINARY", 'COLLATE "C"')
     text = re.sub(r"\b(\w+)\.value ->> ('\w+'|\d+)", r"(\1.value::json ->> \2)", text)
     text = re.sub(r"(\$\d+) IS (NOT )?NULL", lambda found: f"CAST({found[1]} AS text) IS {found[2] or ''}NULL", text)
     text = re.sub(r"CROSS JOIN (\w+(?: AS \w+)?) ON", r"JOIN \1 ON", text)  # for SQLite it fixes the order
