@@ -25,7 +25,6 @@ MEMORY_SHARE = 0.60  # when the evidence is sure; when it is not, as much less, 
 WEAK_TOKENS = 100  # … a few lines
 GRAPH_SHARE = 0.08
 CUT_TURNS_SHARE = 0.48  # of what the persona and the summary leave, where not all recent turns fit
-STEP_BYTES = 1  # for each token of the budget: about a quarter of it
 
 MESSAGE_OVERHEAD_TOKENS = 4  # what the provider's own framing of a message costs, rounded up
 WRAPPER_TOKENS = 16  # the tags around a summary or the recalled lines
@@ -148,24 +147,25 @@ def _fit_text(budget: _Budget, section: str, text: str, limit: int) -> str:
 def _fit_rest(
     sources: Sources, budget: _Budget, budget_tokens: int
 ) -> tuple[list[Evidence], list[Sequence[Message]], list[dict[str, Any]]]:
-    """Evidence and recent turns. All turns are sent where what the evidence's caps leave, or the evidence itself, has
-    room for them; else the newest, see `_fit_newest`.
+    """Evidence and recent turns. All turns go in where the evidence's caps, or what it left of them, have the room.
+    Else the newest do, from one that moves in steps of a budget's worth of bytes, about a quarter of the budget: the
+    provider's cache holds a prompt only as long as its beginning stays, also where no summary can be had.
     """
     room = int((budget.left + budget.spent["question"]) * CUT_TURNS_SHARE)
     shares = _cap_memories(budget_tokens, sources.grade) + int(budget_tokens * GRAPH_SHARE)
     shares = min(shares, budget.left // 2)  # a long persona must not leave the talk itself without a place
     reserve = shares + budget.measure("", WRAPPER_TOKENS) if sources.evidence else 0
     waiting = list(sources.turns)
-    recent = _fit_all(budget, waiting, budget.left - reserve) or _fit_newest(
-        budget, waiting, min(room, budget.left - reserve), budget_tokens * STEP_BYTES
-    )
+    first = _find_first(budget, waiting, budget.left - reserve)
+    if first > 0:
+        first = _find_step(waiting, _find_first(budget, waiting, min(room, budget.left - reserve)), budget_tokens)
+    recent = _take_turns(budget, waiting, first)
     evidence, dropped = _fit_evidence(
         sources.evidence, budget, budget_tokens, {m.id for turn in recent for m in turn}, sources.grade
     )
-    older = _fit_all(budget, waiting, budget.left)
-    if not older and not recent:  # the newest turn alone is above its share
-        older = _fit_newest(budget, waiting, budget.left)
-    recent = older + recent
+    first = _find_first(budget, waiting, budget.left)
+    if first == 0 or not recent:  # without any, the newest turn alone is above its share
+        recent = _take_turns(budget, waiting, first) + recent
     present = {message.id for turn in recent for message in turn}
     doubled = [item for item in evidence if item.source_message_id in present]
     for item in doubled:
@@ -177,40 +177,12 @@ def _fit_rest(
     return [item for item in evidence if item not in doubled], recent, [*sources.left_out, *dropped]
 
 
-def _fit_all(budget: _Budget, waiting: list[Sequence[Message]], limit: int) -> list[Sequence[Message]]:
-    """Move all turns out of `waiting`, or none if they take more than the limit."""
-    taken = _take_newest(budget, waiting, limit)
-    if len(taken) < len(waiting):
-        return []
-    budget.spend("recent_turns", sum(_measure_turn(budget, turn) for turn in taken))
-    waiting.clear()
-    return taken
-
-
-def _fit_newest(
-    budget: _Budget, waiting: list[Sequence[Message]], limit: int, step_bytes: int = 0
-) -> list[Sequence[Message]]:
-    """Move the newest turns that fit out of `waiting`; a turn is never cut, nor is one skipped.
-
-    The first of them moves in steps of about `step_bytes` of text, since the provider's cache holds a prompt only as
-    long as its beginning stays: where no summary can be had, most replies begin with the same turns as the one before.
-    """
-    first = len(waiting) - len(_take_newest(budget, waiting, limit))
-    first = _find_step(waiting, first, step_bytes) if step_bytes else first
-    taken = waiting[first:]
-    budget.spend("recent_turns", sum(_measure_turn(budget, turn) for turn in taken))
-    del waiting[first:]
-    return taken
-
-
-def _take_newest(budget: _Budget, turns: Sequence[Sequence[Message]], limit: int) -> list[Sequence[Message]]:
-    taken: list[Sequence[Message]] = []
-    for turn in reversed(turns):
-        limit -= _measure_turn(budget, turn)
-        if limit < 0:
-            break
-        taken.insert(0, turn)
-    return taken
+def _find_first(budget: _Budget, turns: Sequence[Sequence[Message]], limit: int) -> int:
+    """The place of the oldest turn that goes in if the newest are taken up to the limit; a turn is never cut."""
+    first = len(turns)
+    while first > 0 and (limit := limit - _measure_turn(budget, turns[first - 1])) >= 0:
+        first -= 1
+    return first
 
 
 def _find_step(turns: Sequence[Sequence[Message]], first: int, step_bytes: int) -> int:
@@ -218,6 +190,14 @@ def _find_step(turns: Sequence[Sequence[Message]], first: int, step_bytes: int) 
     sizes = [sum(len(message.content.encode()) for message in turn) for turn in turns]
     steps = [end // step_bytes for end in accumulate(sizes, initial=0)]
     return next((n for n in range(first, len(turns)) if n == 0 or steps[n] != steps[n - 1]), first)
+
+
+def _take_turns(budget: _Budget, waiting: list[Sequence[Message]], first: int) -> list[Sequence[Message]]:
+    """Move the turns from this place on out of `waiting`."""
+    taken = waiting[first:]
+    del waiting[first:]
+    budget.spend("recent_turns", sum(_measure_turn(budget, turn) for turn in taken))
+    return taken
 
 
 def _measure_turn(budget: _Budget, turn: Sequence[Message]) -> int:
