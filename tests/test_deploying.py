@@ -20,7 +20,8 @@ from staffstream.cli.main import make_parser
 from staffstream.settings import Settings, name_variable, read_settings
 from staffstream.storage.keys import list_keys
 from tests.tools.databases import connect, prepare
-from tests.tools.provider import DEADLINE_S, ScriptedProvider
+from tests.tools.provider import ScriptedProvider
+from tests.tools.provider_script import DEADLINE_S
 from tests.tools.server import make_environment, make_keys, open_api, require_tool, serve_here
 
 pytestmark = pytest.mark.anyio

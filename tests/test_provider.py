@@ -13,8 +13,9 @@ import anthropic
 import httpx2
 import pytest
 
-from tests.tools.provider import PIECES, Gate, Reply, ScriptedProvider, http_error, json_reply
+from tests.tools.provider import ScriptedProvider
 from tests.tools.provider_cases import AT_ONCE, BROKEN, CASES, ODD, REFUSED_EARLY, Case
+from tests.tools.provider_script import PIECES, Gate, Reply, http_error, json_reply
 
 pytestmark = pytest.mark.anyio
 

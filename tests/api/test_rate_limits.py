@@ -17,7 +17,8 @@ from staffstream.models.prices import Spending, price_usage
 from staffstream.settings import Settings, read_settings
 from staffstream.storage import spending, staff
 from tests.tools.databases import connect, transact
-from tests.tools.provider import DEADLINE_S, Reply, ScriptedProvider
+from tests.tools.provider import ScriptedProvider
+from tests.tools.provider_script import DEADLINE_S, Reply
 from tests.tools.server import Api, make_keys, read_problem, serve_here
 
 pytestmark = pytest.mark.anyio

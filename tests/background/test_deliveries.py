@@ -16,8 +16,9 @@ from staffstream.background import public_addresses
 from staffstream.background.webhooks import ATTEMPT_S
 from staffstream.storage.jobs import MAX_RUNNING_PER_QUEUE
 from staffstream.storage.staff import make_webhook_secret
-from tests.tools.provider import Gate, Reply, ScriptedProvider, http_error
+from tests.tools.provider import ScriptedProvider
 from tests.tools.provider_cases import CASES
+from tests.tools.provider_script import Gate, Reply, http_error
 from tests.tools.receiver import Got, Receiver, ScriptedResponse
 from tests.tools.server import Api, ServerProcess, make_keys, serve_here, start_server
 from tests.tools.waiting import until

@@ -13,7 +13,8 @@ from staffstream.storage.database import Connection
 from staffstream.storage.memories import NewMemory
 from staffstream.storage.sqlite.backups import check_backup
 from tests.tools.databases import connect, open_database, transact
-from tests.tools.provider import DEADLINE_S, ScriptedProvider
+from tests.tools.provider import ScriptedProvider
+from tests.tools.provider_script import DEADLINE_S
 from tests.tools.server import Api, serve_here
 from tests.tools.waiting import until
 

@@ -16,7 +16,8 @@ import pytest
 
 from staffstream.background.webhooks import sign_webhook
 from staffstream.storage.staff import make_webhook_secret
-from tests.tools.provider import Reply, ScriptedProvider
+from tests.tools.provider import ScriptedProvider
+from tests.tools.provider_script import Reply
 from tests.tools.server import leave_out, require_tool, serve_here
 from tests.tools.waiting import until
 

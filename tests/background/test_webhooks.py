@@ -34,7 +34,7 @@ from staffstream.storage import conversations, deliveries, jobs, messages, runs,
 from staffstream.storage.database import Connection, Database
 from staffstream.storage.deliveries import Delivery
 from tests.tools.databases import open_database
-from tests.tools.provider import DEADLINE_S, Gate
+from tests.tools.provider_script import DEADLINE_S, Gate
 from tests.tools.receiver import Receiver, ScriptedResponse, answer_names
 
 pytestmark = pytest.mark.anyio

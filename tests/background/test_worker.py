@@ -17,7 +17,7 @@ from staffstream.storage import jobs
 from staffstream.storage.database import Connection, Database
 from staffstream.storage.jobs import Job, JobKind
 from tests.tools.databases import open_database
-from tests.tools.provider import Gate
+from tests.tools.provider_script import Gate
 from tests.tools.waiting import until
 
 pytestmark = pytest.mark.anyio

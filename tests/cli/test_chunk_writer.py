@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from staffstream.api.event_stream import WRITER, BodyWriter, Write
 from staffstream.cli import chunk_writer
 from staffstream.cli.chunk_writer import offer_writer
-from tests.tools.provider import DEADLINE_S
+from tests.tools.provider_script import DEADLINE_S
 from tests.tools.server import serve_as_command, serve_asgi_here
 
 pytestmark = pytest.mark.anyio

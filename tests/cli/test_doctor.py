@@ -13,7 +13,8 @@ import pytest
 from staffstream.cli.commands import doctor
 from staffstream.domain import now_text
 from tests.tools.databases import connect, prepare
-from tests.tools.provider import ScriptedProvider, http_error
+from tests.tools.provider import ScriptedProvider
+from tests.tools.provider_script import http_error
 from tests.tools.server import KEY, make_environment, make_keys, make_settings, serve_here, start_server
 
 pytestmark = pytest.mark.anyio

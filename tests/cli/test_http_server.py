@@ -23,7 +23,7 @@ from starlette.types import Receive, Scope, Send
 from staffstream.cli import http_server
 from staffstream.cli.connections import CHECKS_UNTIL_STUCK
 from staffstream.cli.http_server import HttpServer
-from tests.tools.provider import DEADLINE_S
+from tests.tools.provider_script import DEADLINE_S
 from tests.tools.server import start_server
 from tests.tools.waiting import until
 

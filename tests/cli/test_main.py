@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from staffstream import __version__
-from tests.tools.provider import DEADLINE_S, Gate, Reply, ScriptedProvider
+from tests.tools.provider import ScriptedProvider
 from tests.tools.provider_cases import CASES
+from tests.tools.provider_script import DEADLINE_S, Gate, Reply
 from tests.tools.server import Api, make_environment, start_server
 from tests.tools.waiting import until
 

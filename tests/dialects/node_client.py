@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from tests.tools.provider import DEADLINE_S
+from tests.tools.provider_script import DEADLINE_S
 from tests.tools.server import leave_out, require_tool
 
 NODE = Path(__file__).parent / "node"

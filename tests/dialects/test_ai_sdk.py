@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from tests.dialects.node_client import TORTURE, run_client, tell_all
-from tests.tools.provider import Reply, ScriptedProvider, http_error
+from tests.tools.provider import ScriptedProvider
 from tests.tools.provider_cases import CASES
+from tests.tools.provider_script import Reply, http_error
 from tests.tools.server import Api
 
 pytestmark = pytest.mark.anyio

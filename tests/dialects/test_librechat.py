@@ -8,8 +8,9 @@ import pytest
 from staffstream.storage import keys
 from tests.dialects.node_client import TORTURE, run_chat
 from tests.tools.databases import connect, prepare, transact
-from tests.tools.provider import Reply, ScriptedProvider
+from tests.tools.provider import ScriptedProvider
 from tests.tools.provider_cases import CASES
+from tests.tools.provider_script import Reply
 from tests.tools.server import Api, serve_here
 
 pytestmark = pytest.mark.anyio

@@ -15,8 +15,9 @@ from mcp.client.streamable_http import streamable_http_client
 
 from staffstream.storage import keys
 from tests.tools.databases import connect, prepare, transact
-from tests.tools.provider import Reply, ScriptedProvider
+from tests.tools.provider import ScriptedProvider
 from tests.tools.provider_cases import CASES
+from tests.tools.provider_script import Reply
 from tests.tools.server import Api, serve_here
 
 pytestmark = pytest.mark.anyio

@@ -8,7 +8,8 @@ from openai import AsyncOpenAI
 
 from staffstream.models.offline.wire import encode_event
 from tests.dialects.node_client import run_chat, tell_all
-from tests.tools.provider import Reply, Request, ScriptedProvider, Step
+from tests.tools.provider import ScriptedProvider
+from tests.tools.provider_script import Reply, Request, Step
 from tests.tools.server import Api
 
 pytestmark = pytest.mark.anyio

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from tests.tools.provider import Reply, ScriptedProvider
+from tests.tools.provider import ScriptedProvider
+from tests.tools.provider_script import Reply
 from tests.tools.server import Api, serve_here
 
 pytestmark = pytest.mark.anyio

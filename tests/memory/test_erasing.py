@@ -8,7 +8,8 @@ import pytest
 
 from tests.tools.databases import connect
 from tests.tools.extractions import QUICK, answer, fact, list_facts, wait_learned
-from tests.tools.provider import Reply, ScriptedProvider
+from tests.tools.provider import ScriptedProvider
+from tests.tools.provider_script import Reply
 from tests.tools.server import serve_here
 
 pytestmark = pytest.mark.anyio

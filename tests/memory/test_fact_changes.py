@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from tests.tools.extractions import QUICK, answer, fact, list_facts, wait_learned
-from tests.tools.provider import Reply, ScriptedProvider
+from tests.tools.provider import ScriptedProvider
+from tests.tools.provider_script import Reply
 from tests.tools.server import Api, serve_here
 
 pytestmark = pytest.mark.anyio

@@ -12,7 +12,8 @@ import pytest
 from tests.memory.test_erasing import WORD, find_word, told
 from tests.tools.databases import connect
 from tests.tools.extractions import count_jobs, list_facts
-from tests.tools.provider import Reply, ScriptedProvider, json_reply
+from tests.tools.provider import ScriptedProvider
+from tests.tools.provider_script import Reply, json_reply
 from tests.tools.server import Api, make_keys, serve_here
 from tests.tools.waiting import until
 

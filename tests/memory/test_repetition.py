@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from staffstream.memory.repetition import adds_nothing
-from tests.tools.provider import Reply, ScriptedProvider
+from tests.tools.provider import ScriptedProvider
+from tests.tools.provider_script import Reply
 from tests.tools.server import serve_here
 
 pytestmark = pytest.mark.anyio

@@ -12,7 +12,8 @@ from staffstream.memory import summaries
 from staffstream.storage import conversations, messages, staff
 from staffstream.support.tokens import count_tokens
 from tests.tools.databases import connect, prepare
-from tests.tools.provider import Gate, Reply, ScriptedProvider, http_error, json_reply
+from tests.tools.provider import ScriptedProvider
+from tests.tools.provider_script import Gate, Reply, http_error, json_reply
 from tests.tools.server import serve_here
 from tests.tools.waiting import until
 

@@ -33,7 +33,7 @@ from staffstream.models.offline.wire import (
     start_message,
     stop_block,
 )
-from tests.tools.provider import error_body
+from tests.tools.provider_script import error_body
 
 USAGE = {"input_tokens": 20, "output_tokens": 6}
 ANSWER = ProviderMessage("msg_1", (), USAGE, "end_turn", model="claude-test")

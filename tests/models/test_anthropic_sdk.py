@@ -31,18 +31,9 @@ from staffstream.models import aiohttp_pool
 from staffstream.models.anthropic_sdk import find_reader
 from staffstream.models.chat import Event, Finished, Prompt, PromptMessage, ProviderTimeouts, Text
 from staffstream.models.claude import Claude
-from tests.tools.provider import (
-    DEADLINE_S,
-    STREAM_HEAD,
-    Gate,
-    Head,
-    Reply,
-    Request,
-    ScriptedProvider,
-    Step,
-    http_error,
-)
+from tests.tools.provider import ScriptedProvider
 from tests.tools.provider_cases import CASES, ODD, Case
+from tests.tools.provider_script import DEADLINE_S, STREAM_HEAD, Gate, Head, Reply, Request, Step, http_error
 
 pytestmark = pytest.mark.anyio
 

@@ -8,7 +8,8 @@ import pytest
 from staffstream.models import fast_reader
 from staffstream.models.chat import Event, Prompt, PromptMessage, ProviderTimeouts, Text
 from staffstream.models.claude import Claude
-from tests.tools.provider import DEADLINE_S, Reply, ScriptedProvider
+from tests.tools.provider import ScriptedProvider
+from tests.tools.provider_script import DEADLINE_S, Reply
 
 pytestmark = pytest.mark.anyio
 

@@ -18,7 +18,8 @@ from staffstream.domain import Caller, make_id
 from staffstream.errors import SetupError
 from staffstream.storage import keys
 from tests.tools.databases import connect, prepare, transact
-from tests.tools.provider import Reply, ScriptedProvider
+from tests.tools.provider import ScriptedProvider
+from tests.tools.provider_script import Reply
 from tests.tools.server import Api, make_settings, open_api, read_problem, serve_asgi_here, serve_here, start_server
 
 pytestmark = pytest.mark.anyio

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from staffstream.api import request_body
 from staffstream.api.json_body import count_values
 from staffstream.domain import make_id
-from tests.tools.provider import DEADLINE_S, ScriptedProvider
+from tests.tools.provider import ScriptedProvider
+from tests.tools.provider_script import DEADLINE_S
 from tests.tools.server import Api, make_keys, read_problem, serve_here
 from tests.tools.waiting import until
 

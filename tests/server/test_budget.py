@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.tools.provider import Gate, Reply, ScriptedProvider
+from tests.tools.provider import ScriptedProvider
+from tests.tools.provider_script import Gate, Reply
 from tests.tools.server import Api
 
 pytestmark = pytest.mark.anyio

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from tests.tools.frames import ReadStream
-from tests.tools.provider import PIECES, STREAM_HEAD, Gate, Reply, ScriptedProvider, Stall, steps
+from tests.tools.provider import ScriptedProvider
 from tests.tools.provider_cases import ONE, OPEN
+from tests.tools.provider_script import PIECES, STREAM_HEAD, Gate, Reply, Stall, steps
 from tests.tools.server import Api, serve_here
 
 pytestmark = pytest.mark.anyio

@@ -9,8 +9,9 @@ import pytest
 
 from staffstream.domain import clean_text
 from tests.tools.frames import ReadStream
-from tests.tools.provider import PIECES, ScriptedProvider
+from tests.tools.provider import ScriptedProvider
 from tests.tools.provider_cases import BROKEN, CASES, ODD, REFUSED_EARLY
+from tests.tools.provider_script import PIECES
 from tests.tools.server import Api, serve_here
 
 pytestmark = pytest.mark.anyio

@@ -19,7 +19,8 @@ from staffstream.errors import StorageFull
 from staffstream.storage import contexts
 from staffstream.storage.database import Connection
 from tests.tools.databases import connect
-from tests.tools.provider import DEADLINE_S, PIECES, Gate, Hold, ScriptedProvider, http_error
+from tests.tools.provider import ScriptedProvider
+from tests.tools.provider_script import DEADLINE_S, PIECES, Gate, Hold, http_error
 from tests.tools.receiver import Receiver, ScriptedResponse
 from tests.tools.server import Api, leave_out, serve_here, start_server
 from tests.tools.waiting import until

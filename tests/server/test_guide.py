@@ -14,8 +14,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.tools.provider import DEADLINE_S, Gate, ScriptedProvider, http_error
+from tests.tools.provider import ScriptedProvider
 from tests.tools.provider_cases import CASES
+from tests.tools.provider_script import DEADLINE_S, Gate, http_error
 from tests.tools.server import Api, leave_out, require_tool, start_server
 
 pytestmark = pytest.mark.anyio

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.tools.frames import StreamReader
-from tests.tools.provider import PIECES, Gate, Reply, ScriptedProvider
+from tests.tools.provider import ScriptedProvider
+from tests.tools.provider_script import PIECES, Gate, Reply
 from tests.tools.server import serve_here
 
 pytestmark = pytest.mark.anyio

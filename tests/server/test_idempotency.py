@@ -7,18 +7,9 @@ import pytest
 
 from staffstream.storage import run_pieces
 from tests.tools.databases import connect
-from tests.tools.provider import (
-    DEADLINE_S,
-    PIECES,
-    STREAM_HEAD,
-    Gate,
-    Hold,
-    Reply,
-    ScriptedProvider,
-    http_error,
-    steps,
-)
+from tests.tools.provider import ScriptedProvider
 from tests.tools.provider_cases import CASES, ONE, OPEN
+from tests.tools.provider_script import DEADLINE_S, PIECES, STREAM_HEAD, Gate, Hold, Reply, http_error, steps
 from tests.tools.server import Api, serve_here, start_server
 
 pytestmark = pytest.mark.anyio

@@ -8,8 +8,9 @@ import pytest
 
 from staffstream.domain import make_id
 from tests.tools.frames import ReadStream, StreamReader
-from tests.tools.provider import DEADLINE_S, STREAM_HEAD, Gate, Reply, ScriptedProvider, steps
+from tests.tools.provider import ScriptedProvider
 from tests.tools.provider_cases import ONE, OPEN, TWO, Close
+from tests.tools.provider_script import DEADLINE_S, STREAM_HEAD, Gate, Reply, steps
 from tests.tools.server import Api, finish_hearing, serve_here
 
 pytestmark = pytest.mark.anyio

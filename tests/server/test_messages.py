@@ -9,7 +9,8 @@ import pytest
 
 from staffstream.replies.context import UNKNOWN_RATIO, weigh_question
 from staffstream.support.tokens import count_tokens
-from tests.tools.provider import USAGE, Reply, ScriptedProvider, http_error
+from tests.tools.provider import ScriptedProvider
+from tests.tools.provider_script import USAGE, Reply, http_error
 from tests.tools.server import Api, read_problem, serve_here
 
 pytestmark = pytest.mark.anyio

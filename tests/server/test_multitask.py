@@ -8,19 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.tools.provider import (
-    DEADLINE_S,
-    PIECES,
-    STREAM_HEAD,
-    Gate,
-    Reply,
-    Script,
-    ScriptedProvider,
-    Stall,
-    http_error,
-    steps,
-)
+from tests.tools.provider import ScriptedProvider
 from tests.tools.provider_cases import CASES, ONE, OPEN
+from tests.tools.provider_script import DEADLINE_S, PIECES, STREAM_HEAD, Gate, Reply, Script, Stall, http_error, steps
 from tests.tools.server import Api, name_user, serve_here
 
 pytestmark = pytest.mark.anyio

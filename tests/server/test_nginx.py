@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.tools.frames import FrameReader
-from tests.tools.provider import DEADLINE_S, ScriptedProvider
+from tests.tools.provider import ScriptedProvider
+from tests.tools.provider_script import DEADLINE_S
 from tests.tools.server import Api, open_api, require_tool, serve_here
 
 pytestmark = pytest.mark.anyio

@@ -9,7 +9,8 @@ import pytest
 from staffstream.api.rollout import choose_mode
 from staffstream.storage import jobs
 from tests.tools.databases import connect, transact
-from tests.tools.provider import Gate, Reply, ScriptedProvider, http_error
+from tests.tools.provider import ScriptedProvider
+from tests.tools.provider_script import Gate, Reply, http_error
 from tests.tools.server import Api, serve_here
 from tests.tools.waiting import until
 

@@ -18,7 +18,8 @@ from staffstream.models.anthropic_sdk import Sdk
 from staffstream.storage import run_pieces
 from tests.tools.databases import connect
 from tests.tools.frames import StreamReader
-from tests.tools.provider import DEADLINE_S, PIECES, Gate, Reply, ScriptedProvider
+from tests.tools.provider import ScriptedProvider
+from tests.tools.provider_script import DEADLINE_S, PIECES, Gate, Reply
 from tests.tools.server import Api, ServerProcess, serve_here, start_server
 from tests.tools.waiting import until
 

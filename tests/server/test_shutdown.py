@@ -21,7 +21,8 @@ import httpx
 import pytest
 
 from tests.tools.frames import ReadStream
-from tests.tools.provider import DEADLINE_S, PIECES, STREAM_HEAD, Gate, Reply, ScriptedProvider, Stall, steps
+from tests.tools.provider import ScriptedProvider
+from tests.tools.provider_script import DEADLINE_S, PIECES, STREAM_HEAD, Gate, Reply, Stall, steps
 from tests.tools.server import Api, ServerProcess, finish_hearing, leave_out, serve_here, start_server
 
 pytestmark = pytest.mark.anyio

@@ -13,7 +13,8 @@ from starlette.types import Message
 
 from staffstream.api.event_stream import EventStream
 from staffstream.replies.run_log import Push
-from tests.tools.provider import DEADLINE_S, Gate, Reply, ScriptedProvider
+from tests.tools.provider import ScriptedProvider
+from tests.tools.provider_script import DEADLINE_S, Gate, Reply
 from tests.tools.server import Api, serve_here, start_server
 
 pytestmark = pytest.mark.anyio

@@ -13,13 +13,14 @@ import pytest
 
 from staffstream.models.offline.wire import add_delta, encode_event, start_block, stop_block
 from tests.tools.frames import ReadStream
-from tests.tools.provider import (
+from tests.tools.provider import ScriptedProvider
+from tests.tools.provider_cases import CASES, END, ONE, OPEN, START, TWO
+from tests.tools.provider_script import (
     DEADLINE_S,
     PIECES,
     STREAM_HEAD,
     Request,
     Script,
-    ScriptedProvider,
     Stall,
     Step,
     Wait,
@@ -27,7 +28,6 @@ from tests.tools.provider import (
     http_error,
     steps,
 )
-from tests.tools.provider_cases import CASES, END, ONE, OPEN, START, TWO
 from tests.tools.server import Api, serve_here, start_server
 
 pytestmark = pytest.mark.anyio

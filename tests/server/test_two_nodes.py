@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.tools.provider import Gate, Reply, ScriptedProvider
+from tests.tools.provider import ScriptedProvider
+from tests.tools.provider_script import Gate, Reply
 from tests.tools.server import start_server
 
 pytestmark = pytest.mark.anyio

@@ -11,7 +11,8 @@ import pytest
 from staffstream.domain import Owner
 from staffstream.storage import run_pieces, runs
 from tests.tools.databases import connect, transact
-from tests.tools.provider import Gate, Reply, ScriptedProvider
+from tests.tools.provider import ScriptedProvider
+from tests.tools.provider_script import Gate, Reply
 from tests.tools.receiver import Receiver, ScriptedResponse
 from tests.tools.server import ServerProcess, serve_here, start_server
 from tests.tools.waiting import until

@@ -9,8 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from staffstream.domain import clean_text
-from tests.tools.provider import Reply, ScriptedProvider
+from tests.tools.provider import ScriptedProvider
 from tests.tools.provider_cases import ODD
+from tests.tools.provider_script import Reply
 from tests.tools.server import Api, serve_here
 
 pytestmark = pytest.mark.anyio

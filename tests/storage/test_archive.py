@@ -18,7 +18,8 @@ from staffstream.storage.sqlite.backups import check_backup
 from staffstream.storage.vectors import count_unembedded
 from tests.tools.commands import run_command
 from tests.tools.databases import connect, prepare, transact
-from tests.tools.provider import Reply, ScriptedProvider
+from tests.tools.provider import ScriptedProvider
+from tests.tools.provider_script import Reply
 from tests.tools.server import Api, make_keys, serve_here
 
 pytestmark = pytest.mark.anyio

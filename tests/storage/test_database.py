@@ -15,7 +15,7 @@ from staffstream.storage.database import Connection
 from staffstream.storage.sqlite import database as room
 from staffstream.storage.sqlite.connections import connect
 from staffstream.storage.sqlite.database import SqliteDatabase as Database
-from tests.tools.provider import DEADLINE_S
+from tests.tools.provider_script import DEADLINE_S
 
 pytestmark = pytest.mark.anyio
 

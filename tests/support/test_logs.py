@@ -12,7 +12,8 @@ import pytest
 
 from staffstream.models.offline.wire import ProviderMessage, encode_event, start_message
 from staffstream.support.logs import JsonFormatter, TextFormatter, request_id
-from tests.tools.provider import DEADLINE_S, STREAM_HEAD, Reply, Script, ScriptedProvider, http_error, steps
+from tests.tools.provider import ScriptedProvider
+from tests.tools.provider_script import DEADLINE_S, STREAM_HEAD, Reply, Script, http_error, steps
 from tests.tools.server import KEY, Api, make_keys, read_problem, serve_here, start_server
 
 pytestmark = pytest.mark.anyio

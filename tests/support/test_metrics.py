@@ -12,7 +12,8 @@ from prometheus_client import Histogram
 from prometheus_client.parser import text_string_to_metric_families
 
 from staffstream.support.metrics import Metrics
-from tests.tools.provider import DEADLINE_S, Reply, ScriptedProvider, http_error
+from tests.tools.provider import ScriptedProvider
+from tests.tools.provider_script import DEADLINE_S, Reply, http_error
 from tests.tools.server import Api, serve_here
 
 pytestmark = pytest.mark.anyio

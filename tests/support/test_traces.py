@@ -13,7 +13,8 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from staffstream.errors import SetupError
 from staffstream.support import traces
-from tests.tools.provider import DEADLINE_S, Reply, ScriptedProvider, http_error
+from tests.tools.provider import ScriptedProvider
+from tests.tools.provider_script import DEADLINE_S, Reply, http_error
 from tests.tools.server import Api, serve_here, start_server
 
 pytestmark = pytest.mark.anyio

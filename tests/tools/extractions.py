@@ -6,7 +6,8 @@ from typing import Any
 
 from staffstream.domain import now_text
 from tests.tools.databases import connect
-from tests.tools.provider import ScriptedProvider, json_reply
+from tests.tools.provider import ScriptedProvider
+from tests.tools.provider_script import json_reply
 from tests.tools.server import Api
 from tests.tools.waiting import until
 
@@ -46,3 +47,8 @@ def count_jobs(api: Api) -> int:
 def hasten_jobs(db: Path) -> None:
     with contextlib.closing(connect(db)) as connection:
         connection.execute("UPDATE jobs SET due_at = '2000-01-01T00:00:00.000Z' WHERE state = 'due' AND attempts > 0")
+
+
+def list_job_states(db: Path) -> list[str]:
+    with contextlib.closing(connect(db)) as connection:
+        return [row["state"] for row in connection.execute("SELECT state FROM jobs WHERE kind = 'extract'")]

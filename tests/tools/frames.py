@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import orjson
 
-from tests.tools.provider import DEADLINE_S
+from tests.tools.provider_script import DEADLINE_S
 
 Json = dict[str, Any]
 

@@ -21,7 +21,7 @@ from staffstream.models.offline.wire import (
     start_message,
     stop_block,
 )
-from tests.tools.provider import (
+from tests.tools.provider_script import (
     STREAM_HEAD,
     USAGE,
     Close,

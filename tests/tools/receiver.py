@@ -17,7 +17,7 @@ from typing import Any, Self
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from staffstream.background.public_addresses import Resolve
-from tests.tools.provider import DEADLINE_S, Counter, Gate
+from tests.tools.provider_script import DEADLINE_S, Counter, Gate
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,8 @@ from staffstream.settings import Settings
 from staffstream.storage import keys
 from tests.tools.databases import connect, find_place, prepare, transact, write_place
 from tests.tools.frames import Json, ReadStream, StreamReader
-from tests.tools.provider import DEADLINE_S, ScriptedProvider
+from tests.tools.provider import ScriptedProvider
+from tests.tools.provider_script import DEADLINE_S
 
 KEY = "sk-ant-test"
 

@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from tests.tools.provider import DEADLINE_S
+from tests.tools.provider_script import DEADLINE_S
 
 LOOK_EVERY_S = 0.02
 

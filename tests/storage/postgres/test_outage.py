@@ -9,7 +9,8 @@ import pytest
 
 from tests.tools import databases
 from tests.tools.postgres import Cluster
-from tests.tools.provider import Gate, Reply, ScriptedProvider
+from tests.tools.provider import ScriptedProvider
+from tests.tools.provider_script import Gate, Reply
 from tests.tools.server import Api, serve_here
 from tests.tools.waiting import until
 
