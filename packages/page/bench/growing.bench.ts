@@ -1,10 +1,9 @@
 /** What one long reply costs in Chromium while it grows, by what it consists of: one block that is parsed anew each time. */
 import type { Page } from "playwright-core"
 import { expect, test } from "vitest"
-import { ScriptedServer, until } from "../../react/tests/server.ts"
 import { openBrowser } from "../tests/browser.ts"
-import { Host } from "../tests/host.ts"
-import { composer, finished, say } from "../tests/world.ts"
+import { ScriptedPage } from "../tests/scriptedPage.ts"
+import { finished } from "../tests/world.ts"
 
 const repeat = (count: number, make: (index: number) => string) =>
   Array.from({ length: count }, (_, i) => make(i))
@@ -30,24 +29,15 @@ const SHAPES: Record<string, string[]> = {
 test("a growing reply", { timeout: 600_000 }, async () => {
   const browser = await openBrowser()
   for (const [name, pieces] of Object.entries(SHAPES)) {
-    const server = await new ScriptedServer().start()
-    const host = await new Host(server.url, { servesPage: true }).start()
-    host.mock = call => {
-      if (call === "GET /api/v1/staff")
-        return [{ id: "ada", name: "Ada", role: "", persona: "", memory_enabled: true }]
-      return call.includes("/conversations") ? [] : undefined
-    }
+    const scripted = await ScriptedPage.begin()
     const page = await browser.context.newPage()
-    await page.goto(host.url)
-    await composer(page).waitFor()
-    await say(page, "Hello!")
-    await until(() => server.runs.length)
+    await scripted.ask(page)
     await observe(page)
     for (const piece of pieces) {
-      server.lastRun.say(piece)
+      scripted.server.lastRun.say(piece)
       await new Promise(resolve => setTimeout(resolve, 10))
     }
-    server.lastRun.finish()
+    scripted.server.lastRun.finish()
     await finished(page).waitFor()
     const { tasks, frames } = await page.evaluate(
       () => (window as unknown as { seen: { tasks: number[]; frames: number[] } }).seen,
@@ -59,8 +49,7 @@ test("a growing reply", { timeout: 600_000 }, async () => {
     )
     expect(await page.locator(".ss-message").count()).toBe(2)
     await page.close()
-    await host.stop()
-    await server.stop()
+    await scripted.end()
   }
   await browser.close()
 })

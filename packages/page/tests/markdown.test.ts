@@ -1,10 +1,10 @@
 /** What a reply looks like while it grows, and what its drawing fetches. */
 import type { Page } from "playwright-core"
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest"
-import { ScriptedServer, until } from "../../react/tests/server.ts"
+import { type ScriptedServer, until } from "../../react/tests/server.ts"
 import { type Browser, hasBrowser, openBrowser } from "./browser.ts"
-import { Host } from "./host.ts"
-import { composer, finished, lastReply, say } from "./world.ts"
+import { ScriptedPage } from "./scriptedPage.ts"
+import { finished, lastReply, say } from "./world.ts"
 
 const REPLY = `See **the *very* numbers** and [the rain in Bergen](https://example.org/rain), ~~not~~ \`bryggen\`.
 
@@ -33,7 +33,7 @@ def f(): return 1
 
 describe.skipIf(!hasBrowser)("a growing reply", () => {
   let server: ScriptedServer
-  let host: Host
+  let scripted: ScriptedPage
   let browser: Browser
   const fetched: string[] = []
 
@@ -43,25 +43,14 @@ describe.skipIf(!hasBrowser)("a growing reply", () => {
   })
   afterAll(() => browser?.close())
   beforeEach(async () => {
-    server = await new ScriptedServer().start()
-    host = await new Host(server.url, { servesPage: true }).start()
-    host.mock = call => {
-      if (call === "GET /api/v1/staff")
-        return [{ id: "ada", name: "Ada", role: "", persona: "", memory_enabled: true }]
-      return call.includes("/conversations") ? [] : undefined
-    }
+    scripted = await ScriptedPage.begin()
+    server = scripted.server
   })
-  afterEach(async () => {
-    await host.stop()
-    await server.stop()
-  })
+  afterEach(() => scripted.end())
 
   async function ask(): Promise<Page> {
     const page = await browser.context.newPage()
-    await page.goto(host.url)
-    await composer(page).waitFor()
-    await say(page, "Hello!")
-    await until(() => server.runs.length)
+    await scripted.ask(page)
     return page
   }
 

@@ -1,12 +1,12 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest"
-import { ScriptedServer, until } from "../../react/tests/server.ts"
+import { type ScriptedServer, until } from "../../react/tests/server.ts"
 import { type Browser, hasBrowser, openBrowser } from "./browser.ts"
-import { Host } from "./host.ts"
-import { composer, finished, lastReply, say } from "./world.ts"
+import { ScriptedPage } from "./scriptedPage.ts"
+import { finished, lastReply } from "./world.ts"
 
 describe.skipIf(!hasBrowser)("a browser on a bad wire", () => {
   let server: ScriptedServer
-  let host: Host
+  let scripted: ScriptedPage
   let browser: Browser
 
   beforeAll(async () => {
@@ -14,25 +14,14 @@ describe.skipIf(!hasBrowser)("a browser on a bad wire", () => {
   })
   afterAll(() => browser?.close())
   beforeEach(async () => {
-    server = await new ScriptedServer().start()
-    host = await new Host(server.url, { servesPage: true }).start()
-    host.mock = call => {
-      if (call === "GET /api/v1/staff")
-        return [{ id: "ada", name: "Ada", role: "", persona: "", memory_enabled: true }]
-      return call.includes("/conversations") ? [] : undefined
-    }
+    scripted = await ScriptedPage.begin()
+    server = scripted.server
   })
-  afterEach(async () => {
-    await host.stop()
-    await server.stop()
-  })
+  afterEach(() => scripted.end())
 
   async function ask() {
     const page = await browser.context.newPage()
-    await page.goto(host.url)
-    await composer(page).waitFor()
-    await say(page, "Hello!")
-    await until(() => server.runs.length)
+    await scripted.ask(page)
     return { page, run: server.lastRun }
   }
 
